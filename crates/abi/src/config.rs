@@ -1,0 +1,67 @@
+//! The node's settings as the programs read them: maps `config` and `secret`, one entry each.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::{IfIndex, Ip4, Mac};
+
+/// Value of `config[0]`.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, PartialEq, Eq)]
+#[repr(C)]
+pub struct Config {
+    /// The NIC that the fabric is behind; 0 until the loader has filled the entry.
+    pub nic: IfIndex,
+    /// The NIC's primary address (PIP), the source of SNATed packets.
+    pub primary: Ip4,
+    /// The NIC's Ethernet address.
+    pub nic_mac: Mac,
+    /// The NIC's MTU in bytes, without the Ethernet header.
+    pub mtu: u16,
+    /// First port for SNAT, host byte order.
+    pub nat_first: u16,
+    /// Number of ports for SNAT; 0 turns eBPF SNAT off, so that the kernel masquerades.
+    pub nat_count: u16,
+    /// Bit that fast packets carry from the redirect to `to_wire`.
+    pub fast_mark: u32,
+    /// [`ConfigFlags`].
+    pub flags: ConfigFlags,
+    /// The last endpoint generation that was handed out; kept here so that it outlives the loader.
+    pub generation: u32,
+}
+
+/// Switches of [`Config`].
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, PartialEq, Eq)]
+#[repr(C)]
+pub struct ConfigFlags {
+    bits: u32,
+}
+
+impl ConfigFlags {
+    /// No switch is on.
+    pub const NONE: Self = Self { bits: 0 };
+    /// Drop TCP 80 and 32526 from pods to [`crate::Class::Wireserver`] addresses.
+    pub const BLOCK_WIRESERVER: Self = Self { bits: 1 };
+    /// `flows` is above its high-water mark: a flow that is not in it goes to the stack.
+    pub const FLOWS_FULL: Self = Self { bits: 2 };
+
+    /// True when every switch of `other` is on.
+    #[inline(always)]
+    pub const fn contains(self, other: Self) -> bool {
+        self.bits & other.bits == other.bits
+    }
+
+    /// Both sets of switches.
+    #[must_use]
+    pub const fn with(self, other: Self) -> Self {
+        Self {
+            bits: self.bits | other.bits,
+        }
+    }
+}
+
+/// Value of `secret[0]`: the key of the SNAT port hash, random once per boot.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, PartialEq, Eq)]
+#[repr(C)]
+pub struct Secret {
+    /// 128 bits of key.
+    pub key: [u64; 2],
+}

@@ -1,0 +1,83 @@
+//! Flows whose side of the road is known: map `flows`.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::{Ip4, Port};
+
+/// Key of `flows`: both ends of a flow in a normalised order, so that both directions find one entry.
+///
+/// `low` is the end whose (address, port) is numerically smaller. ICMP echo carries its identifier in both ports.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+)]
+#[repr(C)]
+pub struct FlowKey {
+    /// Address of the smaller end.
+    pub low: Ip4,
+    /// Address of the greater end.
+    pub high: Ip4,
+    /// Port of the smaller end.
+    pub low_port: Port,
+    /// Port of the greater end.
+    pub high_port: Port,
+    /// IP protocol number.
+    pub proto: u8,
+    /// Zero.
+    pub reserved: [u8; 3],
+}
+
+/// Value of `flows`.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, PartialEq, Eq)]
+#[repr(C)]
+pub struct Flow {
+    /// What is known of the flow.
+    pub flags: FlowFlags,
+    /// Zero.
+    pub reserved: [u8; 3],
+    /// Time of the last packet seen, seconds of `CLOCK_MONOTONIC_COARSE`, at most one second old.
+    pub last_seen: u32,
+}
+
+/// What is known of a [`Flow`].
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, PartialEq, Eq)]
+#[repr(C)]
+pub struct FlowFlags {
+    bits: u8,
+}
+
+impl FlowFlags {
+    /// Nothing.
+    pub const NONE: Self = Self { bits: 0 };
+    /// Netfilter of this node owns the flow: both directions go through the stack.
+    pub const VIA_STACK: Self = Self { bits: 1 };
+    /// The remote end opened the flow to the pod's own address: the answer is not SNATed.
+    pub const INBOUND: Self = Self { bits: 2 };
+    /// TCP: FIN or RST was seen.
+    pub const CLOSING: Self = Self { bits: 4 };
+
+    /// True when every flag of `other` is set.
+    #[inline(always)]
+    pub const fn contains(self, other: Self) -> bool {
+        self.bits & other.bits == other.bits
+    }
+
+    /// Both sets of flags.
+    #[inline(always)]
+    #[must_use]
+    pub const fn with(self, other: Self) -> Self {
+        Self {
+            bits: self.bits | other.bits,
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! The bytes that kernel and user space share: map keys and values, drop reasons, counters, pin names.
+//!
+//! Layouts only, no logic. Every type derives `zerocopy::IntoBytes`, so a struct with padding does not compile, and
+//! every address and port is kept in network byte order inside its type, so there is no byte-order question elsewhere.
+//! A change of any layout here raises [`ABI_VERSION`], which is part of the pin directory: programs and maps of two
+//! layouts never meet.
+#![no_std]
+#![forbid(unsafe_code)]
+
+mod addr;
+mod class;
+mod config;
+mod counter;
+mod endpoint;
+mod flow;
+pub mod pins;
+mod reason;
+mod snat;
+
+pub use addr::{IfIndex, Ip4, Mac, Port};
+pub use class::{Class, ClassEntry};
+pub use config::{Config, ConfigFlags, Secret};
+pub use counter::{Counter, Path};
+pub use endpoint::{Pod, Slot, Veth};
+pub use flow::{Flow, FlowFlags, FlowKey};
+pub use reason::DropReason;
+pub use snat::{Binding, BindingKey, BindingState};
+
+/// Version of every layout in this crate; names the pin directory `v<ABI_VERSION>`.
+pub const ABI_VERSION: u32 = 1;
+
+/// IP protocol numbers that the data path understands (IANA "Protocol Numbers").
+pub mod proto {
+    /// Internet Control Message Protocol, RFC 792.
+    pub const ICMP: u8 = 1;
+    /// Transmission Control Protocol, RFC 9293.
+    pub const TCP: u8 = 6;
+    /// User Datagram Protocol, RFC 768.
+    pub const UDP: u8 = 17;
+}
+
+/// Most entries of `pods` and `veths`: 250 pods of a node, with room for twice that and stale ones.
+pub const MAX_PODS: u32 = 1024;
+/// Most prefixes in `dst4`.
+pub const MAX_CLASSES: u32 = 4096;
+/// Most tracked flows in `flows`.
+pub const MAX_FLOWS: u32 = 262_144;
+/// Most SNAT bindings in `snat`.
+pub const MAX_BINDINGS: u32 = 262_144;

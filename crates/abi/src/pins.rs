@@ -1,0 +1,47 @@
+//! Names under which programs, maps and links are pinned in bpffs.
+//!
+//! `/sys/fs/bpf/azure-vnet/v<ABI_VERSION>/{maps,programs,links}/`. bpffs refuses names with a dot, and the kernel cuts
+//! names of maps and programs after 15 bytes.
+
+/// Where bpffs is mounted.
+pub const BPFFS: &str = "/sys/fs/bpf";
+/// The pin directory, relative to [`BPFFS`], without the version.
+pub const DIRECTORY: &str = "azure-vnet";
+
+/// Map names.
+pub mod map {
+    /// One entry: [`crate::Config`].
+    pub const CONFIG: &str = "config";
+    /// [`crate::Ip4`] → [`crate::Pod`].
+    pub const PODS: &str = "pods";
+    /// [`crate::IfIndex`] → [`crate::Veth`].
+    pub const VETHS: &str = "veths";
+    /// IPv4 prefix → [`crate::ClassEntry`].
+    pub const DST4: &str = "dst4";
+    /// [`crate::FlowKey`] → [`crate::Flow`].
+    pub const FLOWS: &str = "flows";
+    /// [`crate::BindingKey`] → [`crate::Binding`].
+    pub const SNAT: &str = "snat";
+    /// Index of a [`crate::Path`] → [`crate::Counter`].
+    pub const STATS: &str = "stats";
+    /// Index of a [`crate::DropReason`] → [`crate::Counter`].
+    pub const DROPS: &str = "drops";
+    /// One entry: [`crate::Secret`].
+    pub const SECRET: &str = "secret";
+    /// Every map.
+    pub const ALL: [&str; 9] = [CONFIG, PODS, VETHS, DST4, FLOWS, SNAT, STATS, DROPS, SECRET];
+}
+
+/// Program names.
+pub mod program {
+    /// Host veth, ingress: what the pod sends.
+    pub const FROM_POD: &str = "from_pod";
+    /// Host veth, egress: what the kernel sends to the pod.
+    pub const TO_POD: &str = "to_pod";
+    /// NIC, ingress.
+    pub const FROM_WIRE: &str = "from_wire";
+    /// NIC, egress.
+    pub const TO_WIRE: &str = "to_wire";
+    /// Every program.
+    pub const ALL: [&str; 4] = [FROM_POD, TO_POD, FROM_WIRE, TO_WIRE];
+}

@@ -1,0 +1,116 @@
+//! SNAT bindings: map `snat`, one entry per binding, keyed by what the wire shows.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::{Ip4, Port};
+
+/// Key of `snat`: the flow as the remote end sees it. ICMP echo: the identifier is `nat_port`, `remote_port` is zero.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+)]
+#[repr(C)]
+pub struct BindingKey {
+    /// The remote end's address.
+    pub remote: Ip4,
+    /// The remote end's port.
+    pub remote_port: Port,
+    /// The port of the primary address that stands for the pod's.
+    pub nat_port: Port,
+    /// IP protocol number.
+    pub proto: u8,
+    /// Zero.
+    pub reserved: [u8; 3],
+}
+
+/// Value of `snat`.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, PartialEq, Eq)]
+#[repr(C)]
+pub struct Binding {
+    /// The pod's address.
+    pub pod: Ip4,
+    /// The pod's port.
+    pub pod_port: Port,
+    /// The pod's generation when the binding was made; another one in `pods` means that the binding is dead.
+    pub generation: u16,
+    /// [`BindingState`] as a number.
+    state: u8,
+    reserved: [u8; 3],
+    /// Time of the last packet seen, seconds of `CLOCK_MONOTONIC_COARSE`, at most one second old.
+    pub last_seen: u32,
+}
+
+impl Binding {
+    /// A binding in `state`.
+    #[inline(always)]
+    pub const fn new(
+        pod: Ip4,
+        pod_port: Port,
+        generation: u16,
+        state: BindingState,
+        last_seen: u32,
+    ) -> Self {
+        Self {
+            pod,
+            pod_port,
+            generation,
+            state: state as u8,
+            reserved: [0; 3],
+            last_seen,
+        }
+    }
+
+    /// The state; a number that this build does not know is [`BindingState::Closing`].
+    #[inline(always)]
+    pub const fn state(self) -> BindingState {
+        match self.state {
+            0 => BindingState::New,
+            1 => BindingState::Established,
+            _ => BindingState::Closing,
+        }
+    }
+
+    /// The same binding, seen at `last_seen` in `state`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn seen(self, state: BindingState, last_seen: u32) -> Self {
+        Self {
+            state: state as u8,
+            last_seen,
+            ..self
+        }
+    }
+}
+
+/// What has been seen of a binding's traffic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum BindingState {
+    /// Only the pod has sent.
+    New = 0,
+    /// The remote end has answered.
+    Established = 1,
+    /// TCP: FIN or RST was seen.
+    Closing = 2,
+}
+
+impl BindingState {
+    /// The word that operators see.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::New => "new",
+            Self::Established => "established",
+            Self::Closing => "closing",
+        }
+    }
+}

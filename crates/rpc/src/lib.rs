@@ -1,0 +1,22 @@
+//! What the CNI binaries, `vnetctl` and the loader say to each other.
+//!
+//! One request per connection on a unix stream socket: the client writes one JSON document and shuts its writing side
+//! down, the server answers with one JSON document and closes. End of stream is the frame. The socket is mode 0600 and
+//! the loader checks `SO_PEERCRED` for uid 0.
+
+mod client;
+mod endpoint;
+mod message;
+mod paths;
+mod pool;
+mod state;
+
+pub use client::{CallError, call};
+pub use endpoint::{BadMac, Endpoint, Key, MacAddr};
+pub use message::{
+    Attached, ClassView, Counted, NodeView, PodView, PoolView, Refusal, Reply, Request, Status,
+    TableView,
+};
+pub use paths::{LOADER_CONFIG, RUN_DIRECTORY, RunDirectory};
+pub use pool::{Interface, Pools, Subnet};
+pub use state::{StateError, boot_id, read_json, remove_durably, write_json};

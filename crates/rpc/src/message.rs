@@ -1,0 +1,171 @@
+//! Requests and replies.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
+
+use crate::{Endpoint, Key, MacAddr, Pools};
+
+/// What the loader can be asked.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "request")]
+pub enum Request {
+    /// Is the data path ready for pods? Answered with [`Reply::Node`]; ADD asks before it touches anything.
+    Node,
+    /// Put the endpoint into the maps. The programs are attached already. Idempotent.
+    Register(Endpoint),
+    /// Take the endpoint out of the maps. Succeeds when it is not there, and leaves an address alone that has another
+    /// owner by now.
+    Unregister(Endpoint),
+    /// Do maps and records agree about this attachment? For CHECK.
+    Inspect {
+        /// The attachment.
+        key: Key,
+    },
+    /// The NIC's pools, read again from the wireserver first.
+    RefreshPools,
+    /// Everything that `vnetctl status` shows.
+    Status,
+}
+
+/// What the loader answers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "reply")]
+pub enum Reply {
+    /// Done; nothing to tell.
+    Done,
+    /// To [`Request::Node`].
+    Node(NodeView),
+    /// To [`Request::RefreshPools`].
+    Pools(Pools),
+    /// To [`Request::Status`].
+    Status(Box<Status>),
+    /// Not done.
+    Refused(Refusal),
+}
+
+/// Why the loader did not do what it was asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{what}: {why}; {remedy}")]
+pub struct Refusal {
+    /// What failed.
+    pub what: String,
+    /// Why.
+    pub why: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+/// What ADD must know of the node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeView {
+    /// The NIC that pods' traffic uses.
+    pub nic: String,
+    /// Its interface index.
+    pub nic_ifindex: u32,
+    /// Its Ethernet address.
+    pub nic_mac: MacAddr,
+    /// Its MTU in bytes; pods get the same.
+    pub mtu: u32,
+    /// Its primary address.
+    pub primary: Ipv4Addr,
+}
+
+/// Answer to [`Request::Status`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of the loader.
+    pub version: String,
+    /// Layout version of the maps.
+    pub abi_version: u32,
+    /// Seconds since the loader started.
+    pub uptime_s: u64,
+    /// Whether this start took over programs and maps that an earlier one had left.
+    pub adopted: bool,
+    /// The node.
+    pub node: NodeView,
+    /// First and last port of eBPF SNAT.
+    pub nat_ports: (u16, u16),
+    /// Where the address pools come from and how old they are, or why there are none.
+    pub pools: Result<PoolView, String>,
+    /// Attached programs.
+    pub attached: Vec<Attached>,
+    /// How full the tables are.
+    pub tables: Vec<TableView>,
+    /// Destination classes, longest prefix first.
+    pub classes: Vec<ClassView>,
+    /// Pods.
+    pub pods: Vec<PodView>,
+    /// Packets dropped by reason; reasons with no packet are left out.
+    pub drops: BTreeMap<String, Counted>,
+    /// What the operator should know.
+    pub warnings: Vec<String>,
+}
+
+/// State of the pool cache.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PoolView {
+    /// `wireserver`.
+    pub source: String,
+    /// Seconds since the pools were read.
+    pub age_s: u64,
+    /// Secondary addresses in the pools.
+    pub addresses: usize,
+}
+
+/// A program on an interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attached {
+    /// Interface name.
+    pub ifname: String,
+    /// Program name.
+    pub program: String,
+}
+
+/// Fill of a map.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TableView {
+    /// Map name.
+    pub name: String,
+    /// Entries in use.
+    pub used: u32,
+    /// Entries that fit.
+    pub capacity: u32,
+}
+
+/// One prefix of `dst4`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClassView {
+    /// The prefix.
+    pub prefix: Ipv4Net,
+    /// Name of its class.
+    pub class: String,
+    /// Where the class comes from.
+    pub why: String,
+}
+
+/// One pod.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PodView {
+    /// Kubernetes namespace.
+    pub namespace: String,
+    /// Kubernetes name.
+    pub name: String,
+    /// Address.
+    pub address: Ipv4Addr,
+    /// Host veth.
+    pub host_ifname: String,
+    /// Packets by path; paths with no packet are left out.
+    pub paths: BTreeMap<String, Counted>,
+}
+
+/// Packets and bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counted {
+    /// Packets; a GSO super-packet counts as one.
+    pub packets: u64,
+    /// Bytes, Ethernet header included.
+    pub bytes: u64,
+}

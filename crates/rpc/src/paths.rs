@@ -1,0 +1,57 @@
+//! The run directory, `/run/azure-vnet/`: what lies where.
+
+use std::path::{Path, PathBuf};
+
+/// Root of all run-time state, mode 0700.
+pub const RUN_DIRECTORY: &str = "/run/azure-vnet";
+/// The loader's configuration.
+pub const LOADER_CONFIG: &str = "/etc/azure-vnet/loader.yaml";
+
+/// Paths below the run directory.
+#[derive(Clone, Debug)]
+pub struct RunDirectory {
+    root: PathBuf,
+}
+
+impl Default for RunDirectory {
+    fn default() -> Self {
+        Self::at(RUN_DIRECTORY)
+    }
+}
+
+impl RunDirectory {
+    /// A run directory elsewhere, for tests of the file formats.
+    pub fn at(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// The directory itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The loader's socket, mode 0600.
+    pub fn socket(&self) -> PathBuf {
+        self.root.join("loader.sock")
+    }
+
+    /// One [`crate::Endpoint`] record per attachment, `<key>.json`; `<key>.deleted` is a tombstone for the loader.
+    pub fn endpoints(&self) -> PathBuf {
+        self.root.join("endpoints")
+    }
+
+    /// Kernel locks, one per attachment.
+    pub fn locks(&self) -> PathBuf {
+        self.root.join("locks")
+    }
+
+    /// The IPAM plug-in's files.
+    pub fn ipam(&self) -> PathBuf {
+        self.root.join("ipam")
+    }
+
+    /// The cache of the NIC's pools, written by the loader, read by the IPAM plug-in: [`crate::Pools`].
+    pub fn pools(&self) -> PathBuf {
+        self.ipam().join("pools.json")
+    }
+}

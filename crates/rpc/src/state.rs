@@ -1,0 +1,173 @@
+//! State files: one JSON document each, replaced as a whole, with a checksum, never half-written.
+//!
+//! A file is written as a temporary file in the same directory, synced, renamed over the old one, and the directory is
+//! synced; a crash leaves the old content or the new, and at worst a temporary file that is never read. The first line
+//! is the CRC-32 of the rest, so that a file that was damaged on disk is told from one that is merely old.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// A state file could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// The system refused.
+    #[error("{doing} {path}: {source}")]
+    Io {
+        /// What was attempted.
+        doing: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The file's content is damaged.
+    #[error("read {path}: {why}; the file is damaged, delete it and the pod that it belongs to")]
+    Damaged {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+impl StateError {
+    /// True when the file is not there.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+}
+
+/// Id of this boot: what the kernel held in an earlier one is gone.
+pub fn boot_id() -> Result<String, StateError> {
+    let path = Path::new("/proc/sys/kernel/random/boot_id");
+    let text = fs::read_to_string(path).map_err(|source| io_error("read", path, source))?;
+    Ok(text.trim().to_owned())
+}
+
+/// Reads what [`write_json`] wrote.
+pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, StateError> {
+    let damaged = |why: String| StateError::Damaged {
+        path: path.to_owned(),
+        why,
+    };
+    let text = fs::read_to_string(path).map_err(|source| io_error("read", path, source))?;
+    let (sum, body) = text
+        .split_once('\n')
+        .ok_or_else(|| damaged("no checksum line".into()))?;
+    if sum != checksum(body) {
+        return Err(damaged(format!(
+            "checksum {} does not match {sum}",
+            checksum(body)
+        )));
+    }
+    serde_json::from_str(body).map_err(|error| damaged(error.to_string()))
+}
+
+/// Replaces `path` by `value`, all or nothing.
+pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), StateError> {
+    let body = serde_json::to_string(value).map_err(|error| StateError::Damaged {
+        path: path.to_owned(),
+        why: error.to_string(),
+    })?;
+    let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
+    let written = write_synced(
+        &temporary,
+        format!("{}\n{body}", checksum(&body)).as_bytes(),
+    )
+    .map_err(|source| io_error("write", &temporary, source))
+    .and_then(|()| fs::rename(&temporary, path).map_err(|source| io_error("replace", path, source)))
+    .and_then(|()| sync_parent(path));
+    if written.is_err() {
+        // Best effort: the reason to report is the first failure.
+        drop(fs::remove_file(&temporary));
+    }
+    written
+}
+
+/// Removes `path` durably; a file that is not there is success.
+pub fn remove_durably(path: &Path) -> Result<(), StateError> {
+    match fs::remove_file(path) {
+        Ok(()) => sync_parent(path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(source) => Err(io_error("remove", path, source)),
+    }
+}
+
+fn write_synced(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)?;
+    file.write_all(content)?;
+    file.sync_all()
+}
+
+fn sync_parent(path: &Path) -> Result<(), StateError> {
+    let Some(parent) = path.parent() else {
+        return Ok(());
+    };
+    File::open(parent)
+        .and_then(|dir| dir.sync_all())
+        .map_err(|source| io_error("sync", parent, source))
+}
+
+fn io_error(doing: &'static str, path: &Path, source: io::Error) -> StateError {
+    StateError::Io {
+        doing,
+        path: path.to_owned(),
+        source,
+    }
+}
+
+fn checksum(body: &str) -> String {
+    format!("{:08x}", crc32fast::hash(body.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_written_is_read_and_nothing_else_is_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.json");
+        write_json(&path, &vec![1, 2, 3]).unwrap();
+        write_json(&path, &vec![4]).unwrap();
+        assert_eq!(read_json::<Vec<u8>>(&path).unwrap(), [4]);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn every_flipped_bit_and_every_truncation_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.json");
+        write_json(&path, &"value").unwrap();
+        let good = fs::read(&path).unwrap();
+        for at in 0..good.len() {
+            fs::write(&path, &good[..at]).unwrap();
+            assert!(read_json::<String>(&path).is_err(), "truncated at {at}");
+            for bit in 0..8 {
+                let mut bad = good.clone();
+                bad[at] ^= 1 << bit;
+                fs::write(&path, &bad).unwrap();
+                assert!(
+                    read_json::<String>(&path).is_err(),
+                    "bit {bit} of byte {at}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn removing_what_is_not_there_succeeds() {
+        let dir = tempfile::tempdir().unwrap();
+        remove_durably(&dir.path().join("none")).unwrap();
+    }
+}
