@@ -33,8 +33,24 @@ pub struct FlowKey {
     pub high_port: Port,
     /// IP protocol number.
     pub proto: u8,
-    /// Zero.
-    pub reserved: [u8; 3],
+    zero: u8,
+    zeros: u16,
+}
+
+impl FlowKey {
+    /// From both ends, in their normalised order.
+    #[inline(always)]
+    pub const fn new(low: (Ip4, Port), high: (Ip4, Port), proto: u8) -> Self {
+        Self {
+            low: low.0,
+            high: high.0,
+            low_port: low.1,
+            high_port: high.1,
+            proto,
+            zero: 0,
+            zeros: 0,
+        }
+    }
 }
 
 /// Value of `flows`.
@@ -43,10 +59,23 @@ pub struct FlowKey {
 pub struct Flow {
     /// What is known of the flow.
     pub flags: FlowFlags,
-    /// Zero.
-    pub reserved: [u8; 3],
+    zero: u8,
+    zeros: u16,
     /// Time of the last packet seen, seconds of `CLOCK_MONOTONIC_COARSE`, at most one second old.
     pub last_seen: u32,
+}
+
+impl Flow {
+    /// A flow seen at `last_seen`.
+    #[inline(always)]
+    pub const fn new(flags: FlowFlags, last_seen: u32) -> Self {
+        Self {
+            flags,
+            zero: 0,
+            zeros: 0,
+            last_seen,
+        }
+    }
 }
 
 /// What is known of a [`Flow`].
@@ -78,6 +107,15 @@ impl FlowFlags {
     pub const fn with(self, other: Self) -> Self {
         Self {
             bits: self.bits | other.bits,
+        }
+    }
+
+    /// The flags that are not in `other`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self {
+            bits: self.bits & !other.bits,
         }
     }
 }

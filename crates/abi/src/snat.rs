@@ -29,8 +29,23 @@ pub struct BindingKey {
     pub nat_port: Port,
     /// IP protocol number.
     pub proto: u8,
-    /// Zero.
-    pub reserved: [u8; 3],
+    zero: u8,
+    zeros: u16,
+}
+
+impl BindingKey {
+    /// The key of a flow to `remote` that leaves from `nat_port`.
+    #[inline(always)]
+    pub const fn new(remote: (Ip4, Port), nat_port: Port, proto: u8) -> Self {
+        Self {
+            remote: remote.0,
+            remote_port: remote.1,
+            nat_port,
+            proto,
+            zero: 0,
+            zeros: 0,
+        }
+    }
 }
 
 /// Value of `snat`.
@@ -45,7 +60,8 @@ pub struct Binding {
     pub generation: u16,
     /// [`BindingState`] as a number.
     state: u8,
-    reserved: [u8; 3],
+    zero: u8,
+    zeros: u16,
     /// Time of the last packet seen, seconds of `CLOCK_MONOTONIC_COARSE`, at most one second old.
     pub last_seen: u32,
 }
@@ -65,18 +81,21 @@ impl Binding {
             pod_port,
             generation,
             state: state as u8,
-            reserved: [0; 3],
+            zero: 0,
+            zeros: 0,
             last_seen,
         }
     }
 
-    /// The state; a number that this build does not know is [`BindingState::Closing`].
+    /// The state; a number that this build does not know is [`BindingState::Closed`].
     #[inline(always)]
     pub const fn state(self) -> BindingState {
         match self.state {
             0 => BindingState::New,
             1 => BindingState::Established,
-            _ => BindingState::Closing,
+            2 => BindingState::FinFromPod,
+            3 => BindingState::FinFromRemote,
+            _ => BindingState::Closed,
         }
     }
 
@@ -100,8 +119,12 @@ pub enum BindingState {
     New = 0,
     /// The remote end has answered.
     Established = 1,
-    /// TCP: FIN or RST was seen.
-    Closing = 2,
+    /// TCP: the pod has sent FIN.
+    FinFromPod = 2,
+    /// TCP: the remote end has sent FIN.
+    FinFromRemote = 3,
+    /// TCP: both have sent FIN, or one has sent RST.
+    Closed = 4,
 }
 
 impl BindingState {
@@ -110,7 +133,9 @@ impl BindingState {
         match self {
             Self::New => "new",
             Self::Established => "established",
-            Self::Closing => "closing",
+            Self::FinFromPod => "fin_from_pod",
+            Self::FinFromRemote => "fin_from_remote",
+            Self::Closed => "closed",
         }
     }
 }

@@ -1,0 +1,58 @@
+//! When a table entry is dead. The same rules for taking an entry over in the programs and for the loader's GC.
+
+use abi::{Binding, BindingState, Flow, FlowFlags, proto};
+
+/// Seconds of `CLOCK_MONOTONIC_COARSE`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Seconds(pub u32);
+
+impl Seconds {
+    /// Seconds since `earlier`; zero when `earlier` is not earlier, which another CPU's write can make it.
+    #[inline(always)]
+    pub const fn since(self, earlier: u32) -> u32 {
+        let elapsed = self.0.wrapping_sub(earlier);
+        if elapsed > u32::MAX / 2 { 0 } else { elapsed }
+    }
+}
+
+/// RFC 5382 REQ-5: at least 2 h 4 min.
+const TCP_ESTABLISHED: u32 = 7440;
+/// A SYN that nobody answers.
+const TCP_NEW: u32 = 60;
+/// One side has sent FIN; the other may still send (the kernel's `nf_conntrack_tcp_timeout_fin_wait`).
+const TCP_HALF_CLOSED: u32 = 120;
+/// FIN from both sides, or RST.
+const TCP_CLOSED: u32 = 10;
+/// UDP that nobody has answered.
+const UDP_NEW: u32 = 30;
+/// RFC 4787 REQ-5: at least 2 min.
+const UDP_ESTABLISHED: u32 = 180;
+/// ICMP queries; RFC 5508 REQ-2 asks for 60 s only for queries without an answer, which echo has.
+const ICMP: u32 = 30;
+
+/// Whether a binding of IP protocol `proto` is dead.
+#[inline(always)]
+pub fn binding_expired(binding: &Binding, proto: u8, now: Seconds) -> bool {
+    let limit = match (proto, binding.state()) {
+        (proto::TCP, BindingState::New) => TCP_NEW,
+        (proto::TCP, BindingState::Established) => TCP_ESTABLISHED,
+        (proto::TCP, BindingState::FinFromPod | BindingState::FinFromRemote) => TCP_HALF_CLOSED,
+        (proto::TCP, BindingState::Closed) => TCP_CLOSED,
+        (proto::UDP, BindingState::New) => UDP_NEW,
+        (proto::UDP, _) => UDP_ESTABLISHED,
+        _ => ICMP,
+    };
+    now.since(binding.last_seen) > limit
+}
+
+/// Whether a flow of IP protocol `proto` is dead.
+#[inline(always)]
+pub fn flow_expired(flow: &Flow, proto: u8, now: Seconds) -> bool {
+    let limit = match proto {
+        proto::TCP if flow.flags.contains(FlowFlags::CLOSING) => TCP_CLOSED,
+        proto::TCP => TCP_ESTABLISHED,
+        proto::UDP => UDP_ESTABLISHED,
+        _ => ICMP,
+    };
+    now.since(flow.last_seen) > limit
+}

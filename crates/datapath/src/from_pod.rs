@@ -1,0 +1,306 @@
+//! Host veth, ingress: what a pod sends.
+
+use abi::{
+    Class, Config, ConfigFlags, DropReason, FlowFlags, IfIndex, Path, Pod, Port, Veth, proto,
+};
+
+use crate::flow::{Side, flow_key, is_full, key_of, learn, side};
+use crate::forward::{decrement_ttl, fits, into_pod, onto_wire};
+use crate::headers::{ETHERTYPE_ARP, ETHERTYPE_IPV4, Ethernet, IP, Ipv4, Kind, L4, Transport};
+use crate::icmp_error::Quoted;
+use crate::snat::{Search, Sender, Translation, see, translate};
+use crate::{Packet, Seconds, Tables, Verdict, arp};
+
+/// TCP ports of the wireserver that hand out the VM's secrets.
+const WIRESERVER_PORTS: [Port; 2] = [Port::from_u16(80), Port::from_u16(32526)];
+
+/// Decides about a frame that the pod behind `ifindex` sent.
+///
+/// Checks the source, answers ARP, and sends what is provably free of netfilter straight to a pod or to the wire.
+#[inline(always)]
+pub fn from_pod<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    ifindex: IfIndex,
+    now: Seconds,
+) -> Verdict {
+    let bytes = packet.len();
+    let Some(veth) = tables.veth(ifindex) else {
+        tables.count_drop(DropReason::UnknownVeth, bytes);
+        return Verdict::Drop(DropReason::UnknownVeth);
+    };
+    match frame(packet, tables, ifindex, &veth, now) {
+        Ok((verdict, path)) => {
+            tables.count(veth.slot, path, bytes);
+            verdict
+        }
+        Err(reason) => {
+            tables.count(veth.slot, Path::Dropped, bytes);
+            tables.count_drop(reason, bytes);
+            Verdict::Drop(reason)
+        }
+    }
+}
+
+type Decision = Result<(Verdict, Path), DropReason>;
+
+const STACK: (Verdict, Path) = (Verdict::Stack, Path::ToStack);
+
+#[inline(always)]
+fn frame<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    ifindex: IfIndex,
+    veth: &Veth,
+    now: Seconds,
+) -> Decision {
+    let ethernet = Ethernet::read(packet).ok_or(DropReason::Malformed)?;
+    if ethernet.src != veth.mac {
+        return Err(DropReason::SourceMac);
+    }
+    match ethernet.ethertype {
+        ETHERTYPE_ARP => {
+            arp::from_pod(packet, ifindex, veth).map(|verdict| (verdict, Path::ToStack))
+        }
+        ETHERTYPE_IPV4 => {
+            let ip = Ipv4::read(packet, IP)
+                .filter(Ipv4::is_valid)
+                .ok_or(DropReason::Malformed)?;
+            if ip.src != veth.addr {
+                return Err(DropReason::SourceAddress);
+            }
+            ipv4(
+                packet,
+                tables,
+                veth,
+                &ip,
+                ethernet.dst == veth.host_mac,
+                now,
+            )
+        }
+        _ => Err(DropReason::EtherType),
+    }
+}
+
+#[inline(always)]
+fn ipv4<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    veth: &Veth,
+    ip: &Ipv4,
+    to_us: bool,
+    now: Seconds,
+) -> Decision {
+    // A frame to another Ethernet address, broadcast for example, is odd; so is one whose TTL ends here.
+    let plain = to_us && ip.is_plain(packet.len()) && ip.ttl > 1;
+    let transport = if plain {
+        Transport::read(packet, L4, ip.proto)
+    } else {
+        None
+    };
+
+    let Some(config) = tables.config() else {
+        return Ok(STACK);
+    };
+    if let Some(pod) = tables.pod(ip.dst) {
+        let Some(transport) = transport else {
+            return Ok(STACK);
+        };
+        return local(packet, tables, &config, ip, &transport, &pod, now);
+    }
+    let class = tables.class(ip.dst);
+    match class {
+        Class::Deny => return Err(DropReason::Denied),
+        Class::Wireserver if config.flags.contains(ConfigFlags::BLOCK_WIRESERVER) => {
+            if is_protected(ip, transport.as_ref()) {
+                return Err(DropReason::Wireserver);
+            }
+        }
+        Class::Stack => return Ok(STACK),
+        Class::Wireserver | Class::Direct | Class::Snat => {}
+    }
+    let Some(transport) = transport else {
+        return Ok(STACK);
+    };
+    if !fits(packet, &transport, &config) {
+        return Ok(STACK);
+    }
+    if class == Class::Snat {
+        snat(packet, tables, &config, veth, ip, &transport, now)
+    } else {
+        direct(packet, tables, &config, ip, &transport, now)
+    }
+}
+
+/// TCP to the wireserver's protected ports, and TCP whose port cannot be seen (fragments, options): fail closed.
+#[inline(always)]
+fn is_protected(ip: &Ipv4, transport: Option<&Transport>) -> bool {
+    let Some(transport) = transport else {
+        return ip.proto == proto::TCP;
+    };
+    ip.proto == proto::TCP && WIRESERVER_PORTS.contains(&transport.dst)
+}
+
+/// To a pod of this node.
+#[inline(always)]
+fn local<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    config: &Config,
+    ip: &Ipv4,
+    transport: &Transport,
+    pod: &Pod,
+    now: Seconds,
+) -> Decision {
+    if own_side(packet, tables, config, ip, transport, now)? == Side::Stack {
+        return Ok(STACK);
+    }
+    let bytes = packet.len();
+    let delivered = decrement_ttl(packet, ip).and_then(|()| into_pod(packet, pod));
+    let Some(verdict) = delivered else {
+        return Ok(STACK);
+    };
+    tables.count(pod.slot, Path::FromPod, bytes);
+    Ok((verdict, Path::ToPod))
+}
+
+/// To the wire with the pod's own address.
+#[inline(always)]
+fn direct<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    config: &Config,
+    ip: &Ipv4,
+    transport: &Transport,
+    now: Seconds,
+) -> Decision {
+    if own_side(packet, tables, config, ip, transport, now)? == Side::Stack {
+        return Ok(STACK);
+    }
+    if decrement_ttl(packet, ip).is_none() {
+        return Ok(STACK);
+    }
+    Ok((onto_wire(packet, config), Path::ToVnet))
+}
+
+/// The side of the packet's flow; of an ICMP error, the side of the flow that it is about.
+#[inline(always)]
+fn own_side<P: Packet, T: Tables>(
+    packet: &P,
+    tables: &T,
+    config: &Config,
+    ip: &Ipv4,
+    transport: &Transport,
+    now: Seconds,
+) -> Result<Side, DropReason> {
+    let key = match transport.kind {
+        Kind::Tcp(_) | Kind::Udp | Kind::EchoRequest | Kind::EchoReply => key_of(ip, transport),
+        Kind::IcmpRedirect => return Err(DropReason::IcmpRedirect),
+        Kind::IcmpError => match Quoted::read(packet) {
+            Some(quoted) => flow_key(quoted.src, quoted.dst, quoted.proto),
+            None => return Ok(Side::Stack),
+        },
+    };
+    Ok(side(tables, &key, transport, is_full(config.flags), now))
+}
+
+/// To the wire with the primary address.
+#[inline(always)]
+fn snat<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    config: &Config,
+    veth: &Veth,
+    ip: &Ipv4,
+    transport: &Transport,
+    now: Seconds,
+) -> Decision {
+    let may_open = match transport.kind {
+        Kind::Tcp(flags) => flags.opens(),
+        Kind::Udp | Kind::EchoRequest => true,
+        Kind::EchoReply => return echo_answer(packet, tables, config, ip, transport, now),
+        // What it quotes came in through the kernel's NAT, or directly.
+        Kind::IcmpError => return Ok(STACK),
+        Kind::IcmpRedirect => return Err(DropReason::IcmpRedirect),
+    };
+    let Some(mut search) = Search::new(tables, config, veth, ip, transport) else {
+        return Ok(STACK);
+    };
+
+    let mut found = search.first(tables, now);
+    if found.is_none() {
+        let key = key_of(ip, transport);
+        match side(tables, &key, transport, is_full(config.flags), now) {
+            Side::Stack => return Ok(STACK),
+            Side::Inbound => return inbound_answer(packet, config, ip),
+            Side::Unknown => {}
+        }
+        found = search.rest(tables, now);
+        if found.is_none() && !may_open {
+            // The kernel may own this flow since before our programs were attached.
+            learn(tables, &key, FlowFlags::VIA_STACK, transport, now);
+            return Ok(STACK);
+        }
+    }
+    let nat_port = match found {
+        Some((key, binding)) => {
+            see(tables, &key, &binding, transport, Sender::Pod, now);
+            key.nat_port
+        }
+        None => match search.bind(tables, now) {
+            Some(key) => key.nat_port,
+            None => {
+                // No port or no room: the kernel masquerades into its own range.
+                learn(
+                    tables,
+                    &key_of(ip, transport),
+                    FlowFlags::VIA_STACK,
+                    transport,
+                    now,
+                );
+                return Ok(STACK);
+            }
+        },
+    };
+    let change = Translation {
+        from: (ip.src, transport.src),
+        to: (config.primary, nat_port),
+        of: Sender::Pod,
+    };
+    if translate(packet, ip, transport, &change).is_none() {
+        return Ok(STACK);
+    }
+    Ok((onto_wire(packet, config), Path::ToInternet))
+}
+
+/// The answer to a ping from outside, which came in through the stack or directly; never a binding of its own, even if
+/// the pod pings the same host with the same identifier.
+#[inline(always)]
+fn echo_answer<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    config: &Config,
+    ip: &Ipv4,
+    transport: &Transport,
+    now: Seconds,
+) -> Decision {
+    match side(
+        tables,
+        &key_of(ip, transport),
+        transport,
+        is_full(config.flags),
+        now,
+    ) {
+        Side::Inbound => inbound_answer(packet, config, ip),
+        Side::Stack | Side::Unknown => Ok(STACK),
+    }
+}
+
+/// The answer to a flow that somebody outside opened to the pod's own address.
+#[inline(always)]
+fn inbound_answer<P: Packet>(packet: &mut P, config: &Config, ip: &Ipv4) -> Decision {
+    if decrement_ttl(packet, ip).is_none() {
+        return Ok(STACK);
+    }
+    Ok((onto_wire(packet, config), Path::ToVnet))
+}

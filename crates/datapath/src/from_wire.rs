@@ -1,0 +1,159 @@
+//! NIC, ingress: what the fabric sends.
+
+use abi::{BindingKey, Class, Config, DropReason, FlowFlags, Path, Pod, Port};
+
+use crate::flow::{Side, flow_key, is_full, key_of, learn, side};
+use crate::forward::{decrement_ttl, into_pod};
+use crate::headers::{ETHERTYPE_IPV4, Ethernet, IP, Ipv4, Kind, L4, Transport};
+use crate::icmp_error::Quoted;
+use crate::snat::{Sender, Translation, reverse, see, translate};
+use crate::{Packet, Seconds, Tables, Verdict};
+
+/// Decides about a frame that came from the wire: an answer to the primary address that belongs to a binding, or a
+/// packet to a pod's own address, goes straight to the pod; everything else is the stack's.
+#[inline(always)]
+pub fn from_wire<P: Packet, T: Tables>(packet: &mut P, tables: &T, now: Seconds) -> Verdict {
+    let bytes = packet.len();
+    match frame(packet, tables, bytes, now) {
+        Ok(verdict) => verdict.unwrap_or(Verdict::Stack),
+        Err(reason) => {
+            tables.count_drop(reason, bytes);
+            Verdict::Drop(reason)
+        }
+    }
+}
+
+/// `Ok(None)`: not for us.
+type Decision = Result<Option<Verdict>, DropReason>;
+
+#[inline(always)]
+fn frame<P: Packet, T: Tables>(packet: &mut P, tables: &T, bytes: u32, now: Seconds) -> Decision {
+    let Some((config, ip, transport)) = headers(packet, tables) else {
+        return Ok(None);
+    };
+    if ip.dst == config.primary {
+        return to_primary(packet, tables, bytes, &ip, &transport, now);
+    }
+    let Some(pod) = tables.pod(ip.dst) else {
+        return Ok(None);
+    };
+    to_pod_address(packet, tables, bytes, &config, &ip, &transport, &pod, now)
+}
+
+/// Only what the fast path may handle: `None` is the stack's.
+#[inline(always)]
+fn headers<P: Packet, T: Tables>(packet: &P, tables: &T) -> Option<(Config, Ipv4, Transport)> {
+    if Ethernet::read_type(packet)? != ETHERTYPE_IPV4 {
+        return None;
+    }
+    let ip = Ipv4::read(packet, IP)
+        .filter(|ip| ip.is_valid() && ip.is_plain(packet.len()) && ip.ttl > 1)?;
+    let transport = Transport::read(packet, L4, ip.proto)?;
+    Some((tables.config()?, ip, transport))
+}
+
+/// To the primary address: an answer to SNATed traffic, if there is a binding for it.
+#[inline(always)]
+fn to_primary<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    bytes: u32,
+    ip: &Ipv4,
+    transport: &Transport,
+    now: Seconds,
+) -> Decision {
+    let remote_port = match transport.kind {
+        Kind::Tcp(_) | Kind::Udp => transport.src,
+        Kind::EchoReply => Port::NONE,
+        Kind::IcmpError => return error_to_primary(packet, tables, bytes, ip),
+        Kind::EchoRequest | Kind::IcmpRedirect => return Ok(None),
+    };
+    let key = BindingKey::new((ip.src, remote_port), transport.dst, ip.proto);
+    let Some((binding, pod)) = reverse(tables, &key) else {
+        return Ok(None);
+    };
+    see(tables, &key, &binding, transport, Sender::Remote, now);
+    let change = Translation {
+        from: (ip.dst, transport.dst),
+        to: (binding.pod, binding.pod_port),
+        of: Sender::Remote,
+    };
+    let delivered = translate(packet, ip, transport, &change).and_then(|()| into_pod(packet, &pod));
+    tables.count(pod.slot, Path::FromInternet, bytes);
+    Ok(delivered)
+}
+
+/// An ICMP error about SNATed traffic: path MTU discovery and traceroute depend on it.
+#[inline(always)]
+fn error_to_primary<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    bytes: u32,
+    ip: &Ipv4,
+) -> Decision {
+    let Some(quoted) = Quoted::read(packet) else {
+        return Ok(None);
+    };
+    if quoted.src.0 != ip.dst {
+        return Ok(None);
+    }
+    let Some((binding, pod)) = reverse(tables, &quoted.binding_key()) else {
+        return Ok(None);
+    };
+    let delivered = quoted
+        .translate(packet, ip, (binding.pod, binding.pod_port))
+        .and_then(|()| into_pod(packet, &pod));
+    tables.count(pod.slot, Path::FromInternet, bytes);
+    Ok(delivered)
+}
+
+/// To a pod's own address.
+#[inline(always)]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "inlined; a struct would only hide that these are all needed"
+)]
+fn to_pod_address<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    bytes: u32,
+    config: &Config,
+    ip: &Ipv4,
+    transport: &Transport,
+    pod: &Pod,
+    now: Seconds,
+) -> Decision {
+    let key = match transport.kind {
+        Kind::Tcp(_) | Kind::Udp | Kind::EchoRequest | Kind::EchoReply => key_of(ip, transport),
+        Kind::IcmpRedirect => return Err(DropReason::IcmpRedirect),
+        Kind::IcmpError => match Quoted::read(packet) {
+            Some(quoted) => flow_key(quoted.src, quoted.dst, quoted.proto),
+            None => return Ok(None),
+        },
+    };
+    match side(tables, &key, transport, is_full(config.flags), now) {
+        Side::Stack => return Ok(None),
+        Side::Inbound => {}
+        Side::Unknown => {
+            if opens_from_outside(tables, ip, transport) {
+                learn(tables, &key, FlowFlags::INBOUND, transport, now);
+            }
+        }
+    }
+    if decrement_ttl(packet, ip).is_none() {
+        return Ok(None);
+    }
+    tables.count(pod.slot, Path::FromVnet, bytes);
+    Ok(into_pod(packet, pod))
+}
+
+/// A sender to which the pod's packets are SNATed opens a flow to the pod's own address: the answer must not be.
+#[inline(always)]
+fn opens_from_outside<T: Tables>(tables: &T, ip: &Ipv4, transport: &Transport) -> bool {
+    let opens = match transport.kind {
+        Kind::Tcp(flags) => flags.opens(),
+        Kind::Udp | Kind::EchoRequest => true,
+        Kind::EchoReply | Kind::IcmpError | Kind::IcmpRedirect => false,
+    };
+    opens && tables.class(ip.src) == Class::Snat
+}

@@ -1,0 +1,106 @@
+//! ICMP errors: the packet that they quote says which flow they belong to (RFC 792, RFC 5508 §4).
+
+use abi::{BindingKey, Ip4, Port, proto};
+
+use crate::checksum::replace;
+use crate::forward::rewrite_ip;
+use crate::headers::{Ipv4, L4};
+use crate::packet::Packet;
+
+/// Start of the quoted IPv4 header.
+const QUOTED_IP: usize = L4 + 8;
+/// Start of the quoted transport header; a quoted packet with options was never on the fast path.
+const QUOTED_L4: usize = QUOTED_IP + 20;
+
+/// The ends of the packet that an ICMP error quotes.
+#[derive(Clone, Copy)]
+pub(crate) struct Quoted {
+    ip: Ipv4,
+    pub(crate) src: (Ip4, Port),
+    pub(crate) dst: (Ip4, Port),
+    pub(crate) proto: u8,
+}
+
+impl Quoted {
+    /// `None`: not enough is quoted, or it is no flow that the fast path knows.
+    #[inline(always)]
+    pub(crate) fn read(packet: &impl Packet) -> Option<Self> {
+        let ip = Ipv4::read(packet, QUOTED_IP)?;
+        if !ip.is_valid() || ip.has_options() || ip.is_fragment() {
+            return None;
+        }
+        let (src, dst) = match ip.proto {
+            proto::TCP | proto::UDP => {
+                let [a, b, c, d] = packet.read(QUOTED_L4)?;
+                (Port::new([a, b]), Port::new([c, d]))
+            }
+            proto::ICMP => {
+                let id = Port::new(packet.read(QUOTED_L4 + 4)?);
+                (id, id)
+            }
+            _ => return None,
+        };
+        Some(Self {
+            src: (ip.src, src),
+            dst: (ip.dst, dst),
+            proto: ip.proto,
+            ip,
+        })
+    }
+
+    /// The binding of a packet that left with the primary address as source.
+    #[inline(always)]
+    pub(crate) fn binding_key(&self) -> BindingKey {
+        let remote_port = if self.proto == proto::ICMP {
+            Port::NONE
+        } else {
+            self.dst.1
+        };
+        BindingKey::new((self.dst.0, remote_port), self.src.1, self.proto)
+    }
+
+    /// Puts the pod back as the source of the quoted packet and as the destination of the error itself.
+    ///
+    /// The quoted IP header's own checksum makes up for the address, so the ICMP checksum changes only by the port and
+    /// by the quoted transport checksum, where there is one. `None`: the frame is too short.
+    #[inline(always)]
+    pub(crate) fn translate(
+        &self,
+        packet: &mut impl Packet,
+        outer: &Ipv4,
+        pod: (Ip4, Port),
+    ) -> Option<()> {
+        let (old_port, new_port) = (self.src.1.bytes(), pod.1.bytes());
+        let [ip_sum_high, ip_sum_low] =
+            replace(self.ip.checksum, self.src.0.octets(), pod.0.octets());
+        packet.write(QUOTED_IP + 10, [ip_sum_high, ip_sum_low])?;
+        packet.write(QUOTED_IP + 12, pod.0.octets())?;
+
+        let mut sum = packet.read(L4 + 2)?;
+        let (port_at, sum_at) = match self.proto {
+            proto::TCP => (QUOTED_L4, QUOTED_L4 + 16),
+            proto::UDP => (QUOTED_L4, QUOTED_L4 + 6),
+            _ => (QUOTED_L4 + 4, QUOTED_L4 + 2),
+        };
+        packet.write(port_at, new_port)?;
+        sum = replace(sum, old_port, new_port);
+
+        // Routers quote at least eight bytes of transport header, which leaves a TCP checksum out.
+        if let Some(quoted) = packet.read(sum_at)
+            && !(self.proto == proto::UDP && quoted == [0; 2])
+        {
+            let by_port = replace(quoted, old_port, new_port);
+            let mut new = match self.proto {
+                proto::ICMP => by_port,
+                _ => replace(by_port, self.src.0.octets(), pod.0.octets()),
+            };
+            if self.proto == proto::UDP && new == [0; 2] {
+                new = [0xff; 2];
+            }
+            packet.write(sum_at, new)?;
+            sum = replace(sum, quoted, new);
+        }
+        packet.write(L4 + 2, sum)?;
+        rewrite_ip(packet, outer, outer.src, pod.0)
+    }
+}

@@ -1,0 +1,211 @@
+//! Packet and tables in plain memory: the oracle of the agreement test, and the ground of host tests and tracing.
+
+use core::cell::RefCell;
+use std::collections::BTreeMap;
+use std::vec::Vec;
+
+use abi::{
+    Binding, BindingKey, BindingState, Class, Config, Counter, DropReason, Flow, FlowKey, IfIndex,
+    Ip4, Path, Pod, Secret, Slot, Veth,
+};
+
+use crate::checksum::replace;
+use crate::{ChecksumKind, Packet, Seconds, Tables};
+
+/// A frame whose checksums are complete (`CHECKSUM_NONE`), as in `BPF_PROG_TEST_RUN`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// The bytes, from the Ethernet header on.
+    pub bytes: Vec<u8>,
+    /// The skb's mark.
+    pub mark: u32,
+    /// Payload bytes per segment; 0 for a single packet.
+    pub gso_size: u32,
+}
+
+impl Frame {
+    /// A single packet without a mark.
+    pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
+        Self {
+            bytes: bytes.into(),
+            mark: 0,
+            gso_size: 0,
+        }
+    }
+}
+
+impl Packet for Frame {
+    fn read<const N: usize>(&self, at: usize) -> Option<[u8; N]> {
+        self.bytes.get(at..)?.first_chunk().copied()
+    }
+
+    fn write<const N: usize>(&mut self, at: usize, bytes: [u8; N]) -> Option<()> {
+        *self.bytes.get_mut(at..)?.first_chunk_mut()? = bytes;
+        Some(())
+    }
+
+    fn replace_l4_checksum<const N: usize>(
+        &mut self,
+        at: usize,
+        from: [u8; N],
+        to: [u8; N],
+        kind: ChecksumKind,
+    ) -> Option<()> {
+        let old: [u8; 2] = self.read(at)?;
+        if kind.zero_is_none && old == [0; 2] {
+            return Some(());
+        }
+        let new = match (widen(from), widen(to)) {
+            (Ok(from), Ok(to)) => replace(old, from, to),
+            (Err(from), Err(to)) => replace(old, from, to),
+            _ => return None,
+        };
+        let mangled = kind.zero_is_none && new == [0; 2];
+        self.write(at, if mangled { [0xff; 2] } else { new })
+    }
+
+    fn len(&self) -> u32 {
+        u32::try_from(self.bytes.len()).unwrap_or(u32::MAX)
+    }
+
+    fn gso_size(&self) -> u32 {
+        self.gso_size
+    }
+
+    fn mark(&self) -> u32 {
+        self.mark
+    }
+
+    fn set_mark(&mut self, mark: u32) {
+        self.mark = mark;
+    }
+}
+
+/// A four-byte field, or a two-byte one.
+fn widen<const N: usize>(field: [u8; N]) -> Result<[u8; 4], [u8; 2]> {
+    match *field.as_slice() {
+        [a, b, c, d] => Ok([a, b, c, d]),
+        [a, b] => Err([a, b]),
+        _ => Err([0; 2]),
+    }
+}
+
+/// The maps as ordered trees.
+#[derive(Clone, Debug, Default)]
+pub struct Memory {
+    /// `config[0]`.
+    pub config: Option<Config>,
+    /// `secret[0]`.
+    pub secret: Option<Secret>,
+    /// `pods`.
+    pub pods: BTreeMap<Ip4, Pod>,
+    /// `veths`.
+    pub veths: BTreeMap<IfIndex, Veth>,
+    /// `dst4` as (address, prefix length, class).
+    pub classes: Vec<(Ip4, u8, Class)>,
+    /// `flows`.
+    pub flows: RefCell<BTreeMap<FlowKey, Flow>>,
+    /// `snat`.
+    pub bindings: RefCell<BTreeMap<BindingKey, Binding>>,
+    /// `stats`, by index.
+    pub stats: RefCell<BTreeMap<u32, Counter>>,
+    /// `drops`, by index.
+    pub drops: RefCell<BTreeMap<u32, Counter>>,
+    /// Capacity of `flows`.
+    pub flow_limit: usize,
+    /// Capacity of `snat`.
+    pub binding_limit: usize,
+}
+
+impl Memory {
+    /// Empty tables with room for everything.
+    pub fn new() -> Self {
+        Self {
+            flow_limit: usize::MAX,
+            binding_limit: usize::MAX,
+            ..Self::default()
+        }
+    }
+}
+
+impl Tables for Memory {
+    fn config(&self) -> Option<Config> {
+        self.config
+    }
+
+    fn secret(&self) -> Option<Secret> {
+        self.secret
+    }
+
+    fn pod(&self, addr: Ip4) -> Option<Pod> {
+        self.pods.get(&addr).copied()
+    }
+
+    fn veth(&self, ifindex: IfIndex) -> Option<Veth> {
+        self.veths.get(&ifindex).copied()
+    }
+
+    fn class(&self, addr: Ip4) -> Class {
+        let matches = |net: &Ip4, len: u8| {
+            let mask = u32::MAX.checked_shl(32 - u32::from(len)).unwrap_or(0);
+            (net.to_bits() ^ addr.to_bits()) & mask == 0
+        };
+        let longest = self
+            .classes
+            .iter()
+            .filter(|(net, len, _)| matches(net, *len))
+            .max_by_key(|(_, len, _)| *len);
+        longest.map_or(Class::Stack, |(_, _, class)| *class)
+    }
+
+    fn flow(&self, key: &FlowKey) -> Option<Flow> {
+        self.flows.borrow().get(key).copied()
+    }
+
+    fn put_flow(&self, key: &FlowKey, flow: Flow) -> bool {
+        let mut flows = self.flows.borrow_mut();
+        let fits = flows.contains_key(key) || flows.len() < self.flow_limit;
+        if fits {
+            flows.insert(*key, flow);
+        }
+        fits
+    }
+
+    fn binding(&self, key: &BindingKey) -> Option<Binding> {
+        self.bindings.borrow().get(key).copied()
+    }
+
+    fn add_binding(&self, key: &BindingKey, binding: Binding) -> bool {
+        let mut bindings = self.bindings.borrow_mut();
+        let fits = !bindings.contains_key(key) && bindings.len() < self.binding_limit;
+        if fits {
+            bindings.insert(*key, binding);
+        }
+        fits
+    }
+
+    fn take_over_binding(&self, key: &BindingKey, binding: Binding) -> bool {
+        self.bindings.borrow_mut().insert(*key, binding);
+        true
+    }
+
+    fn see_binding(&self, key: &BindingKey, state: BindingState, now: Seconds) {
+        if let Some(binding) = self.bindings.borrow_mut().get_mut(key) {
+            *binding = binding.seen(state, now.0);
+        }
+    }
+
+    fn count(&self, slot: Slot, path: Path, bytes: u32) {
+        add(&mut self.stats.borrow_mut(), path.index(slot), bytes);
+    }
+
+    fn count_drop(&self, reason: DropReason, bytes: u32) {
+        add(&mut self.drops.borrow_mut(), reason.index(), bytes);
+    }
+}
+
+fn add(counters: &mut BTreeMap<u32, Counter>, index: u32, bytes: u32) {
+    let counter = counters.entry(index).or_default();
+    counter.packets += 1;
+    counter.bytes += u64::from(bytes);
+}

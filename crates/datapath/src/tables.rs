@@ -1,0 +1,38 @@
+//! The look-ups that a decision may make, and the facts that it may remember.
+
+use abi::{
+    Binding, BindingKey, BindingState, Class, Config, DropReason, Flow, FlowKey, IfIndex, Ip4,
+    Path, Pod, Secret, Slot, Veth,
+};
+
+use crate::Seconds;
+
+/// The maps, as seen from a decision. Every look-up copies the value out.
+pub trait Tables {
+    /// The node's settings; `None` until the loader has filled them.
+    fn config(&self) -> Option<Config>;
+    /// The key of the port hash.
+    fn secret(&self) -> Option<Secret>;
+    /// The pod with this address.
+    fn pod(&self, addr: Ip4) -> Option<Pod>;
+    /// The pod behind this host veth.
+    fn veth(&self, ifindex: IfIndex) -> Option<Veth>;
+    /// The class of a destination; [`Class::Stack`] when no prefix matches.
+    fn class(&self, addr: Ip4) -> Class;
+    /// What is known of a flow.
+    fn flow(&self, key: &FlowKey) -> Option<Flow>;
+    /// Adds or replaces what is known of a flow. `false`: the table is full.
+    fn put_flow(&self, key: &FlowKey, flow: Flow) -> bool;
+    /// A SNAT binding.
+    fn binding(&self, key: &BindingKey) -> Option<Binding>;
+    /// Adds a binding where there is none. `false`: there is one by now, or the table is full.
+    fn add_binding(&self, key: &BindingKey, binding: Binding) -> bool;
+    /// Replaces a binding that is dead. `false`: the table is full.
+    fn take_over_binding(&self, key: &BindingKey, binding: Binding) -> bool;
+    /// Notes that a packet of the binding was seen. Nothing happens when there is no such binding.
+    fn see_binding(&self, key: &BindingKey, state: BindingState, now: Seconds);
+    /// Counts a packet of `bytes` bytes on `path` of the pod with `slot`.
+    fn count(&self, slot: Slot, path: Path, bytes: u32);
+    /// Counts a dropped packet.
+    fn count_drop(&self, reason: DropReason, bytes: u32);
+}

@@ -1,0 +1,34 @@
+//! Verdicts as the kernel understands them.
+
+use core::ptr;
+
+use aya_ebpf::bindings::TC_ACT_SHOT;
+use aya_ebpf::helpers::{bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer};
+use datapath::Verdict;
+
+/// `TCX_NEXT`, and with clsact `TC_ACT_UNSPEC`: go on with the next program, then with the kernel.
+const NEXT: i32 = -1;
+
+/// The action for `verdict`.
+#[inline(always)]
+pub(crate) fn act(verdict: Verdict) -> i32 {
+    match verdict {
+        Verdict::Stack => NEXT,
+        Verdict::Drop(_) => TC_ACT_SHOT,
+        // SAFETY: takes plain numbers.
+        Verdict::Peer(ifindex) => code(unsafe { bpf_redirect_peer(ifindex.get(), 0) }),
+        // SAFETY: no parameters (null, length 0) makes the kernel look route and neighbour up.
+        Verdict::Wire(ifindex) => {
+            code(unsafe { bpf_redirect_neigh(ifindex.get(), ptr::null_mut(), 0, 0) })
+        }
+        // SAFETY: takes plain numbers.
+        Verdict::Reply(ifindex) => code(unsafe { bpf_redirect(ifindex.get(), 0) }),
+    }
+}
+
+/// A helper's `long` holds one of the `TC_ACT_*` codes.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "TC_ACT_* codes are small")]
+fn code(returned: i64) -> i32 {
+    returned as i32
+}

@@ -1,0 +1,114 @@
+//! The maps as [`Tables`].
+
+use abi::{
+    Binding, BindingKey, BindingState, Class, ClassEntry, Config, Counter, DropReason, Flow,
+    FlowKey, IfIndex, Ip4, Path, Pod, Secret, Slot, Veth,
+};
+use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
+use aya_ebpf::btf_maps::PerCpuArray;
+use aya_ebpf::btf_maps::lpm_trie::Key;
+use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
+use datapath::{Seconds, Tables};
+
+use crate::maps::{CONFIG, DROPS, DST4, FLOWS, PODS, SECRET, SNAT, STATS, VETHS};
+
+/// All maps.
+pub(crate) struct Maps;
+
+/// `CLOCK_MONOTONIC_COARSE` in seconds.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "136 years of uptime")]
+pub(crate) fn now() -> Seconds {
+    // SAFETY: takes nothing and returns a number.
+    Seconds((unsafe { bpf_ktime_get_coarse_ns() } / 1_000_000_000) as u32)
+}
+
+impl Tables for Maps {
+    #[inline(always)]
+    fn config(&self) -> Option<Config> {
+        CONFIG
+            .get(0)
+            .copied()
+            .filter(|config| config.nic.get() != 0)
+    }
+
+    #[inline(always)]
+    fn secret(&self) -> Option<Secret> {
+        SECRET.get(0).copied()
+    }
+
+    #[inline(always)]
+    fn pod(&self, addr: Ip4) -> Option<Pod> {
+        // SAFETY: copied out at once; an entry that is replaced meanwhile stays readable until the program ends (RCU).
+        unsafe { PODS.get(addr) }.copied()
+    }
+
+    #[inline(always)]
+    fn veth(&self, ifindex: IfIndex) -> Option<Veth> {
+        // SAFETY: as in `pod`.
+        unsafe { VETHS.get(ifindex) }.copied()
+    }
+
+    #[inline(always)]
+    fn class(&self, addr: Ip4) -> Class {
+        DST4.get(&Key::new(32, addr))
+            .map_or(Class::Stack, |entry| ClassEntry::class(*entry))
+    }
+
+    #[inline(always)]
+    fn flow(&self, key: &FlowKey) -> Option<Flow> {
+        // SAFETY: as in `pod`.
+        unsafe { FLOWS.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn put_flow(&self, key: &FlowKey, flow: Flow) -> bool {
+        FLOWS.insert(key, flow, u64::from(BPF_ANY)).is_ok()
+    }
+
+    #[inline(always)]
+    fn binding(&self, key: &BindingKey) -> Option<Binding> {
+        // SAFETY: as in `pod`.
+        unsafe { SNAT.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn add_binding(&self, key: &BindingKey, binding: Binding) -> bool {
+        SNAT.insert(key, binding, u64::from(BPF_NOEXIST)).is_ok()
+    }
+
+    #[inline(always)]
+    fn take_over_binding(&self, key: &BindingKey, binding: Binding) -> bool {
+        SNAT.insert(key, binding, u64::from(BPF_ANY)).is_ok()
+    }
+
+    #[inline(always)]
+    fn see_binding(&self, key: &BindingKey, state: BindingState, now: Seconds) {
+        if let Some(entry) = SNAT.get_ptr_mut(key) {
+            // SAFETY: the entry stays in place until the program ends (RCU); a concurrent writer of the same entry
+            // writes the same kind of value, and either one's state and time are right.
+            unsafe { *entry = (*entry).seen(state, now.0) };
+        }
+    }
+
+    #[inline(always)]
+    fn count(&self, slot: Slot, path: Path, bytes: u32) {
+        add(&STATS, path.index(slot), bytes);
+    }
+
+    #[inline(always)]
+    fn count_drop(&self, reason: DropReason, bytes: u32) {
+        add(&DROPS, reason.index(), bytes);
+    }
+}
+
+#[inline(always)]
+fn add<const N: usize>(counters: &PerCpuArray<Counter, N>, index: u32, bytes: u32) {
+    if let Some(counter) = counters.get_ptr_mut(index) {
+        // SAFETY: the value belongs to this CPU, and a classifier is not interrupted by another one.
+        unsafe {
+            (*counter).packets += 1;
+            (*counter).bytes += u64::from(bytes);
+        }
+    }
+}

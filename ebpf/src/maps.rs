@@ -1,0 +1,39 @@
+//! The BTF maps. Names are those of [`abi::pins::map`].
+
+use abi::{
+    Binding, BindingKey, ClassEntry, Config, Counter, DropReason, Flow, FlowKey, IfIndex, Ip4,
+    MAX_BINDINGS, MAX_CLASSES, MAX_FLOWS, MAX_PODS, Path, Pod, Secret, Veth,
+};
+use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, PerCpuArray};
+use aya_ebpf::macros::btf_map;
+
+const PODS_MAX: usize = MAX_PODS as usize;
+const STATS_MAX: usize = (MAX_PODS * Path::STRIDE) as usize;
+const DROPS_MAX: usize = DropReason::CAPACITY as usize;
+
+#[btf_map(name = "config")]
+pub(crate) static CONFIG: Array<Config, 1> = Array::new();
+
+#[btf_map(name = "pods")]
+pub(crate) static PODS: HashMap<Ip4, Pod, PODS_MAX> = HashMap::new();
+
+#[btf_map(name = "veths")]
+pub(crate) static VETHS: HashMap<IfIndex, Veth, PODS_MAX> = HashMap::new();
+
+#[btf_map(name = "dst4")]
+pub(crate) static DST4: LpmTrie<Ip4, ClassEntry, { MAX_CLASSES as usize }> = LpmTrie::new();
+
+#[btf_map(name = "flows")]
+pub(crate) static FLOWS: HashMap<FlowKey, Flow, { MAX_FLOWS as usize }> = HashMap::new();
+
+#[btf_map(name = "snat")]
+pub(crate) static SNAT: HashMap<BindingKey, Binding, { MAX_BINDINGS as usize }> = HashMap::new();
+
+#[btf_map(name = "stats")]
+pub(crate) static STATS: PerCpuArray<Counter, STATS_MAX> = PerCpuArray::new();
+
+#[btf_map(name = "drops")]
+pub(crate) static DROPS: PerCpuArray<Counter, DROPS_MAX> = PerCpuArray::new();
+
+#[btf_map(name = "secret")]
+pub(crate) static SECRET: Array<Secret, 1> = Array::new();

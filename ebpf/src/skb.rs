@@ -1,0 +1,113 @@
+//! An skb as a [`Packet`]: the only place that touches packet memory.
+
+use core::mem::size_of;
+use core::ptr;
+
+use aya_ebpf::bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR};
+use aya_ebpf::helpers::bpf_l4_csum_replace;
+use aya_ebpf::programs::TcContext;
+use datapath::{ChecksumKind, Packet};
+
+/// The frame that the running program was called for.
+pub(crate) struct Skb {
+    skb: *mut __sk_buff,
+}
+
+impl Skb {
+    #[inline(always)]
+    pub(crate) fn new(ctx: &TcContext) -> Self {
+        Self { skb: ctx.skb.skb }
+    }
+
+    /// `N` bytes of packet memory at `at`, or null when the linear part of the frame is shorter.
+    ///
+    /// Compared with the end on every access, because that comparison is what the verifier accepts as a proof.
+    #[inline(always)]
+    fn bytes<const N: usize>(&self, at: usize) -> *mut [u8; N] {
+        // SAFETY: the kernel hands the program a context that is valid while the program runs.
+        let (start, end) = unsafe { ((*self.skb).data as usize, (*self.skb).data_end as usize) };
+        if start + at + N > end {
+            return ptr::null_mut();
+        }
+        (start + at) as *mut [u8; N]
+    }
+}
+
+impl Packet for Skb {
+    #[inline(always)]
+    fn read<const N: usize>(&self, at: usize) -> Option<[u8; N]> {
+        let bytes = self.bytes::<N>(at);
+        // SAFETY: not null means that all N bytes lie before the end; an array of bytes needs no alignment.
+        if bytes.is_null() {
+            None
+        } else {
+            Some(unsafe { *bytes })
+        }
+    }
+
+    #[inline(always)]
+    fn write<const N: usize>(&mut self, at: usize, value: [u8; N]) -> Option<()> {
+        let bytes = self.bytes::<N>(at);
+        if bytes.is_null() {
+            return None;
+        }
+        // SAFETY: as above; the kernel makes the frame's head private before a program that writes runs.
+        unsafe { *bytes = value };
+        Some(())
+    }
+
+    #[inline(always)]
+    fn replace_l4_checksum<const N: usize>(
+        &mut self,
+        at: usize,
+        from: [u8; N],
+        to: [u8; N],
+        kind: ChecksumKind,
+    ) -> Option<()> {
+        let mut flags = size_of::<[u8; N]>() as u64;
+        if kind.pseudo_header {
+            flags |= u64::from(BPF_F_PSEUDO_HDR);
+        }
+        if kind.zero_is_none {
+            flags |= u64::from(BPF_F_MARK_MANGLED_0);
+        }
+        // SAFETY: the context is valid; offset and flags are numbers that the kernel checks.
+        let failed =
+            unsafe { bpf_l4_csum_replace(self.skb, at as u32, native(from), native(to), flags) };
+        if failed == 0 { Some(()) } else { None }
+    }
+
+    #[inline(always)]
+    fn len(&self) -> u32 {
+        // SAFETY: as in `bytes`.
+        unsafe { (*self.skb).len }
+    }
+
+    #[inline(always)]
+    fn gso_size(&self) -> u32 {
+        // SAFETY: as in `bytes`.
+        unsafe { (*self.skb).gso_size }
+    }
+
+    #[inline(always)]
+    fn mark(&self) -> u32 {
+        // SAFETY: as in `bytes`.
+        unsafe { (*self.skb).mark }
+    }
+
+    #[inline(always)]
+    fn set_mark(&mut self, mark: u32) {
+        // SAFETY: as in `bytes`; `mark` is one of the fields that a classifier may write.
+        unsafe { (*self.skb).mark = mark };
+    }
+}
+
+/// A field as the kernel's `__be16` or `__be32`: its bytes in memory order, zero-extended.
+#[inline(always)]
+fn native<const N: usize>(field: [u8; N]) -> u64 {
+    match *field.as_slice() {
+        [a, b, c, d] => u64::from(u32::from_ne_bytes([a, b, c, d])),
+        [a, b] => u64::from(u16::from_ne_bytes([a, b])),
+        _ => 0,
+    }
+}
