@@ -1,1 +1,29 @@
-//! x
+//! The loader: owns programs and maps, attaches to the NIC, keeps the maps true.
+//!
+//! | Question | Module |
+//! |---|---|
+//! | In what order does the daemon start and what does it do then? | [`daemon`] |
+//! | What may be configured? | [`config`] |
+//! | How do programs and maps get into the kernel, and stay there? | [`object`] |
+//! | Which NIC is ours? | [`nic`] |
+//! | Which addresses do the wireserver's pools hold? | [`wireserver`] |
+//! | What happens to a packet because of its destination? | [`classes`] |
+//! | What does the kernel do without our programs? | [`fallback`] |
+//! | How does a pod get into the maps and out? | [`registry`] |
+//! | What is repaired at start? | [`reconcile`] |
+//! | When do table entries die? | [`gc`] |
+//! | Who may ask, and how? | [`server`] |
+//! | What does `vnetctl status` show? | [`status`] |
+
+pub mod classes;
+pub mod config;
+pub mod daemon;
+pub mod fallback;
+pub mod gc;
+pub mod nic;
+pub mod object;
+pub mod reconcile;
+pub mod registry;
+pub mod server;
+pub mod status;
+pub mod wireserver;

@@ -1,0 +1,40 @@
+//! The daemon `azure-vnet-loader`.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use tracing::error;
+use tracing_subscriber::EnvFilter;
+
+/// Loads the data path of azure-vnet-ebpf and keeps it true. Runs until SIGTERM; programs and maps outlive it.
+#[derive(Debug, Parser)]
+#[command(version, after_help = "Configuration: /etc/azure-vnet/loader.yaml (optional). State: /run/azure-vnet, /sys/fs/bpf/azure-vnet.")]
+struct Arguments {
+    /// What to log to stderr: error, warn, info, debug (verified instructions of every program), trace, or a
+    /// tracing filter.
+    #[arg(long, default_value = "info", env = "AZURE_VNET_LOG")]
+    log: String,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(&arguments.log))
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            error!(%error, "start the runtime");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(loader::daemon::run()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! Which NIC is ours, and what the kernel says of the node's interfaces and addresses.
+
+use std::net::Ipv4Addr;
+
+use futures_util::TryStreamExt as _;
+use ipnet::Ipv4Net;
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
+use netlink_packet_route::link::{LinkAttribute, LinkMessage};
+use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteType};
+use rpc::{MacAddr, NodeView};
+use rtnetlink::{Handle, RouteMessageBuilder};
+
+/// What the kernel says of this network namespace.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// The NIC that pods' traffic uses.
+    pub nic: NodeView,
+    /// Its connected prefixes.
+    pub connected: Vec<Ipv4Net>,
+    /// Every address of the node, on whatever interface.
+    pub addresses: Vec<Ipv4Addr>,
+    /// Every interface with an Ethernet address: (index, name, address).
+    pub interfaces: Vec<Link>,
+}
+
+/// An interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Index.
+    pub index: u32,
+    /// Name.
+    pub name: String,
+    /// Ethernet address.
+    pub mac: MacAddr,
+    /// MTU in bytes.
+    pub mtu: u32,
+}
+
+/// The NIC cannot be found.
+#[derive(Debug, thiserror::Error)]
+pub enum NicError {
+    /// Netlink does not answer.
+    #[error("ask the kernel for its {what}: {source}")]
+    Netlink {
+        /// What was asked for.
+        what: &'static str,
+        /// The system's reason.
+        source: rtnetlink::Error,
+    },
+    /// There is no connection to netlink.
+    #[error("open a netlink socket: {0}")]
+    Socket(#[from] std::io::Error),
+    /// No default route.
+    #[error("find the NIC: there is no IPv4 default route; wait for the network, or name the NIC with `nic:` in loader.yaml")]
+    NoDefaultRoute,
+    /// `nic:` names no interface.
+    #[error("find the NIC: there is no interface `{name}`; correct `nic:` in loader.yaml (interfaces: {known})")]
+    NoSuchInterface {
+        /// The configured name.
+        name: String,
+        /// The names that exist.
+        known: String,
+    },
+    /// The NIC has no address.
+    #[error("find the primary address: {nic} has no IPv4 address; wait for DHCP, or name another NIC with `nic:` in loader.yaml")]
+    NoAddress {
+        /// The NIC.
+        nic: String,
+    },
+}
+
+/// Reads links, addresses and routes; `wanted` is the configured NIC, else the default route decides.
+pub async fn discover(wanted: Option<&str>) -> Result<Node, NicError> {
+    let (connection, handle, _messages) = rtnetlink::new_connection()?;
+    let connection = tokio::spawn(connection);
+    let node = read(&handle, wanted).await;
+    connection.abort();
+    node
+}
+
+async fn read(handle: &Handle, wanted: Option<&str>) -> Result<Node, NicError> {
+    let netlink = |what| move |source| NicError::Netlink { what, source };
+    let links: Vec<LinkMessage> = handle.link().get().execute().try_collect().await.map_err(netlink("links"))?;
+    let addresses: Vec<AddressMessage> =
+        handle.address().get().execute().try_collect().await.map_err(netlink("addresses"))?;
+
+    let interfaces: Vec<Link> = links.iter().filter_map(link).collect();
+    let nic = match wanted {
+        Some(name) => interfaces.iter().find(|link| link.name == name).ok_or_else(|| no_such(name, &interfaces))?,
+        None => {
+            let query = RouteMessageBuilder::<Ipv4Addr>::new().build();
+            let routes: Vec<RouteMessage> =
+                handle.route().get(query).execute().try_collect().await.map_err(netlink("routes"))?;
+            let index = default_route(&routes).ok_or(NicError::NoDefaultRoute)?;
+            interfaces.iter().find(|link| link.index == index).ok_or(NicError::NoDefaultRoute)?
+        }
+    };
+
+    let own: Vec<&AddressMessage> = addresses.iter().filter(|message| message.header.index == nic.index).collect();
+    let (primary, _) = own
+        .iter()
+        .filter(|message| !message.header.flags.contains(AddressHeaderFlags::Secondary))
+        .find_map(|message| ipv4(message))
+        .ok_or_else(|| NicError::NoAddress { nic: nic.name.clone() })?;
+
+    Ok(Node {
+        nic: NodeView {
+            nic: nic.name.clone(),
+            nic_ifindex: nic.index,
+            nic_mac: nic.mac,
+            mtu: nic.mtu,
+            primary,
+        },
+        connected: own.iter().filter_map(|message| ipv4(message)).filter_map(|(addr, len)| prefix(addr, len)).collect(),
+        addresses: addresses.iter().filter_map(|message| ipv4(message)).map(|(addr, _)| addr).collect(),
+        interfaces,
+    })
+}
+
+fn no_such(name: &str, interfaces: &[Link]) -> NicError {
+    let known: Vec<&str> = interfaces.iter().map(|link| link.name.as_str()).collect();
+    NicError::NoSuchInterface { name: name.to_owned(), known: known.join(", ") }
+}
+
+fn link(message: &LinkMessage) -> Option<Link> {
+    let mut found = Link { index: message.header.index, name: String::new(), mac: MacAddr([0; 6]), mtu: 0 };
+    let mut has_mac = false;
+    for attribute in &message.attributes {
+        #[expect(clippy::wildcard_enum_match_arm, reason = "the kernel tells a hundred other things")]
+        match attribute {
+            LinkAttribute::IfName(name) => found.name.clone_from(name),
+            LinkAttribute::Mtu(mtu) => found.mtu = *mtu,
+            LinkAttribute::Address(bytes) => {
+                if let Some(mac) = bytes.as_slice().try_into().ok().filter(|mac| *mac != [0; 6]) {
+                    found.mac = MacAddr(mac);
+                    has_mac = true;
+                }
+            }
+            _ => {}
+        }
+    }
+    has_mac.then_some(found)
+}
+
+/// Address and prefix length.
+fn ipv4(message: &AddressMessage) -> Option<(Ipv4Addr, u8)> {
+    if message.header.family != AddressFamily::Inet {
+        return None;
+    }
+    message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Local(std::net::IpAddr::V4(addr)) => Some((*addr, message.header.prefix_len)),
+        _ => None,
+    })
+}
+
+fn prefix(addr: Ipv4Addr, len: u8) -> Option<Ipv4Net> {
+    Ipv4Net::new(addr, len).ok().map(|net| net.trunc())
+}
+
+/// The interface of the default route with the lowest metric.
+fn default_route(routes: &[RouteMessage]) -> Option<u32> {
+    let defaults = routes.iter().filter(|route| {
+        route.header.destination_prefix_length == 0 && route.header.kind == RouteType::Unicast
+    });
+    let with_metric = defaults.filter_map(|route| {
+        let mut metric = 0;
+        let mut interface = None;
+        for attribute in &route.attributes {
+            #[expect(clippy::wildcard_enum_match_arm, reason = "the kernel tells many other things")]
+            match attribute {
+                RouteAttribute::Priority(priority) => metric = *priority,
+                RouteAttribute::Oif(index) => interface = Some(*index),
+                _ => {}
+            }
+        }
+        interface.map(|index| (metric, index))
+    });
+    with_metric.min().map(|(_, index)| index)
+}

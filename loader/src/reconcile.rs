@@ -1,0 +1,140 @@
+//! What is repaired: links get the new programs, tombstones are replayed, endpoints are put back, dead entries go.
+
+use std::fs;
+use std::path::Path;
+
+use aya::programs::SchedClassifier;
+use hooks::{AttachError, Hook, Outcome, Pins};
+use nix::net::if_::if_nametoindex;
+use rpc::{Endpoint, RunDirectory, StateError, read_json, remove_durably};
+use tracing::{info, warn};
+
+use crate::registry::{Registry, RegistryError};
+
+/// Something could not be repaired.
+#[derive(Debug, thiserror::Error)]
+pub enum ReconcileError {
+    /// A program could not be attached.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    /// A map could not be written.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// A record could not be read or removed.
+    #[error(transparent)]
+    State(#[from] StateError),
+}
+
+/// Attaches the NIC's programs, or replaces those that an earlier start attached.
+pub fn attach_nic(pins: &Pins, nic: &str) -> Result<(), AttachError> {
+    for hook in Hook::NIC {
+        let mut program = hooks::open(pins, hook)?;
+        let outcome = hooks::attach(pins, hook, &mut program, nic)?;
+        info!(interface = nic, program = hook.program, ?outcome, "attached");
+    }
+    Ok(())
+}
+
+/// Attaches the NIC's programs that do not run.
+pub fn attach_nic_if_needed(pins: &Pins, nic: &str) -> Result<(), AttachError> {
+    if Hook::NIC.into_iter().all(|hook| hooks::runs(hook, nic)) {
+        return Ok(());
+    }
+    warn!(interface = nic, "the NIC's programs do not run: attaching them anew");
+    attach_nic(pins, nic)
+}
+
+/// Puts the new programs behind every pinned link, and removes the pins of interfaces that are gone.
+///
+/// Also makes sure that a pod's veth that has one of the programs has both.
+pub fn replace_pinned(pins: &Pins, nic: &str) -> Result<usize, AttachError> {
+    let mut replaced = 0;
+    let mut programs: Vec<(Hook, SchedClassifier)> = Vec::new();
+    for hook in Hook::ALL {
+        programs.push((hook, hooks::open(pins, hook)?));
+    }
+    for (ifname, hook) in hooks::pinned(pins)? {
+        if ifname == nic {
+            continue;
+        }
+        if if_nametoindex(ifname.as_str()).is_err() {
+            hooks::remove(pins, &ifname)?;
+            continue;
+        }
+        let Some((_, program)) = programs.iter_mut().find(|(of, _)| *of == hook) else { continue };
+        if hooks::attach(pins, hook, program, &ifname)? == Outcome::Attached {
+            warn!(interface = ifname, program = hook.program, "the program was not attached any more: attached anew");
+        }
+        replaced += 1;
+    }
+    Ok(replaced)
+}
+
+/// Brings maps and records together, in both directions. Goes on after an error and returns all of them.
+pub fn reconcile(registry: &mut Registry, run: &RunDirectory, boot_id: &str) -> Vec<ReconcileError> {
+    let mut errors = Vec::new();
+    for path in files(&run.endpoints(), "deleted") {
+        if let Err(error) = replay_tombstone(registry, &path) {
+            errors.push(error);
+        }
+    }
+    for endpoint in endpoints(run) {
+        let lives = endpoint.boot_id == boot_id
+            && if_nametoindex(endpoint.host_ifname.as_str()).is_ok_and(|index| index == endpoint.host_ifindex);
+        let repaired = if lives { restore(registry, &endpoint) } else { registry.unregister(&endpoint) };
+        if let Err(error) = repaired {
+            errors.push(error.into());
+        }
+    }
+    match registry.remove_dead() {
+        Ok(0) => {}
+        Ok(pods) => info!(pods, "removed pods whose interface is gone"),
+        Err(error) => errors.push(error.into()),
+    }
+    errors
+}
+
+fn restore(registry: &mut Registry, endpoint: &Endpoint) -> Result<(), RegistryError> {
+    if registry.is_registered(endpoint.address.addr())? {
+        return Ok(());
+    }
+    warn!(endpoint = %endpoint.key, address = %endpoint.address, "the maps had lost an endpoint: restored");
+    registry.register(endpoint)
+}
+
+/// A DEL that found no loader left its record behind under another name.
+fn replay_tombstone(registry: &mut Registry, path: &Path) -> Result<(), ReconcileError> {
+    match read_json::<Endpoint>(path) {
+        Ok(endpoint) => registry.unregister(&endpoint)?,
+        Err(error) if error.is_not_found() => return Ok(()),
+        Err(error @ StateError::Io { .. }) => return Err(error.into()),
+        Err(StateError::Damaged { why, .. }) => {
+            // Its interface is gone, so the entries go with `remove_dead`.
+            warn!(path = %path.display(), why, "damaged tombstone: removed");
+        }
+    }
+    Ok(remove_durably(path)?)
+}
+
+/// Every endpoint record that can be read.
+pub fn endpoints(run: &RunDirectory) -> Vec<Endpoint> {
+    let mut endpoints = Vec::new();
+    for path in files(&run.endpoints(), "json") {
+        match read_json(&path) {
+            Ok(endpoint) => endpoints.push(endpoint),
+            Err(error) if error.is_not_found() => {}
+            Err(error) => warn!(%error, "endpoint record skipped"),
+        }
+    }
+    endpoints
+}
+
+fn files(directory: &Path, extension: &str) -> Vec<std::path::PathBuf> {
+    let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
+    let mut paths: Vec<_> = entries
+        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+        .filter(|path| path.extension().is_some_and(|found| found == extension))
+        .collect();
+    paths.sort();
+    paths
+}

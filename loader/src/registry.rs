@@ -1,0 +1,330 @@
+//! How a pod gets into the maps and out of them, and what else only the loader writes there.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
+use abi::{Config, ConfigFlags, Counter, IfIndex, Ip4, MAX_PODS, Mac, Path, Pod, Secret, Slot, Veth};
+use aya::maps::lpm_trie::Key;
+use aya::maps::{MapError, PerCpuValues};
+use hooks::{Abi, Hook, Maps, Pins};
+use nix::net::if_::if_nametoindex;
+use rpc::{Endpoint, NodeView, Refusal};
+
+use crate::classes::Rule;
+use crate::config::PortRange;
+
+/// The mark bit of fast packets. Bits 0x2000, 0x4000 and 0x8000 belong to portmap and kube-proxy, 0xf00 to Cilium, all
+/// above 0xffff to Calico.
+pub const FAST_MARK: u32 = 0x1000;
+
+/// The maps and the rules for writing them.
+#[expect(missing_debug_implementations, reason = "aya's arrays have none")]
+pub struct Registry {
+    /// The maps.
+    pub maps: Maps,
+    pins: Pins,
+}
+
+/// A map could not be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    /// The kernel refuses.
+    #[error("{doing} in map `{map}`: {source}")]
+    Map {
+        /// What was attempted.
+        doing: &'static str,
+        /// The map.
+        map: &'static str,
+        /// aya's reason.
+        source: MapError,
+    },
+    /// The request cannot be served.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// No random numbers.
+    #[error("read 16 random bytes from /dev/urandom: {0}")]
+    Random(#[from] std::io::Error),
+}
+
+fn map_error(doing: &'static str, map: &'static str) -> impl FnOnce(MapError) -> RegistryError {
+    move |source| RegistryError::Map { doing, map, source }
+}
+
+impl Registry {
+    /// Over open maps.
+    pub fn new(maps: Maps, pins: Pins) -> Self {
+        Self { maps, pins }
+    }
+
+    /// Writes the node's settings; generation and the table's fill are kept.
+    pub fn configure(&mut self, node: &NodeView, ports: PortRange, block: bool) -> Result<(), RegistryError> {
+        let old = self.config()?;
+        let keep_full = if old.flags.contains(ConfigFlags::FLOWS_FULL) {
+            ConfigFlags::FLOWS_FULL
+        } else {
+            ConfigFlags::NONE
+        };
+        let block = if block { ConfigFlags::BLOCK_WIRESERVER } else { ConfigFlags::NONE };
+        let config = Config {
+            nic: IfIndex::new(node.nic_ifindex),
+            primary: node.primary.into(),
+            nic_mac: Mac::new(node.nic_mac.0),
+            mtu: u16::try_from(node.mtu).unwrap_or(u16::MAX),
+            nat_first: ports.first,
+            nat_count: ports.count(),
+            fast_mark: FAST_MARK,
+            flags: block.with(keep_full),
+            generation: old.generation,
+        };
+        self.write_config(config)?;
+        self.ensure_secret()
+    }
+
+    /// Says whether `flows` is above its high-water mark.
+    pub fn set_flows_full(&mut self, full: bool) -> Result<(), RegistryError> {
+        let mut config = self.config()?;
+        let block = config.flags.contains(ConfigFlags::BLOCK_WIRESERVER);
+        let base = if block { ConfigFlags::BLOCK_WIRESERVER } else { ConfigFlags::NONE };
+        let flags = if full { base.with(ConfigFlags::FLOWS_FULL) } else { base };
+        if flags == config.flags {
+            return Ok(());
+        }
+        config.flags = flags;
+        self.write_config(config)
+    }
+
+    fn config(&self) -> Result<Config, RegistryError> {
+        Ok(self.maps.config.get(&0, 0).map_err(map_error("read the settings", "config"))?.0)
+    }
+
+    fn write_config(&mut self, config: Config) -> Result<(), RegistryError> {
+        self.maps.config.set(0, Abi(config), 0).map_err(map_error("write the settings", "config"))
+    }
+
+    /// Makes the key of the port hash, once per boot: the map outlives the loader.
+    fn ensure_secret(&mut self) -> Result<(), RegistryError> {
+        let old = self.maps.secret.get(&0, 0).map_err(map_error("read the hash key", "secret"))?.0;
+        if old.key != [0; 2] {
+            return Ok(());
+        }
+        let mut bytes = [[0; 8]; 2];
+        let mut random = std::fs::File::open("/dev/urandom")?;
+        for word in &mut bytes {
+            std::io::Read::read_exact(&mut random, word)?;
+        }
+        let secret = Secret { key: bytes.map(u64::from_ne_bytes) };
+        self.maps.secret.set(0, Abi(secret), 0).map_err(map_error("write the hash key", "secret"))
+    }
+
+    /// Makes `dst4` say what `rules` say. New prefixes go in before old ones go out, so that no destination is ever
+    /// without its class.
+    pub fn write_classes(&mut self, rules: &[Rule]) -> Result<(), RegistryError> {
+        let mut wanted = BTreeSet::new();
+        for rule in rules {
+            let addr = Ip4::from(rule.prefix.network());
+            let len = u32::from(rule.prefix.prefix_len());
+            wanted.insert((len, addr));
+            self.maps
+                .dst4
+                .insert(&Key::new(len, Abi(addr)), Abi(abi::ClassEntry::new(rule.class)), 0)
+                .map_err(map_error("write a prefix", "dst4"))?;
+        }
+        let keys: Vec<_> =
+            self.maps.dst4.keys().collect::<Result<_, _>>().map_err(map_error("list the prefixes", "dst4"))?;
+        for key in keys {
+            if !wanted.contains(&(key.prefix_len(), key.data().0)) {
+                self.maps.dst4.remove(&key).map_err(map_error("remove a prefix", "dst4"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts an endpoint whose programs are attached into the maps and checks by reading back. Idempotent.
+    pub fn register(&mut self, endpoint: &Endpoint) -> Result<(), RegistryError> {
+        self.check_guarded(endpoint)?;
+        let addr = Ip4::from(endpoint.address.addr());
+        let ifindex = IfIndex::new(endpoint.host_ifindex);
+        let known = self.pod(addr)?;
+        if let Some(owner) = known
+            && owner.ifindex != ifindex
+            && is_alive(owner.ifindex)
+        {
+            return Err(Refusal {
+                what: format!("register {} at {}", endpoint.key, endpoint.address.addr()),
+                why: format!("the address belongs to the live interface with index {}", owner.ifindex),
+                remedy: "look for its owner with `vnetctl status`, and check that no other IPAM gives out this NIC's addresses".into(),
+            }
+            .into());
+        }
+        let (slot, generation) = match known {
+            Some(same) if same.ifindex == ifindex => (same.slot, same.generation),
+            _ => (self.free_slot()?, self.next_generation()?),
+        };
+        let veth = Veth {
+            addr,
+            mac: Mac::new(endpoint.mac.0),
+            host_mac: Mac::new(endpoint.host_mac.0),
+            slot,
+            generation,
+            reserved: 0,
+        };
+        let pod = Pod { ifindex, mac: veth.mac, host_mac: veth.host_mac, slot, generation, reserved: 0 };
+        self.maps.veths.insert(&Abi(ifindex), Abi(veth), 0).map_err(map_error("add the veth", "veths"))?;
+        // Last: from here on, packets are delivered.
+        self.maps.pods.insert(&Abi(addr), Abi(pod), 0).map_err(map_error("add the pod", "pods"))?;
+        if self.pod(addr)? != Some(pod) || self.veth(ifindex)? != Some(veth) {
+            return Err(Refusal {
+                what: format!("register {}", endpoint.key),
+                why: "the maps do not hold what was written".into(),
+                remedy: "restart azure-vnet-loader; another program writes our maps".into(),
+            }
+            .into());
+        }
+        Ok(())
+    }
+
+    /// Takes an endpoint out of the maps, unless the address or the interface has another owner by now.
+    pub fn unregister(&mut self, endpoint: &Endpoint) -> Result<(), RegistryError> {
+        let addr = Ip4::from(endpoint.address.addr());
+        let ifindex = IfIndex::new(endpoint.host_ifindex);
+        if self.pod(addr)?.is_some_and(|pod| pod.ifindex == ifindex) {
+            self.remove_pod(addr)?;
+        }
+        if self.veth(ifindex)?.is_some_and(|veth| veth.addr == addr) {
+            self.remove_veth(ifindex)?;
+        }
+        Ok(())
+    }
+
+    /// Removes entries whose interface is gone. Returns how many pods were removed.
+    pub fn remove_dead(&mut self) -> Result<usize, RegistryError> {
+        let pods = self.pods()?;
+        let dead: Vec<Ip4> = pods.iter().filter(|(_, pod)| !is_alive(pod.ifindex)).map(|(addr, _)| *addr).collect();
+        for addr in &dead {
+            self.remove_pod(*addr)?;
+        }
+        let veths: Vec<Abi<IfIndex>> =
+            self.maps.veths.keys().collect::<Result<_, _>>().map_err(map_error("list the veths", "veths"))?;
+        for ifindex in veths.into_iter().filter(|ifindex| !is_alive(ifindex.0)) {
+            self.remove_veth(ifindex.0)?;
+        }
+        Ok(dead.len())
+    }
+
+    /// Whether the maps agree with the endpoint; else what is wrong.
+    pub fn inspect(&self, endpoint: &Endpoint) -> Result<(), RegistryError> {
+        let addr = Ip4::from(endpoint.address.addr());
+        let ifindex = IfIndex::new(endpoint.host_ifindex);
+        let wrong = |why: String| Refusal {
+            what: format!("check {}", endpoint.key),
+            why,
+            remedy: "delete the pod, so that it is made anew".into(),
+        };
+        let pod = self.pod(addr)?.ok_or_else(|| wrong(format!("map `pods` has no entry for {addr}")))?;
+        if pod.ifindex != ifindex || pod.mac != Mac::new(endpoint.mac.0) {
+            return Err(wrong(format!("map `pods` leads {addr} to interface {} with {}", pod.ifindex, pod.mac)).into());
+        }
+        let veth = self.veth(ifindex)?.ok_or_else(|| wrong(format!("map `veths` has no entry for interface {ifindex}")))?;
+        if veth.addr != addr {
+            return Err(wrong(format!("map `veths` ties interface {ifindex} to {}", veth.addr)).into());
+        }
+        Ok(())
+    }
+
+    /// Every pod in the maps.
+    pub fn pods(&self) -> Result<Vec<(Ip4, Pod)>, RegistryError> {
+        let pods = self.maps.pods.iter().map(|entry| entry.map(|(addr, pod)| (addr.0, pod.0)));
+        pods.collect::<Result<_, _>>().map_err(map_error("list the pods", "pods"))
+    }
+
+    /// Whether `addr` is a registered pod.
+    pub fn is_registered(&self, addr: Ipv4Addr) -> Result<bool, RegistryError> {
+        Ok(self.pod(addr.into())?.is_some())
+    }
+
+    /// READY means that both programs run on the host veth.
+    fn check_guarded(&self, endpoint: &Endpoint) -> Result<(), Refusal> {
+        let refusal = |why: String| Refusal {
+            what: format!("register {}", endpoint.key),
+            why,
+            remedy: "run the azure-vnet that belongs to this loader".into(),
+        };
+        match if_nametoindex(endpoint.host_ifname.as_str()) {
+            Ok(index) if index == endpoint.host_ifindex => {}
+            Ok(index) => {
+                return Err(refusal(format!("{} has index {index}, not {}", endpoint.host_ifname, endpoint.host_ifindex)));
+            }
+            Err(error) => return Err(refusal(format!("host veth {}: {error}", endpoint.host_ifname))),
+        }
+        for hook in Hook::POD {
+            let pinned = self.pins.link(&endpoint.host_ifname, hook.program).exists();
+            if !pinned || !hooks::runs(hook, &endpoint.host_ifname) {
+                return Err(refusal(format!("program {} does not run on {}", hook.program, endpoint.host_ifname)));
+            }
+        }
+        Ok(())
+    }
+
+    fn pod(&self, addr: Ip4) -> Result<Option<Pod>, RegistryError> {
+        found(self.maps.pods.get(&Abi(addr), 0)).map_err(map_error("look a pod up", "pods"))
+    }
+
+    fn veth(&self, ifindex: IfIndex) -> Result<Option<Veth>, RegistryError> {
+        found(self.maps.veths.get(&Abi(ifindex), 0)).map_err(map_error("look a veth up", "veths"))
+    }
+
+    fn remove_pod(&mut self, addr: Ip4) -> Result<(), RegistryError> {
+        removed(self.maps.pods.remove(&Abi(addr))).map_err(map_error("remove a pod", "pods"))
+    }
+
+    fn remove_veth(&mut self, ifindex: IfIndex) -> Result<(), RegistryError> {
+        removed(self.maps.veths.remove(&Abi(ifindex))).map_err(map_error("remove a veth", "veths"))
+    }
+
+    /// The lowest slot that no pod has, its counters back at zero. Slot 0 stays free, so that it can mean "no pod".
+    fn free_slot(&mut self) -> Result<Slot, RegistryError> {
+        let taken: BTreeSet<u16> = self.pods()?.iter().map(|(_, pod)| pod.slot.get()).collect();
+        let last = u16::try_from(MAX_PODS - 1).unwrap_or(u16::MAX);
+        let slot = (1..=last).find(|slot| !taken.contains(slot)).map(Slot::new).ok_or_else(|| Refusal {
+            what: "register a pod".into(),
+            why: format!("all {last} slots are taken"),
+            remedy: "delete pods; Azure allows 250 on a node".into(),
+        })?;
+        let cpus = aya::util::nr_cpus().map_err(|(_, error)| RegistryError::Random(error))?;
+        for path in Path::ALL {
+            let zero = PerCpuValues::try_from(vec![Abi(Counter::default()); cpus])?;
+            self.maps.stats.set(path.index(slot), zero, 0).map_err(map_error("reset the counters", "stats"))?;
+        }
+        Ok(slot)
+    }
+
+    /// Generations are handed out in turn, so that an address that is used again has another one than before.
+    fn next_generation(&mut self) -> Result<u16, RegistryError> {
+        let mut config = self.config()?;
+        config.generation = config.generation.wrapping_add(1);
+        self.write_config(config)?;
+        let [low, high, ..] = config.generation.to_le_bytes();
+        Ok(u16::from_le_bytes([low, high]))
+    }
+}
+
+/// Whether an interface with this index exists in our network namespace.
+fn is_alive(ifindex: IfIndex) -> bool {
+    nix::net::if_::if_indextoname(ifindex.get()).is_ok()
+}
+
+fn found<T>(looked_up: Result<Abi<T>, MapError>) -> Result<Option<T>, MapError> {
+    match looked_up {
+        Ok(value) => Ok(Some(value.0)),
+        Err(MapError::KeyNotFound) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn removed(result: Result<(), MapError>) -> Result<(), MapError> {
+    match result {
+        Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+        Err(MapError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,130 @@
+//! What `vnetctl status` shows, gathered and rendered.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::net::Ipv4Addr;
+
+use abi::{Counter, DropReason, MAX_BINDINGS, MAX_CLASSES, MAX_FLOWS, MAX_PODS, Path, pins};
+use aya::maps::MapError;
+use hooks::{Maps, Pins, total};
+use rpc::{Attached, Counted, Endpoint, PodView, Status, TableView};
+
+/// How full the tables are.
+pub fn tables(maps: &Maps) -> Vec<TableView> {
+    let view = |name: &str, used: usize, capacity: u32| TableView {
+        name: name.to_owned(),
+        used: u32::try_from(used).unwrap_or(u32::MAX),
+        capacity,
+    };
+    vec![
+        view(pins::map::PODS, maps.pods.keys().count(), MAX_PODS),
+        view(pins::map::DST4, maps.dst4.keys().count(), MAX_CLASSES),
+        view(pins::map::FLOWS, maps.flows.keys().count(), MAX_FLOWS),
+        view(pins::map::SNAT, maps.snat.keys().count(), MAX_BINDINGS),
+    ]
+}
+
+/// The programs that run on interfaces with pinned links.
+pub fn attached(pins: &Pins) -> Vec<Attached> {
+    let pinned = hooks::pinned(pins).unwrap_or_default();
+    let running = pinned.into_iter().filter(|(ifname, hook)| hooks::runs(*hook, ifname));
+    running.map(|(ifname, hook)| Attached { ifname, program: hook.program.to_owned() }).collect()
+}
+
+/// Pods with their counters; names come from the endpoint records.
+pub fn pods(maps: &Maps, endpoints: &[Endpoint]) -> Result<Vec<PodView>, MapError> {
+    let mut views = Vec::new();
+    for entry in maps.pods.iter() {
+        let (addr, pod) = entry?;
+        let address = Ipv4Addr::from(addr.0);
+        let endpoint = endpoints.iter().find(|endpoint| endpoint.address.addr() == address);
+        let mut paths = BTreeMap::new();
+        for path in Path::ALL {
+            insert(&mut paths, path.name(), total(&maps.stats, path.index(pod.0.slot))?);
+        }
+        views.push(PodView {
+            namespace: endpoint.map_or_else(String::new, |endpoint| endpoint.pod_namespace.clone()),
+            name: endpoint.map_or_else(String::new, |endpoint| endpoint.pod_name.clone()),
+            address,
+            host_ifname: endpoint.map_or_else(String::new, |endpoint| endpoint.host_ifname.clone()),
+            paths,
+        });
+    }
+    views.sort_by_key(|view| view.address);
+    Ok(views)
+}
+
+/// Drops by reason.
+pub fn drops(maps: &Maps) -> Result<BTreeMap<String, Counted>, MapError> {
+    let mut drops = BTreeMap::new();
+    for reason in DropReason::ALL {
+        insert(&mut drops, reason.name(), total(&maps.drops, reason.index())?);
+    }
+    Ok(drops)
+}
+
+fn insert(counters: &mut BTreeMap<String, Counted>, name: &str, counter: Counter) {
+    if counter.packets > 0 {
+        counters.insert(name.to_owned(), Counted { packets: counter.packets, bytes: counter.bytes });
+    }
+}
+
+/// The status as text, one screen wide.
+pub fn render(status: &Status) -> String {
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    let _infallible = write_status(&mut text, status);
+    text
+}
+
+fn write_status(out: &mut String, status: &Status) -> std::fmt::Result {
+    let node = &status.node;
+    let (first, last) = status.nat_ports;
+    writeln!(out, "Loader      {} (ABI {}), up {}", status.version, status.abi_version, duration(status.uptime_s))?;
+    writeln!(out, "Node        {} {} on {} ({}, MTU {})", node.nic, node.primary, node.nic_ifindex, node.nic_mac, node.mtu)?;
+    writeln!(out, "SNAT        to {} ports {first}-{last}", node.primary)?;
+    match &status.pools {
+        Ok(pools) => {
+            writeln!(out, "Pools       {} addresses from {}, read {} ago", pools.addresses, pools.source, duration(pools.age_s))?;
+        }
+        Err(why) => writeln!(out, "Pools       none: {why}")?,
+    }
+    let tables: Vec<String> =
+        status.tables.iter().map(|table| format!("{} {}/{}", table.name, table.used, table.capacity)).collect();
+    writeln!(out, "Tables      {}", tables.join(", "))?;
+    let on_nic: Vec<&str> =
+        status.attached.iter().filter(|at| at.ifname == node.nic).map(|at| at.program.as_str()).collect();
+    writeln!(out, "Programs    {} on {}, {} on pods", on_nic.join(" and "), node.nic, status.attached.len() - on_nic.len())?;
+    for warning in &status.warnings {
+        writeln!(out, "WARNING     {warning}")?;
+    }
+
+    writeln!(out, "\n{:<40} {:<16} {:<15} PACKETS", "POD", "ADDRESS", "HOST VETH")?;
+    for pod in &status.pods {
+        let name = format!("{}/{}", pod.namespace, pod.name);
+        let paths: Vec<String> = pod.paths.iter().map(|(path, count)| format!("{path} {}", count.packets)).collect();
+        let address = pod.address.to_string();
+        writeln!(out, "{name:<40} {address:<16} {:<15} {}", pod.host_ifname, paths.join(", "))?;
+    }
+
+    writeln!(out, "\n{:<20} {:<12} WHY", "DESTINATION", "CLASS")?;
+    for class in &status.classes {
+        let prefix = class.prefix.to_string();
+        writeln!(out, "{prefix:<20} {:<12} {}", class.class, class.why)?;
+    }
+
+    writeln!(out, "\n{:<20} {:>10} {:>12}", "DROPPED", "PACKETS", "BYTES")?;
+    for (reason, count) in &status.drops {
+        writeln!(out, "{reason:<20} {:>10} {:>12}", count.packets, count.bytes)?;
+    }
+    Ok(())
+}
+
+fn duration(seconds: u64) -> String {
+    match seconds {
+        0..=119 => format!("{seconds} s"),
+        120..=7199 => format!("{} min", seconds / 60),
+        7200..=172_799 => format!("{} h", seconds / 3600),
+        _ => format!("{} d", seconds / 86_400),
+    }
+}

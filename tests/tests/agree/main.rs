@@ -1,0 +1,139 @@
+//! The agreement test: the BPF programs in the kernel (`BPF_PROG_TEST_RUN`) and the same decisions on the host give the
+//! same verdicts, bytes, marks, counters and table entries, on random and on shaped frames.
+//!
+//! It also prints what every program and verdict costs. Needs root; runs in a network namespace of its own.
+
+mod budget;
+mod frames;
+mod kernel;
+mod world;
+
+use std::collections::BTreeMap;
+use std::sync::RwLock;
+
+use abi::pins::program;
+
+use crate::frames::Shaper;
+use crate::kernel::Kernel;
+use crate::world::{World, enter_new_namespace};
+
+/// Frames per program and world.
+const FRAMES: usize = 10_000;
+/// Tables are compared after this many frames.
+const BATCH: usize = 500;
+
+/// The budget is measured while nothing else of this test runs.
+static QUIET: RwLock<()> = RwLock::new(());
+
+/// Runs both sides on the same frames. Each of the `expected` verdicts must have been reached, or the agreement proves
+/// nothing about it.
+fn agree(name: &'static str, world: World, expected: &[&str]) {
+    let _busy = QUIET.read();
+    enter_new_namespace();
+    let mut kernel = Kernel::load();
+    let mut world = world;
+    kernel.fill(&world);
+    let mut shaper = Shaper::new(0x5eed);
+    let mut verdicts = BTreeMap::new();
+    for done in 1..=FRAMES {
+        let frame = shaper.frame(name);
+        let ours = world.decide(name, &frame);
+        let theirs = kernel.run(name, &frame, World::ifindex(name));
+        assert_eq!(
+            theirs.code,
+            ours.code(),
+            "frame {done}: {:?}\n{frame:02x?}",
+            ours.verdict
+        );
+        assert_eq!(
+            theirs.frame.mark, ours.frame.mark,
+            "mark of frame {done}: {:?}\n{frame:02x?}",
+            ours.verdict
+        );
+        assert_eq!(
+            theirs.frame.bytes, ours.frame.bytes,
+            "frame {done}: {:?}\n{frame:02x?}",
+            ours.verdict
+        );
+        *verdicts.entry(ours.name()).or_insert(0) += 1;
+        if done % BATCH == 0 {
+            kernel.assert_same_tables(&world);
+        }
+    }
+    println!("{name:<10} {FRAMES} frames: {verdicts:?}");
+    for verdict in expected {
+        assert!(
+            verdicts.get(*verdict).is_some_and(|count| *count >= 20),
+            "too few of {verdict}: {verdicts:?}"
+        );
+    }
+}
+
+const FROM_POD: [&str; 9] = [
+    "arp_sender",
+    "denied",
+    "ethertype",
+    "peer",
+    "reply",
+    "source_address",
+    "source_mac",
+    "stack",
+    "wire",
+];
+
+#[test]
+fn from_pod_agrees() {
+    agree(
+        program::FROM_POD,
+        World::roomy(),
+        &[FROM_POD.as_slice(), &["wireserver"]].concat(),
+    );
+}
+
+#[test]
+fn from_pod_agrees_when_ports_run_out() {
+    agree(program::FROM_POD, World::cramped(), &FROM_POD);
+}
+
+#[test]
+fn from_pod_agrees_when_flows_are_full() {
+    agree(
+        program::FROM_POD,
+        World::full(),
+        &["stack", "reply", "wireserver"],
+    );
+}
+
+#[test]
+fn to_pod_agrees() {
+    agree(program::TO_POD, World::roomy(), &["stack"]);
+}
+
+#[test]
+fn from_wire_agrees() {
+    agree(
+        program::FROM_WIRE,
+        World::roomy(),
+        &["stack", "peer", "icmp_redirect"],
+    );
+}
+
+#[test]
+fn from_wire_agrees_when_flows_are_full() {
+    agree(
+        program::FROM_WIRE,
+        World::full(),
+        &["stack", "peer", "icmp_redirect"],
+    );
+}
+
+#[test]
+fn to_wire_agrees() {
+    agree(program::TO_WIRE, World::roomy(), &["stack"]);
+}
+
+#[test]
+fn every_verdict_is_within_its_budget() {
+    let _quiet = QUIET.write();
+    budget::check();
+}
