@@ -1,1 +1,63 @@
-//! x
+//! The lab: a simulated Azure virtual network in network and mount namespaces of one machine.
+//!
+//! ```no_run
+//! # fn main() -> anyhow::Result<()> {
+//! let lab = lab::Lab::new().nodes(2).build()?;
+//! lab.node(1).start_loader()?;
+//! let web = lab.node(1).add_pod("web")?;
+//! let seen = web.tcp(lab.inet().addr(), 8080)?.peer_ip();
+//! assert_eq!(seen, lab.node(1).addr());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Nothing of it is connected to the machine's own interfaces, and all of it, held by descriptors and by
+//! children with a parent-death signal, vanishes with the process, even with SIGKILL.
+
+mod capture;
+mod dns;
+mod dump;
+mod echo;
+mod fabric;
+pub mod frame;
+mod http;
+pub mod keep;
+mod lab;
+pub mod libcni;
+mod loader;
+mod log;
+mod namespace;
+mod node;
+mod outside;
+mod ping;
+mod platform;
+mod plugin;
+mod pod;
+mod probe;
+mod process;
+mod reap;
+mod root;
+mod rules;
+mod service;
+mod snapshot;
+mod stream;
+mod vnet;
+mod wait;
+
+pub use capture::Capture;
+pub use echo::{Client, EchoServer, Transport};
+pub use fabric::Fabric;
+pub use http::Response;
+pub use lab::{AZURE_CONFLIST, Lab, LabBuilder, NARROW};
+pub use loader::Loader;
+pub use namespace::Namespace;
+pub use node::{CONFLIST, Node};
+pub use outside::{ECHO_PORTS, Outside};
+pub use platform::{IMDS, Platform, WIRESERVER, Wireserver};
+pub use pod::Pod;
+pub use probe::{Paced, Probe, Within};
+pub use process::{Finished, Process};
+pub use snapshot::{Diff, Snapshot};
+pub use stream::{Stream, StreamReport};
+pub use vnet::{GATEWAY, Mac, Nic, SUBNET, VIRTUAL_MAC};
+pub use wait::Deadline;

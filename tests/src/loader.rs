@@ -1,0 +1,156 @@
+//! How does a test start, stop and kill the loader of a node?
+
+use std::os::unix::net::UnixDatagram;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use nix::poll::PollFlags;
+use nix::sys::signal::Signal;
+use std::os::fd::AsFd as _;
+
+use crate::namespace::Namespace;
+use crate::process::Process;
+use crate::wait::{Deadline, lock, ready};
+
+const PROGRAM: &str = "/opt/azure-vnet/bin/azure-vnet-loader";
+/// Where the lab listens as systemd would.
+const NOTIFY: &str = "/run/lab-notify.sock";
+const START_TIMEOUT: Duration = Duration::from_secs(20);
+const STOP_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// The loader of one node, running or not.
+#[derive(Debug)]
+pub struct Loader {
+    node: Namespace,
+    running: Mutex<Option<Arc<Process>>>,
+    earlier: Mutex<String>,
+}
+
+impl Loader {
+    pub(crate) fn new(node: &Namespace) -> Self {
+        Self {
+            node: node.clone(),
+            running: Mutex::default(),
+            earlier: Mutex::default(),
+        }
+    }
+
+    /// Starts it and waits until it says that it is ready.
+    pub fn start(&self) -> Result<()> {
+        self.start_with(&[], &[])
+    }
+
+    /// Starts it with arguments and additional environment.
+    pub fn start_with(&self, args: &[&str], environment: &[(&str, &str)]) -> Result<()> {
+        ensure!(
+            !self.is_running()?,
+            "the loader of {} runs already",
+            self.node.name()
+        );
+        let notified = self.node.run(|| {
+            ensure!(
+                std::path::Path::new(PROGRAM).exists(),
+                "there is no azure-vnet-loader; build the product first: cargo xtask build"
+            );
+            // Left over from the loader before this one.
+            if std::path::Path::new(NOTIFY).exists() {
+                std::fs::remove_file(NOTIFY)?;
+            }
+            UnixDatagram::bind(NOTIFY).with_context(|| format!("listen on {NOTIFY}"))
+        })?;
+        let mut command = self.node.command(PROGRAM);
+        command
+            .args(args)
+            .env("NOTIFY_SOCKET", NOTIFY)
+            .envs(environment.iter().copied());
+        let process = Process::start(&format!("the loader of {}", self.node.name()), command)?;
+        let process = Arc::new(process);
+        *lock(&self.running) = Some(Arc::clone(&process));
+        until_ready(&process, &notified)
+            .with_context(|| format!("start the loader; it wrote:\n{}", process.log()))
+    }
+
+    pub fn is_running(&self) -> Result<bool> {
+        let process = lock(&self.running).clone();
+        process.map_or(Ok(false), |process| Ok(process.status()?.is_none()))
+    }
+
+    pub fn pid(&self) -> Result<u32> {
+        Ok(self.process()?.pid())
+    }
+
+    /// What it wrote to stderr, earlier loaders of the node included.
+    pub fn log(&self) -> String {
+        let now = lock(&self.running).as_ref().map(|process| process.log());
+        format!("{}{}", lock(&self.earlier), now.unwrap_or_default())
+    }
+
+    /// SIGKILL.
+    pub fn kill9(&self) -> Result<()> {
+        self.process()?.kill9()?;
+        self.forget();
+        Ok(())
+    }
+
+    /// SIGTERM, and waits for the end, which must be a success.
+    pub fn terminate(&self) -> Result<()> {
+        let process = self.process()?;
+        process.signal(Signal::SIGTERM)?;
+        let status = process.wait(STOP_TIMEOUT)?;
+        ensure!(
+            status.success(),
+            "the loader ended with {status}:\n{}",
+            process.log()
+        );
+        self.forget();
+        Ok(())
+    }
+
+    /// Sends any signal.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        self.process()?.signal(signal)
+    }
+
+    /// Kills it if it runs.
+    pub(crate) fn stop(&self) {
+        if let Some(process) = lock(&self.running).take() {
+            process.kill9().unwrap_or_default();
+        }
+    }
+
+    fn process(&self) -> Result<Arc<Process>> {
+        let process = lock(&self.running).clone();
+        process.with_context(|| format!("no loader was started on {}", self.node.name()))
+    }
+
+    fn forget(&self) {
+        if let Some(process) = lock(&self.running).take() {
+            let log = process.log();
+            lock(&self.earlier).push_str(&log);
+        }
+    }
+}
+
+/// Waits for `READY=1` or for the end of the process.
+fn until_ready(process: &Process, notified: &UnixDatagram) -> Result<()> {
+    let deadline = Deadline::after(START_TIMEOUT);
+    let watched = [
+        (notified.as_fd(), PollFlags::POLLIN),
+        (process.exit_fd().as_fd(), PollFlags::POLLIN),
+    ];
+    let mut message = [0; 4096];
+    loop {
+        match ready(&watched, Some(deadline))?.as_slice() {
+            [true, _] => {
+                let length = notified.recv(&mut message)?;
+                let text = String::from_utf8_lossy(message.get(..length).unwrap_or_default());
+                if text.lines().any(|line| line == "READY=1") {
+                    return Ok(());
+                }
+            }
+            [_, true] => bail!("it ended with {}", process.wait(STOP_TIMEOUT)?),
+            _ => bail!("not ready after {START_TIMEOUT:?}"),
+        }
+    }
+}
