@@ -1,1 +1,87 @@
-fn main() {}
+//! `cargo xtask`: the developers' and CI's only entry point. One file (or folder) per verb.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a developers' tool talks on the terminal"
+)]
+
+mod build;
+mod build_ebpf;
+mod check;
+mod command;
+mod demo;
+mod docs;
+mod metadata;
+mod setup;
+mod test;
+mod toolchain;
+mod workspace;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Builds, tests and shows azure-vnet-ebpf.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Make this machine able to do all the rest; changes nothing when it already is
+    Setup(setup::Arguments),
+    /// Build the eBPF object, target/ebpf/azure-vnet.bpf.o
+    BuildEbpf,
+    /// Build the eBPF object and the static product binaries
+    Build,
+    /// Run the tests, all or by group; sets up and builds first
+    Test(test::Arguments),
+    /// Formatting, lints, documents, licences, and what only the object and the dependency graph show
+    Check(check::Arguments),
+    /// Write the generated documents
+    Docs,
+    /// Two simulated nodes, four pods, and a table of what they can and cannot reach
+    Demo(demo::Arguments),
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}"); // without the backtrace that RUST_BACKTRACE would add
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> anyhow::Result<()> {
+    match Arguments::parse().verb {
+        Verb::Setup(arguments) => setup::run(&arguments),
+        Verb::BuildEbpf => build_ebpf::run(),
+        Verb::Build => build::run(),
+        Verb::Test(arguments) => test::run(&arguments),
+        Verb::Check(arguments) => check::run(&arguments),
+        Verb::Docs => docs::run(),
+        Verb::Demo(arguments) => {
+            setup::ensure(setup::Needs {
+                run_time: true,
+                lint: false,
+            })?;
+            build::run()?;
+            demo::run(&arguments)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Arguments::command().debug_assert();
+    }
+}

@@ -1,0 +1,116 @@
+//! `cargo xtask check`: what must hold of every commit and is not a test.
+
+mod directions;
+mod object;
+
+use crate::{build_ebpf, command, docs, setup};
+use anyhow::{Context as _, Result, bail};
+use clap::ValueEnum;
+use std::time::Instant;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Checks to run; all when none is named
+    #[arg(value_enum)]
+    names: Vec<Name>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Name {
+    /// Code is formatted
+    Fmt,
+    /// No lint speaks
+    Clippy,
+    /// No lint speaks of the eBPF programs and what they are made of, for their own target
+    ClippyEbpf,
+    /// Documents build without a warning, private items too
+    Rustdoc,
+    /// Licences, bans, duplicates and sources of dependencies (deny.toml)
+    Deny,
+    /// No panic path in the eBPF object
+    Object,
+    /// Generated documents are current
+    Docs,
+    /// Crates depend on each other only in the direction that ARCHITECTURE.md says
+    Directions,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let names = if arguments.names.is_empty() {
+        Name::value_variants()
+    } else {
+        &arguments.names
+    };
+    setup::ensure(setup::Needs {
+        run_time: false,
+        lint: true,
+    })?;
+    build_ebpf::run()?; // the object check reads it, and the loader embeds it
+    let results: Vec<_> = names.iter().map(|name| (*name, timed(*name))).collect();
+    println!();
+    let mut failed = 0;
+    for (name, (seconds, result)) in &results {
+        let verdict = result
+            .as_ref()
+            .err()
+            .map_or_else(|| "ok".to_owned(), |error| format!("FAILED: {error}"));
+        println!("check: {:<11} {seconds:>5.1} s  {verdict}", label(*name));
+        failed += usize::from(result.is_err());
+    }
+    if failed > 0 {
+        bail!("{failed} of {} checks failed", results.len());
+    }
+    Ok(())
+}
+
+fn timed(name: Name) -> (f32, Result<()>) {
+    println!("\ncheck: {}", label(name));
+    let start = Instant::now();
+    let result = name.check();
+    if let Err(error) = &result {
+        println!("{}: {error:#}", label(name));
+    }
+    (start.elapsed().as_secs_f32(), result)
+}
+
+fn label(name: Name) -> String {
+    name.to_possible_value()
+        .map_or_else(String::new, |value| value.get_name().to_owned())
+}
+
+impl Name {
+    fn check(self) -> Result<()> {
+        let cargo = |words: &str| {
+            let mut cargo = command::cargo();
+            cargo.args(words.split(' '));
+            cargo
+        };
+        match self {
+            Self::Fmt => command::run(&mut cargo("fmt --all --check"))
+                .context("not formatted; run `cargo fmt --all`"),
+            Self::Clippy => {
+                let mut clippy = cargo("clippy --workspace --all-targets -- --deny warnings");
+                command::run(&mut clippy).context("lints or errors, see above")
+            }
+            Self::ClippyEbpf => build_ebpf::clippy().context("lints or errors, see above"),
+            Self::Rustdoc => {
+                let mut doc = cargo("doc --workspace --no-deps --document-private-items");
+                // Links to private items are fine: the documents are for those who work here, private items included.
+                let flags = "--deny warnings --allow rustdoc::private-intra-doc-links";
+                command::run(doc.env("RUSTDOCFLAGS", flags))
+                    .context("warnings or errors, see above")
+            }
+            Self::Deny => {
+                let program =
+                    setup::deny_program().context("no cargo-deny; run `cargo xtask setup`")?;
+                let mut deny = command::foreign(program);
+                // Advisories come from a git repository, and a check should not depend on reaching it.
+                deny.args(["--all-features", "check", "licenses", "bans", "sources"]);
+                command::run(&mut deny).context("see above, and deny.toml")
+            }
+            Self::Object => object::check(),
+            Self::Docs => docs::check(),
+            Self::Directions => directions::check(),
+        }
+    }
+}

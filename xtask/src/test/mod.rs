@@ -1,0 +1,188 @@
+//! `cargo xtask test`: the tests in four groups, one cargo call each, and one closing line for all.
+
+mod libtest;
+
+use crate::metadata::Metadata;
+use crate::{build, command, setup, workspace};
+use anyhow::{Context as _, Result, bail};
+use clap::ValueEnum as _;
+use libtest::Tally;
+use std::io::{BufRead as _, BufReader, Write};
+use std::process::{Command, Stdio};
+
+/// Package of the CNI binaries, and its integration tests: the protocol.
+const PROTOCOL: &str = "cni";
+/// Package of the lab, and its integration tests: agreement and system.
+const LAB: &str = "tests";
+const AGREE: &str = "agree";
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Groups to run; all when none is named
+    #[arg(value_enum)]
+    groups: Vec<Group>,
+    /// Handed to the test programs: names to filter by, --nocapture, …
+    #[arg(last = true)]
+    rest: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Group {
+    /// Unit, property and documentation tests of every crate
+    Unit,
+    /// The built CNI binaries, by environment, stdin and stdout (root)
+    Protocol,
+    /// The kernel's verdicts and bytes against the host's, and times per packet (root)
+    Agree,
+    /// Whole nodes in the lab's namespaces (root)
+    System,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let groups = if arguments.groups.is_empty() {
+        Group::value_variants()
+    } else {
+        &arguments.groups
+    };
+    let beyond_unit = groups.iter().any(|group| *group != Group::Unit);
+    if beyond_unit && !nix::unistd::geteuid().is_root() {
+        bail!(
+            "the groups protocol, agree and system make namespaces and load eBPF: run as root, or `cargo xtask test unit`"
+        );
+    }
+    setup::ensure(setup::Needs {
+        run_time: beyond_unit,
+        lint: false,
+    })?;
+    build::run()?;
+    let metadata = Metadata::load()?;
+    let mut tally = Tally::default();
+    let mut broken = Vec::new();
+    for group in groups {
+        for selection in group.selections(&metadata)? {
+            let (mut counted, ok) = run_selection(&selection, *group, &arguments.rest)?;
+            // A call that fails with no failed test, because it does not compile or a program died, is one.
+            counted.failed = counted.failed.max(u64::from(!ok));
+            tally.add(counted);
+            if !ok {
+                broken.push(format!("`cargo {}`", selection.join(" ")));
+            }
+        }
+    }
+    println!("\n{tally}");
+    anyhow::ensure!(
+        broken.is_empty(),
+        "these failed, see above: {}",
+        broken.join(", ")
+    );
+    Ok(())
+}
+
+impl Group {
+    /// The arguments of each cargo call. The whole workspace is selected wherever that is possible, because cargo unifies
+    /// features over what is selected: a call for one package alone would compile the dependencies another time.
+    fn selections(self, metadata: &Metadata) -> Result<Vec<Vec<String>>> {
+        let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        if self == Self::Unit {
+            let mut unit = words("test --no-fail-fast --workspace --lib --bins");
+            for name in metadata.integration_tests(|package| package != PROTOCOL && package != LAB)
+            {
+                unit.extend(["--test".to_owned(), name]);
+            }
+            return Ok(vec![unit, words("test --no-fail-fast --workspace --doc")]);
+        }
+        let package = if self == Self::Protocol {
+            PROTOCOL
+        } else {
+            LAB
+        };
+        let mut names = metadata.integration_tests(|name| name == package);
+        names.retain(|name| self == Self::Protocol || (name == AGREE) == (self == Self::Agree));
+        if names.is_empty() {
+            bail!(
+                "the package {package} has no integration tests for this group; is a file missing in its folder tests/?"
+            );
+        }
+        let elsewhere = metadata.integration_tests(|name| name != package);
+        let unique = names.iter().all(|name| !elsewhere.contains(name));
+        let scope = if unique {
+            "--workspace".to_owned()
+        } else {
+            format!("--package {package}")
+        };
+        let mut selection = words(&format!("test --no-fail-fast {scope}"));
+        selection.extend(
+            names
+                .into_iter()
+                .flat_map(|name| ["--test".to_owned(), name]),
+        );
+        Ok(vec![selection])
+    }
+}
+
+/// Runs cargo with the output passed on as it comes, and counts.
+fn run_selection(selection: &[String], group: Group, rest: &[String]) -> Result<(Tally, bool)> {
+    let mut cargo = command::cargo();
+    cargo
+        .args(selection)
+        .env("AZURE_VNET_BIN_DIR", workspace::product_dir());
+    let nocapture = "--nocapture"; // twice is an error
+    let show = group == Group::Agree && !rest.iter().any(|word| word == nocapture);
+    let nocapture = show.then_some(nocapture);
+    if nocapture.is_some() || !rest.is_empty() {
+        cargo.arg("--").args(nocapture).args(rest);
+    }
+    println!("\ntest: {}", command::shown(&cargo));
+    count(&mut cargo, &mut std::io::stdout())
+}
+
+/// Copies what the command prints to `sink` as it comes, and adds up the summary lines.
+fn count(command: &mut Command, sink: &mut impl Write) -> Result<(Tally, bool)> {
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("start cargo test")?;
+    let mut lines = BufReader::new(child.stdout.take().context("read what cargo test prints")?);
+    let mut tally = Tally::default();
+    let mut line = Vec::new();
+    while lines
+        .read_until(b'\n', &mut line)
+        .context("read what cargo test prints")?
+        > 0
+    {
+        sink.write_all(&line)
+            .and_then(|()| sink.flush())
+            .context("pass on what cargo test prints")?;
+        if let Some(one) = Tally::parse(&String::from_utf8_lossy(&line)) {
+            tally.add(one);
+        }
+        line.clear();
+    }
+    let status = child.wait().context("wait for cargo test")?;
+    Ok((tally, status.success()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn output_is_counted_and_the_status_kept() {
+        let script = "echo noise; echo 'test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured'; \
+                      echo 'test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured'; exit 101";
+        let mut sink = Vec::new();
+        let (tally, ok) = count(Command::new("sh").args(["-c", script]), &mut sink).unwrap();
+        assert!(sink.starts_with(b"noise\ntest result: ok."));
+        assert_eq!(
+            (tally, ok),
+            (
+                Tally {
+                    passed: 3,
+                    failed: 1,
+                    skipped: 0
+                },
+                false
+            )
+        );
+    }
+}
