@@ -9,7 +9,8 @@ const OBJECT: &str = "target/ebpf/azure-vnet.bpf.o";
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let workspace = Path::new(&env::var("CARGO_MANIFEST_DIR")?).join("..");
-    let object = env::var_os("AZURE_VNET_BPF_OBJECT").map_or_else(|| workspace.join(OBJECT), PathBuf::from);
+    let object =
+        env::var_os("AZURE_VNET_BPF_OBJECT").map_or_else(|| workspace.join(OBJECT), PathBuf::from);
     println!("cargo::rerun-if-env-changed=AZURE_VNET_BPF_OBJECT");
     println!("cargo::rerun-if-changed={}", object.display());
 
@@ -17,7 +18,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     match fs::read(&object) {
         Ok(bytes) => fs::write(&embedded, bytes)?,
         Err(error) => {
-            println!("cargo::warning=no BPF object at {} ({error}); run `cargo xtask build-ebpf`", object.display());
+            println!(
+                "cargo::warning=no BPF object at {} ({error}); run `cargo xtask build-ebpf`",
+                object.display()
+            );
             fs::write(&embedded, [])?;
         }
     }

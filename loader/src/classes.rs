@@ -33,13 +33,20 @@ pub struct Rule {
 
 impl From<&Rule> for ClassView {
     fn from(rule: &Rule) -> Self {
-        Self { prefix: rule.prefix, class: rule.class.name().to_owned(), why: rule.why.to_owned() }
+        Self {
+            prefix: rule.prefix,
+            class: rule.class.name().to_owned(),
+            why: rule.why.to_owned(),
+        }
     }
 }
 
 /// RFC 1918: what is not masqueraded when nothing at all is configured, as ip-masq-agent has it.
-const RFC_1918: [(Ipv4Addr, u8); 3] =
-    [(Ipv4Addr::new(10, 0, 0, 0), 8), (Ipv4Addr::new(172, 16, 0, 0), 12), (Ipv4Addr::new(192, 168, 0, 0), 16)];
+const RFC_1918: [(Ipv4Addr, u8); 3] = [
+    (Ipv4Addr::new(10, 0, 0, 0), 8),
+    (Ipv4Addr::new(172, 16, 0, 0), 12),
+    (Ipv4Addr::new(192, 168, 0, 0), 16),
+];
 
 /// Other ranges that are not the Internet: RFC 6598, RFC 6890, RFC 2544, and reserved 240/4.
 const OTHER_PRIVATE: [(Ipv4Addr, u8); 4] = [
@@ -64,7 +71,12 @@ pub fn classify(config: &Config, node: &Node, pools: Option<&Pools>) -> Vec<Rule
     for &addr in &node.addresses {
         rules.add(host(addr), Class::Stack, false, "address of the node");
     }
-    rules.add(host(WIRESERVER), Class::Wireserver, false, "Azure platform address");
+    rules.add(
+        host(WIRESERVER),
+        Class::Wireserver,
+        false,
+        "Azure platform address",
+    );
     let imds = match config.imds {
         Imds::Snat => Class::Snat,
         Imds::Deny => Class::Deny,
@@ -84,28 +96,62 @@ pub fn classify(config: &Config, node: &Node, pools: Option<&Pools>) -> Vec<Rule
     match &config.non_masquerade_cidrs {
         Some(prefixes) => {
             for &prefix in prefixes {
-                rules.add(prefix, unless_service(Class::Direct), false, "nonMasqueradeCIDRs");
+                rules.add(
+                    prefix,
+                    unless_service(Class::Direct),
+                    false,
+                    "nonMasqueradeCIDRs",
+                );
             }
             for (addr, len) in RFC_1918 {
-                rules.add(net(addr, len), unless_service(Class::Snat), true, "private range");
+                rules.add(
+                    net(addr, len),
+                    unless_service(Class::Snat),
+                    true,
+                    "private range",
+                );
             }
         }
         None => {
             for (addr, len) in RFC_1918 {
-                rules.add(net(addr, len), unless_service(Class::Direct), false, "private range, not masqueraded by default");
+                rules.add(
+                    net(addr, len),
+                    unless_service(Class::Direct),
+                    false,
+                    "private range, not masqueraded by default",
+                );
             }
         }
     }
     for (addr, len) in OTHER_PRIVATE {
-        rules.add(net(addr, len), unless_service(Class::Snat), true, "private range");
+        rules.add(
+            net(addr, len),
+            unless_service(Class::Snat),
+            true,
+            "private range",
+        );
     }
-    rules.add(net(Ipv4Addr::UNSPECIFIED, 0), Class::Snat, true, "the Internet");
+    rules.add(
+        net(Ipv4Addr::UNSPECIFIED, 0),
+        Class::Snat,
+        true,
+        "the Internet",
+    );
     rules.into_longest_first()
 }
 
 fn add_vnet(rules: &mut Rules, config: &Config, node: &Node, pools: Option<&Pools>) {
-    for subnet in pools.iter().flat_map(|pools| &pools.interfaces).flat_map(|interface| &interface.subnets) {
-        rules.add(subnet.prefix.trunc(), Class::Direct, false, "subnet told by the wireserver");
+    for subnet in pools
+        .iter()
+        .flat_map(|pools| &pools.interfaces)
+        .flat_map(|interface| &interface.subnets)
+    {
+        rules.add(
+            subnet.prefix.trunc(),
+            Class::Direct,
+            false,
+            "subnet told by the wireserver",
+        );
     }
     for &prefix in &node.connected {
         rules.add(prefix, Class::Direct, false, "subnet of the NIC");
@@ -125,13 +171,23 @@ struct Rules {
 
 impl Rules {
     fn add(&mut self, prefix: Ipv4Net, class: Class, masquerade: bool, why: &'static str) {
-        if !self.accepted.iter().any(|earlier| earlier.prefix.contains(&prefix)) {
-            self.accepted.push(Rule { prefix, class, masquerade, why });
+        if !self
+            .accepted
+            .iter()
+            .any(|earlier| earlier.prefix.contains(&prefix))
+        {
+            self.accepted.push(Rule {
+                prefix,
+                class,
+                masquerade,
+                why,
+            });
         }
     }
 
     fn into_longest_first(mut self) -> Vec<Rule> {
-        self.accepted.sort_by_key(|rule| (u8::MAX - rule.prefix.prefix_len(), rule.prefix.network()));
+        self.accepted
+            .sort_by_key(|rule| (u8::MAX - rule.prefix.prefix_len(), rule.prefix.network()));
         self.accepted
     }
 }
@@ -174,7 +230,11 @@ mod tests {
                 name: "eth0".into(),
                 mac: MacAddr([0; 6]),
                 is_primary: true,
-                subnets: vec![Subnet { prefix: prefix.parse().unwrap(), primary: None, secondary: Vec::new() }],
+                subnets: vec![Subnet {
+                    prefix: prefix.parse().unwrap(),
+                    primary: None,
+                    secondary: Vec::new(),
+                }],
             }],
         }
     }
@@ -186,7 +246,10 @@ mod tests {
     /// What the kernel's trie answers.
     fn class(rules: &[Rule], addr: &str) -> (Class, bool) {
         let addr: Ipv4Addr = addr.parse().unwrap();
-        let rule = rules.iter().find(|rule| rule.prefix.contains(&addr)).unwrap();
+        let rule = rules
+            .iter()
+            .find(|rule| rule.prefix.contains(&addr))
+            .unwrap();
         (rule.class, rule.masquerade)
     }
 
@@ -222,7 +285,11 @@ mod tests {
 
     #[test]
     fn a_service_range_inside_the_vnet_still_reaches_kube_proxy() {
-        let rules = classify(&config("{serviceCidrs: [10.0.0.0/16], vnetCidrs: [10.0.0.0/8]}"), &node(), None);
+        let rules = classify(
+            &config("{serviceCidrs: [10.0.0.0/16], vnetCidrs: [10.0.0.0/8]}"),
+            &node(),
+            None,
+        );
         assert_eq!(class(&rules, "10.0.0.10").0, Class::Stack);
         assert_eq!(class(&rules, "10.9.0.10").0, Class::Direct);
     }
@@ -236,13 +303,23 @@ mod tests {
 
     #[test]
     fn the_first_row_wins_over_a_longer_prefix_of_a_later_one() {
-        let rules =
-            classify(&config("{vnetCidrs: [10.0.0.0/8], nonMasqueradeCIDRs: [10.1.0.0/16]}"), &node(), None);
+        let rules = classify(
+            &config("{vnetCidrs: [10.0.0.0/8], nonMasqueradeCIDRs: [10.1.0.0/16]}"),
+            &node(),
+            None,
+        );
         assert_eq!(class(&rules, "10.1.0.1").0, Class::Direct);
     }
 
     #[test]
     fn imds_can_be_denied() {
-        assert_eq!(class(&classify(&config("imds: deny"), &node(), None), "169.254.169.254").0, Class::Deny);
+        assert_eq!(
+            class(
+                &classify(&config("imds: deny"), &node(), None),
+                "169.254.169.254"
+            )
+            .0,
+            Class::Deny
+        );
     }
 }

@@ -40,7 +40,10 @@ impl Default for Config {
             service_cidrs: Vec::new(),
             imds: Imds::Snat,
             block_wireserver: true,
-            nat_ports: PortRange { first: 1024, last: 29_999 },
+            nat_ports: PortRange {
+                first: 1024,
+                last: 29_999,
+            },
         }
     }
 }
@@ -82,11 +85,16 @@ impl TryFrom<String> for PortRange {
 
     fn try_from(text: String) -> Result<Self, String> {
         let parsed = text.split_once('-').and_then(|(first, last)| {
-            Some(Self { first: first.trim().parse().ok()?, last: last.trim().parse().ok()? })
+            Some(Self {
+                first: first.trim().parse().ok()?,
+                last: last.trim().parse().ok()?,
+            })
         });
         match parsed {
             Some(range) if range.first >= 1024 && range.first <= range.last => Ok(range),
-            _ => Err(format!("`{text}` is not a port range such as 1024-29999 (first port 1024 or higher)")),
+            _ => Err(format!(
+                "`{text}` is not a port range such as 1024-29999 (first port 1024 or higher)"
+            )),
         }
     }
 }
@@ -111,7 +119,9 @@ pub enum ConfigError {
         source: serde_yaml_ng::Error,
     },
     /// A key that does not exist.
-    #[error("read {path}: unknown key `{key}`; did you mean `{nearest}`? See docs/configuration.md for every key")]
+    #[error(
+        "read {path}: unknown key `{key}`; did you mean `{nearest}`? See docs/configuration.md for every key"
+    )]
     UnknownKey {
         /// The file.
         path: PathBuf,
@@ -152,15 +162,24 @@ impl Config {
         match fs::read_to_string(path) {
             Ok(text) => Self::parse(path, &text),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
-            Err(source) => Err(ConfigError::Read { path: path.to_owned(), source }),
+            Err(source) => Err(ConfigError::Read {
+                path: path.to_owned(),
+                source,
+            }),
         }
     }
 
     /// Parses `text`; `path` is for messages.
     pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
-        let value_error = |source| ConfigError::Value { path: path.to_owned(), source };
-        let document: Option<serde_yaml_ng::Mapping> = serde_yaml_ng::from_str(text).map_err(value_error)?;
-        let Some(document) = document else { return Ok(Self::default()) };
+        let value_error = |source| ConfigError::Value {
+            path: path.to_owned(),
+            source,
+        };
+        let document: Option<serde_yaml_ng::Mapping> =
+            serde_yaml_ng::from_str(text).map_err(value_error)?;
+        let Some(document) = document else {
+            return Ok(Self::default());
+        };
         for key in document.keys().filter_map(serde_yaml_ng::Value::as_str) {
             if !KEYS.contains(&key) {
                 return Err(ConfigError::UnknownKey {
@@ -180,13 +199,21 @@ impl Config {
         let lists = [
             ("vnetCidrs", self.vnet_cidrs.as_slice()),
             ("directCidrs", self.direct_cidrs.as_slice()),
-            ("nonMasqueradeCIDRs", self.non_masquerade_cidrs.as_deref().unwrap_or_default()),
+            (
+                "nonMasqueradeCIDRs",
+                self.non_masquerade_cidrs.as_deref().unwrap_or_default(),
+            ),
             ("serviceCidrs", self.service_cidrs.as_slice()),
         ];
         for (key, prefixes) in lists {
             if let Some(&prefix) = prefixes.iter().find(|prefix| prefix.trunc() != **prefix) {
                 let aligned = prefix.trunc();
-                return Err(ConfigError::Unaligned { path: path.to_owned(), key, prefix, aligned });
+                return Err(ConfigError::Unaligned {
+                    path: path.to_owned(),
+                    key,
+                    prefix,
+                    aligned,
+                });
             }
         }
         Ok(())
@@ -194,7 +221,8 @@ impl Config {
 }
 
 fn nearest_key(key: &str) -> &'static str {
-    let distance = |known: &&str| strsim::damerau_levenshtein(&known.to_lowercase(), &key.to_lowercase());
+    let distance =
+        |known: &&str| strsim::damerau_levenshtein(&known.to_lowercase(), &key.to_lowercase());
     KEYS.into_iter().min_by_key(distance).unwrap_or("nic")
 }
 
@@ -210,33 +238,49 @@ mod tests {
     fn an_empty_file_and_no_file_are_defaults() {
         assert_eq!(parse("").unwrap(), Config::default());
         assert_eq!(parse("# nothing\n").unwrap(), Config::default());
-        assert_eq!(Config::load(Path::new("/nonexistent/loader.yaml")).unwrap(), Config::default());
+        assert_eq!(
+            Config::load(Path::new("/nonexistent/loader.yaml")).unwrap(),
+            Config::default()
+        );
     }
 
     #[test]
     fn yaml_and_json_say_the_same() {
-        let yaml = parse("nic: eth1\nvnetCidrs:\n- 10.0.0.0/8\nimds: deny\nnatPorts: 2000-2999\n").unwrap();
-        let json =
-            parse(r#"{"nic":"eth1","vnetCidrs":["10.0.0.0/8"],"imds":"deny","natPorts":"2000-2999"}"#).unwrap();
+        let yaml = parse("nic: eth1\nvnetCidrs:\n- 10.0.0.0/8\nimds: deny\nnatPorts: 2000-2999\n")
+            .unwrap();
+        let json = parse(
+            r#"{"nic":"eth1","vnetCidrs":["10.0.0.0/8"],"imds":"deny","natPorts":"2000-2999"}"#,
+        )
+        .unwrap();
         assert_eq!(yaml, json);
         assert_eq!(yaml.nat_ports.count(), 1000);
     }
 
     #[test]
     fn an_unknown_key_names_the_nearest_known_one() {
-        for (typo, meant) in
-            [("nonMasqueradeCidr", "nonMasqueradeCIDRs"), ("vnetCIDR", "vnetCidrs"), ("blockwireserver", "blockWireserver")]
-        {
+        for (typo, meant) in [
+            ("nonMasqueradeCidr", "nonMasqueradeCIDRs"),
+            ("vnetCIDR", "vnetCidrs"),
+            ("blockwireserver", "blockWireserver"),
+        ] {
             let error = parse(&format!("{typo}: []")).unwrap_err();
-            assert!(error.contains(&format!("did you mean `{meant}`")), "{error}");
+            assert!(
+                error.contains(&format!("did you mean `{meant}`")),
+                "{error}"
+            );
         }
     }
 
     #[test]
     fn values_of_the_wrong_kind_are_refused_with_their_place() {
-        for text in
-            ["nic: [1]", "vnetCidrs: 10.0.0.0/8", "vnetCidrs: [10.0.0.0/33]", "imds: maybe", "natPorts: 80-90", "- a"]
-        {
+        for text in [
+            "nic: [1]",
+            "vnetCidrs: 10.0.0.0/8",
+            "vnetCidrs: [10.0.0.0/33]",
+            "imds: maybe",
+            "natPorts: 80-90",
+            "- a",
+        ] {
             let error = parse(text).unwrap_err();
             assert!(error.contains("loader.yaml"), "{text}: {error}");
         }

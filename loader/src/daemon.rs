@@ -13,7 +13,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use hooks::Pins;
-use rpc::{LOADER_CONFIG, PoolView, Pools, Reply, Request, RunDirectory, Status, boot_id, read_json, write_json};
+use rpc::{
+    LOADER_CONFIG, PoolView, Pools, Reply, Request, RunDirectory, Status, boot_id, read_json,
+    write_json,
+};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::{LocalSet, spawn_blocking};
 use tracing::{error, info, warn};
@@ -23,7 +26,7 @@ use crate::config::{Config, PortRange};
 use crate::nic::{self, Node};
 use crate::registry::Registry;
 use crate::server::{self, refused};
-use crate::{fallback, gc, object, reconcile, status, wireserver};
+use crate::{fallback, gc, links, object, reconcile, status, wireserver};
 
 /// Pools are read again this often once they are there.
 const POOL_PERIOD: Duration = Duration::from_secs(30);
@@ -75,7 +78,11 @@ async fn start_and_serve(config: Config, run: RunDirectory) -> anyhow::Result<()
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         warn!(%error, "tell the service manager that we are ready");
     }
-    info!(uptime_ms = daemon.started.elapsed().as_millis(), adopted = daemon.adopted, "ready");
+    info!(
+        uptime_ms = daemon.started.elapsed().as_millis(),
+        adopted = daemon.adopted,
+        "ready"
+    );
     tokio::select! {
         _ = terminate.recv() => info!("SIGTERM: stopping; programs and maps stay"),
         _ = interrupt.recv() => info!("SIGINT: stopping; programs and maps stay"),
@@ -101,9 +108,14 @@ fn lock(run: &RunDirectory) -> anyhow::Result<File> {
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => {
-            bail!("another azure-vnet-loader runs on this node (it holds {}); stop it first", path.display())
+            bail!(
+                "another azure-vnet-loader runs on this node (it holds {}); stop it first",
+                path.display()
+            )
         }
-        Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("lock {}", path.display())),
+        Err(TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("lock {}", path.display()))
+        }
     }
 }
 
@@ -114,7 +126,7 @@ impl Daemon {
         let node = nic::discover(config.nic.as_deref()).await?;
         let pins = Pins::default();
         let loaded = object::load(&pins)?;
-        let mut registry = Registry::new(loaded.maps, pins.clone());
+        let mut registry = Registry::new(loaded.maps);
 
         // What an earlier start knew keeps destinations in their classes while the wireserver is away.
         let pools = read_json::<Pools>(&run.pools())
@@ -125,8 +137,9 @@ impl Daemon {
         registry.configure(&node.nic, config.nat_ports, config.block_wireserver)?;
         registry.write_classes(&rules)?;
         reconcile::attach_nic(&pins, &node.nic.nic)?;
-        let replaced = reconcile::replace_pinned(&pins, &node.nic.nic)?;
-        info!(nic = node.nic.nic, primary = %node.nic.primary, pod_links = replaced, "programs are in place");
+        reconcile::remove_stale_links(&pins, &node.nic.nic)?;
+        let replaced = reconcile::replace_on_pods(&pins, &registry)?;
+        info!(nic = node.nic.nic, primary = %node.nic.primary, pods = replaced, "programs are in place");
 
         let daemon = Self {
             config,
@@ -151,13 +164,25 @@ impl Daemon {
     pub async fn handle(&self, request: Request) -> Reply {
         match request {
             Request::Node => Reply::Node(self.node.borrow().nic.clone()),
-            Request::Register(endpoint) => done(self.registry.borrow_mut().register(&endpoint), "register the pod"),
-            Request::Unregister(endpoint) => {
-                done(self.registry.borrow_mut().unregister(&endpoint), "unregister the pod")
+            Request::Register(endpoint) => done(
+                self.registry.borrow_mut().register(&endpoint),
+                "register the pod",
+            ),
+            Request::Unregister(endpoint) => done(
+                self.registry.borrow_mut().unregister(&endpoint),
+                "unregister the pod",
+            ),
+            Request::RemoveLink { name, index } => {
+                done(links::remove(&name, index).await, "remove the host veth")
             }
             Request::Inspect { key } => {
-                match reconcile::endpoints(&self.run).into_iter().find(|endpoint| endpoint.key == key) {
-                    Some(endpoint) => done(self.registry.borrow().inspect(&endpoint), "check the pod"),
+                match reconcile::endpoints(&self.run)
+                    .into_iter()
+                    .find(|endpoint| endpoint.key == key)
+                {
+                    Some(endpoint) => {
+                        done(self.registry.borrow().inspect(&endpoint), "check the pod")
+                    }
                     None => refused(
                         &format!("check {key}"),
                         &"there is no endpoint record",
@@ -167,7 +192,11 @@ impl Daemon {
             }
             Request::RefreshPools => match self.read_pools().await {
                 Ok(pools) => Reply::Pools(pools),
-                Err(why) => refused("read the address pools", &why, "see the loader's log; it tries again by itself"),
+                Err(why) => refused(
+                    "read the address pools",
+                    &why,
+                    "see the loader's log; it tries again by itself",
+                ),
             },
             Request::Status => match self.status() {
                 Ok(status) => Reply::Status(Box::new(status)),
@@ -187,7 +216,7 @@ impl Daemon {
             node: self.node.borrow().nic.clone(),
             nat_ports: (self.config.nat_ports.first, self.config.nat_ports.last),
             pools: pools.as_ref().map(pool_view).map_err(Clone::clone),
-            attached: status::attached(&self.pins),
+            attached: status::attached(&self.node.borrow().nic.nic, &registry.host_veths()?),
             tables: status::tables(&registry.maps),
             classes: self.rules.borrow().iter().map(Into::into).collect(),
             pods: status::pods(&registry.maps, &reconcile::endpoints(&self.run))?,
@@ -202,13 +231,24 @@ impl Daemon {
         if let Some(ephemeral) = fallback::ephemeral_ports()
             && ephemeral.overlaps(ours)
         {
-            warnings.push(port_warning(ours, ephemeral, "the node's ephemeral ports (net.ipv4.ip_local_port_range)"));
+            warnings.push(port_warning(
+                ours,
+                ephemeral,
+                "the node's ephemeral ports (net.ipv4.ip_local_port_range)",
+            ));
         }
         if ours.overlaps(fallback::KERNEL_PORTS) {
-            warnings.push(port_warning(ours, fallback::KERNEL_PORTS, "the ports of the kernel's masquerading"));
+            warnings.push(port_warning(
+                ours,
+                fallback::KERNEL_PORTS,
+                "the ports of the kernel's masquerading",
+            ));
         }
         if self.flows_full.get() {
-            warnings.push("the flow table is nearly full: flows that are not in it take the kernel's path".into());
+            warnings.push(
+                "the flow table is nearly full: flows that are not in it take the kernel's path"
+                    .into(),
+            );
         }
         warnings
     }
@@ -216,7 +256,9 @@ impl Daemon {
     /// Reads the pools from the wireserver and, when they changed, everything that depends on them.
     async fn read_pools(&self) -> Result<Pools, String> {
         let node = self.node.borrow().clone();
-        let read = spawn_blocking(move || wireserver::fetch(&node)).await.map_err(|error| error.to_string())?;
+        let read = spawn_blocking(move || wireserver::fetch(&node))
+            .await
+            .map_err(|error| error.to_string())?;
         let fresh = match read {
             Ok(pools) => pools,
             Err(error) => {
@@ -236,7 +278,11 @@ impl Daemon {
 
     /// Recomputes the classes and, when they changed, writes them to `dst4` and the fallback.
     fn reclassify(&self) {
-        let rules = classify(&self.config, &self.node.borrow(), self.pools.borrow().as_ref().ok());
+        let rules = classify(
+            &self.config,
+            &self.node.borrow(),
+            self.pools.borrow().as_ref().ok(),
+        );
         if *self.rules.borrow() == rules {
             return;
         }
@@ -252,13 +298,16 @@ impl Daemon {
     /// A node without nft still has its fast path; what takes the stack to the Internet is not masqueraded then.
     fn install_fallback(&self) {
         let nic = self.node.borrow().nic.nic.clone();
-        if let Err(error) = fallback::install(&nic, &self.rules.borrow(), self.config.block_wireserver) {
+        if let Err(error) =
+            fallback::install(&nic, &self.rules.borrow(), self.config.block_wireserver)
+        {
             error!(%error, "the kernel does not masquerade what the programs leave to it");
         }
     }
 
     fn reconcile(&self) {
-        for error in reconcile::reconcile(&mut self.registry.borrow_mut(), &self.run, &self.boot_id) {
+        for error in reconcile::reconcile(&mut self.registry.borrow_mut(), &self.run, &self.boot_id)
+        {
             error!(%error, "reconcile");
         }
     }
@@ -291,7 +340,10 @@ impl Daemon {
 }
 
 fn pool_view(pools: &Pools) -> PoolView {
-    let subnets = pools.interfaces.iter().flat_map(|interface| &interface.subnets);
+    let subnets = pools
+        .interfaces
+        .iter()
+        .flat_map(|interface| &interface.subnets);
     PoolView {
         source: pools.source.clone(),
         age_s: wireserver::boottime_ms().saturating_sub(pools.read_at_ms) / 1000,
@@ -341,7 +393,11 @@ async fn collect_garbage(daemon: Rc<Daemon>) {
             Ok(Ok(swept)) => {
                 let full = swept.flows_full(daemon.flows_full.get());
                 if full != daemon.flows_full.replace(full) {
-                    warn!(full, flows = swept.flows, "the flow table crossed its high-water mark");
+                    warn!(
+                        full,
+                        flows = swept.flows,
+                        "the flow table crossed its high-water mark"
+                    );
                 }
                 if let Err(error) = daemon.registry.borrow_mut().set_flows_full(full) {
                     error!(%error, "write the flow table's fill");

@@ -13,7 +13,10 @@ use crate::classes::{Rule, WIRESERVER};
 use crate::config::PortRange;
 
 /// Ports of the kernel's masquerading: above the ephemeral range and `NodePort`s, and apart from eBPF SNAT's.
-pub const KERNEL_PORTS: PortRange = PortRange { first: 61_000, last: 65_535 };
+pub const KERNEL_PORTS: PortRange = PortRange {
+    first: 61_000,
+    last: 65_535,
+};
 
 /// The kernel cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -37,7 +40,10 @@ pub enum FallbackError {
 /// Turns IPv4 forwarding on.
 pub fn enable_forwarding() -> Result<(), FallbackError> {
     let path = Path::new("/proc/sys/net/ipv4/ip_forward");
-    let failed = |source| FallbackError::Sysctl { path: path.to_owned(), source };
+    let failed = |source| FallbackError::Sysctl {
+        path: path.to_owned(),
+        source,
+    };
     if fs::read_to_string(path).map_err(failed)?.trim() != "1" {
         fs::write(path, "1").map_err(failed)?;
     }
@@ -58,13 +64,17 @@ fn run_nft(script: &str) -> Result<(), FallbackError> {
         .spawn()
         .map_err(FallbackError::NoNft)?;
     if let Some(mut stdin) = nft.stdin.take() {
-        stdin.write_all(script.as_bytes()).map_err(FallbackError::NoNft)?;
+        stdin
+            .write_all(script.as_bytes())
+            .map_err(FallbackError::NoNft)?;
     }
     let done = nft.wait_with_output().map_err(FallbackError::NoNft)?;
     if done.status.success() {
         Ok(())
     } else {
-        Err(FallbackError::Refused(String::from_utf8_lossy(&done.stderr).trim().to_owned()))
+        Err(FallbackError::Refused(
+            String::from_utf8_lossy(&done.stderr).trim().to_owned(),
+        ))
     }
 }
 
@@ -72,11 +82,18 @@ fn run_nft(script: &str) -> Result<(), FallbackError> {
 /// since Linux 5.7.
 fn table(nic: &str, rules: &[Rule], block_wireserver: bool) -> String {
     let from_pod_to_wire = format!("iifname \"azv*\" oifname \"{nic}\" ip daddr != @no_masquerade");
-    let ranges: Vec<String> =
-        not_masqueraded(rules).into_iter().map(|(first, last)| format!("{first}-{last}")).collect();
+    let ranges: Vec<String> = not_masqueraded(rules)
+        .into_iter()
+        .map(|(first, last)| format!("{first}-{last}"))
+        .collect();
     let (first, last) = (KERNEL_PORTS.first, KERNEL_PORTS.last);
-    let mut script = String::from("table ip azure-vnet\ndelete table ip azure-vnet\ntable ip azure-vnet {\n");
-    let elements = if ranges.is_empty() { String::new() } else { format!("elements = {{ {} }};", ranges.join(", ")) };
+    let mut script =
+        String::from("table ip azure-vnet\ndelete table ip azure-vnet\ntable ip azure-vnet {\n");
+    let elements = if ranges.is_empty() {
+        String::new()
+    } else {
+        format!("elements = {{ {} }};", ranges.join(", "))
+    };
     let block = if block_wireserver {
         format!("iifname \"azv*\" ip daddr {WIRESERVER} tcp dport {{ 80, 32526 }} counter drop")
     } else {
@@ -104,17 +121,24 @@ fn table(nic: &str, rules: &[Rule], block_wireserver: bool) -> String {
 /// The ranges whose longest matching rule says "no masquerading", merged and ascending.
 fn not_masqueraded(rules: &[Rule]) -> Vec<(Ipv4Addr, Ipv4Addr)> {
     let end = |rule: &Rule| u64::from(u32::from(rule.prefix.broadcast())) + 1;
-    let mut bounds: Vec<u64> =
-        rules.iter().flat_map(|rule| [u64::from(u32::from(rule.prefix.network())), end(rule)]).collect();
+    let mut bounds: Vec<u64> = rules
+        .iter()
+        .flat_map(|rule| [u64::from(u32::from(rule.prefix.network())), end(rule)])
+        .collect();
     bounds.sort_unstable();
     bounds.dedup();
 
     let mut ranges: Vec<(u64, u64)> = Vec::new();
     for pair in bounds.windows(2) {
         let &[first, next] = pair else { continue };
-        let Some(addr) = u32::try_from(first).ok().map(Ipv4Addr::from) else { continue };
+        let Some(addr) = u32::try_from(first).ok().map(Ipv4Addr::from) else {
+            continue;
+        };
         // `rules` are longest prefix first.
-        let excluded = rules.iter().find(|rule| rule.prefix.contains(&addr)).is_some_and(|rule| !rule.masquerade);
+        let excluded = rules
+            .iter()
+            .find(|rule| rule.prefix.contains(&addr))
+            .is_some_and(|rule| !rule.masquerade);
         match ranges.last_mut() {
             Some(last) if excluded && last.1 == first => last.1 = next,
             _ if excluded => ranges.push((first, next)),
@@ -122,14 +146,20 @@ fn not_masqueraded(rules: &[Rule]) -> Vec<(Ipv4Addr, Ipv4Addr)> {
         }
     }
     let addr = |bits: u64| Ipv4Addr::from(u32::try_from(bits).unwrap_or(u32::MAX));
-    ranges.into_iter().map(|(first, next)| (addr(first), addr(next - 1))).collect()
+    ranges
+        .into_iter()
+        .map(|(first, next)| (addr(first), addr(next - 1)))
+        .collect()
 }
 
 /// The kernel's ephemeral port range of this network namespace.
 pub fn ephemeral_ports() -> Option<PortRange> {
     let text = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").ok()?;
     let mut ports = text.split_whitespace().map(str::parse);
-    Some(PortRange { first: ports.next()?.ok()?, last: ports.next()?.ok()? })
+    Some(PortRange {
+        first: ports.next()?.ok()?,
+        last: ports.next()?.ok()?,
+    })
 }
 
 #[cfg(test)]
@@ -139,7 +169,12 @@ mod tests {
     use super::*;
 
     fn rule(prefix: &str, masquerade: bool) -> Rule {
-        Rule { prefix: prefix.parse().unwrap(), class: Class::Stack, masquerade, why: "" }
+        Rule {
+            prefix: prefix.parse().unwrap(),
+            class: Class::Stack,
+            masquerade,
+            why: "",
+        }
     }
 
     #[test]
@@ -151,11 +186,17 @@ mod tests {
             rule("240.0.0.0/4", false),
             rule("0.0.0.0/0", true),
         ];
-        let ranges: Vec<String> =
-            not_masqueraded(&rules).iter().map(|(first, last)| format!("{first}-{last}")).collect();
+        let ranges: Vec<String> = not_masqueraded(&rules)
+            .iter()
+            .map(|(first, last)| format!("{first}-{last}"))
+            .collect();
         assert_eq!(
             ranges,
-            ["169.254.0.0-169.254.169.253", "169.254.169.255-169.255.255.255", "240.0.0.0-255.255.255.255"]
+            [
+                "169.254.0.0-169.254.169.253",
+                "169.254.169.255-169.255.255.255",
+                "240.0.0.0-255.255.255.255"
+            ]
         );
     }
 

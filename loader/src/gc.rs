@@ -101,7 +101,11 @@ fn sweep_flows(maps: &mut Maps, now: Seconds, swept: &mut Swept) -> anyhow::Resu
 fn ignore_missing(result: Result<(), MapError>) -> Result<(), MapError> {
     match result {
         Err(MapError::KeyNotFound) => Ok(()),
-        Err(MapError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(MapError::SyscallError(error))
+            if error.io_error.kind() == std::io::ErrorKind::NotFound =>
+        {
+            Ok(())
+        }
         other => other,
     }
 }
@@ -112,7 +116,10 @@ mod tests {
 
     #[test]
     fn full_has_hysteresis() {
-        let at = |flows| Swept { flows, ..Swept::default() };
+        let at = |flows| Swept {
+            flows,
+            ..Swept::default()
+        };
         assert!(!at(HIGH_WATER - 1).flows_full(false));
         assert!(at(HIGH_WATER).flows_full(false));
         assert!(at(LOW_WATER).flows_full(true));

@@ -11,6 +11,7 @@
 //! | What does the kernel do without our programs? | [`fallback`] |
 //! | How does a pod get into the maps and out? | [`registry`] |
 //! | What is repaired at start? | [`reconcile`] |
+//! | How does a host veth go away without anybody waiting? | [`links`] |
 //! | When do table entries die? | [`gc`] |
 //! | Who may ask, and how? | [`server`] |
 //! | What does `vnetctl status` show? | [`status`] |
@@ -20,6 +21,7 @@ pub mod config;
 pub mod daemon;
 pub mod fallback;
 pub mod gc;
+pub mod links;
 pub mod nic;
 pub mod object;
 pub mod reconcile;

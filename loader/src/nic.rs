@@ -52,10 +52,14 @@ pub enum NicError {
     #[error("open a netlink socket: {0}")]
     Socket(#[from] std::io::Error),
     /// No default route.
-    #[error("find the NIC: there is no IPv4 default route; wait for the network, or name the NIC with `nic:` in loader.yaml")]
+    #[error(
+        "find the NIC: there is no IPv4 default route; wait for the network, or name the NIC with `nic:` in loader.yaml"
+    )]
     NoDefaultRoute,
     /// `nic:` names no interface.
-    #[error("find the NIC: there is no interface `{name}`; correct `nic:` in loader.yaml (interfaces: {known})")]
+    #[error(
+        "find the NIC: there is no interface `{name}`; correct `nic:` in loader.yaml (interfaces: {known})"
+    )]
     NoSuchInterface {
         /// The configured name.
         name: String,
@@ -63,7 +67,9 @@ pub enum NicError {
         known: String,
     },
     /// The NIC has no address.
-    #[error("find the primary address: {nic} has no IPv4 address; wait for DHCP, or name another NIC with `nic:` in loader.yaml")]
+    #[error(
+        "find the primary address: {nic} has no IPv4 address; wait for DHCP, or name another NIC with `nic:` in loader.yaml"
+    )]
     NoAddress {
         /// The NIC.
         nic: String,
@@ -81,28 +87,55 @@ pub async fn discover(wanted: Option<&str>) -> Result<Node, NicError> {
 
 async fn read(handle: &Handle, wanted: Option<&str>) -> Result<Node, NicError> {
     let netlink = |what| move |source| NicError::Netlink { what, source };
-    let links: Vec<LinkMessage> = handle.link().get().execute().try_collect().await.map_err(netlink("links"))?;
-    let addresses: Vec<AddressMessage> =
-        handle.address().get().execute().try_collect().await.map_err(netlink("addresses"))?;
+    let links: Vec<LinkMessage> = handle
+        .link()
+        .get()
+        .execute()
+        .try_collect()
+        .await
+        .map_err(netlink("links"))?;
+    let addresses: Vec<AddressMessage> = handle
+        .address()
+        .get()
+        .execute()
+        .try_collect()
+        .await
+        .map_err(netlink("addresses"))?;
 
     let interfaces: Vec<Link> = links.iter().filter_map(link).collect();
     let nic = match wanted {
-        Some(name) => interfaces.iter().find(|link| link.name == name).ok_or_else(|| no_such(name, &interfaces))?,
+        Some(name) => interfaces
+            .iter()
+            .find(|link| link.name == name)
+            .ok_or_else(|| no_such(name, &interfaces))?,
         None => {
             let query = RouteMessageBuilder::<Ipv4Addr>::new().build();
-            let routes: Vec<RouteMessage> =
-                handle.route().get(query).execute().try_collect().await.map_err(netlink("routes"))?;
+            let routes: Vec<RouteMessage> = handle
+                .route()
+                .get(query)
+                .execute()
+                .try_collect()
+                .await
+                .map_err(netlink("routes"))?;
             let index = default_route(&routes).ok_or(NicError::NoDefaultRoute)?;
-            interfaces.iter().find(|link| link.index == index).ok_or(NicError::NoDefaultRoute)?
+            interfaces
+                .iter()
+                .find(|link| link.index == index)
+                .ok_or(NicError::NoDefaultRoute)?
         }
     };
 
-    let own: Vec<&AddressMessage> = addresses.iter().filter(|message| message.header.index == nic.index).collect();
+    let own: Vec<&AddressMessage> = addresses
+        .iter()
+        .filter(|message| message.header.index == nic.index)
+        .collect();
     let (primary, _) = own
         .iter()
         .filter(|message| !message.header.flags.contains(AddressHeaderFlags::Secondary))
         .find_map(|message| ipv4(message))
-        .ok_or_else(|| NicError::NoAddress { nic: nic.name.clone() })?;
+        .ok_or_else(|| NicError::NoAddress {
+            nic: nic.name.clone(),
+        })?;
 
     Ok(Node {
         nic: NodeView {
@@ -112,27 +145,51 @@ async fn read(handle: &Handle, wanted: Option<&str>) -> Result<Node, NicError> {
             mtu: nic.mtu,
             primary,
         },
-        connected: own.iter().filter_map(|message| ipv4(message)).filter_map(|(addr, len)| prefix(addr, len)).collect(),
-        addresses: addresses.iter().filter_map(|message| ipv4(message)).map(|(addr, _)| addr).collect(),
+        connected: own
+            .iter()
+            .filter_map(|message| ipv4(message))
+            .filter_map(|(addr, len)| prefix(addr, len))
+            .collect(),
+        addresses: addresses
+            .iter()
+            .filter_map(|message| ipv4(message))
+            .map(|(addr, _)| addr)
+            .collect(),
         interfaces,
     })
 }
 
 fn no_such(name: &str, interfaces: &[Link]) -> NicError {
     let known: Vec<&str> = interfaces.iter().map(|link| link.name.as_str()).collect();
-    NicError::NoSuchInterface { name: name.to_owned(), known: known.join(", ") }
+    NicError::NoSuchInterface {
+        name: name.to_owned(),
+        known: known.join(", "),
+    }
 }
 
 fn link(message: &LinkMessage) -> Option<Link> {
-    let mut found = Link { index: message.header.index, name: String::new(), mac: MacAddr([0; 6]), mtu: 0 };
+    let mut found = Link {
+        index: message.header.index,
+        name: String::new(),
+        mac: MacAddr([0; 6]),
+        mtu: 0,
+    };
     let mut has_mac = false;
     for attribute in &message.attributes {
-        #[expect(clippy::wildcard_enum_match_arm, reason = "the kernel tells a hundred other things")]
+        #[expect(
+            clippy::wildcard_enum_match_arm,
+            reason = "the kernel tells a hundred other things"
+        )]
         match attribute {
             LinkAttribute::IfName(name) => found.name.clone_from(name),
             LinkAttribute::Mtu(mtu) => found.mtu = *mtu,
             LinkAttribute::Address(bytes) => {
-                if let Some(mac) = bytes.as_slice().try_into().ok().filter(|mac| *mac != [0; 6]) {
+                if let Some(mac) = bytes
+                    .as_slice()
+                    .try_into()
+                    .ok()
+                    .filter(|mac| *mac != [0; 6])
+                {
                     found.mac = MacAddr(mac);
                     has_mac = true;
                 }
@@ -148,10 +205,15 @@ fn ipv4(message: &AddressMessage) -> Option<(Ipv4Addr, u8)> {
     if message.header.family != AddressFamily::Inet {
         return None;
     }
-    message.attributes.iter().find_map(|attribute| match attribute {
-        AddressAttribute::Local(std::net::IpAddr::V4(addr)) => Some((*addr, message.header.prefix_len)),
-        _ => None,
-    })
+    message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            AddressAttribute::Local(std::net::IpAddr::V4(addr)) => {
+                Some((*addr, message.header.prefix_len))
+            }
+            _ => None,
+        })
 }
 
 fn prefix(addr: Ipv4Addr, len: u8) -> Option<Ipv4Net> {
@@ -167,7 +229,10 @@ fn default_route(routes: &[RouteMessage]) -> Option<u32> {
         let mut metric = 0;
         let mut interface = None;
         for attribute in &route.attributes {
-            #[expect(clippy::wildcard_enum_match_arm, reason = "the kernel tells many other things")]
+            #[expect(
+                clippy::wildcard_enum_match_arm,
+                reason = "the kernel tells many other things"
+            )]
             match attribute {
                 RouteAttribute::Priority(priority) => metric = *priority,
                 RouteAttribute::Oif(index) => interface = Some(*index),

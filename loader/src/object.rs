@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use abi::pins::{BPFFS, map, program};
 use abi::{
-    Binding, BindingKey, ClassEntry, Config, Counter, DropReason, Flow, FlowKey, IfIndex, Ip4, MAX_BINDINGS,
-    MAX_CLASSES, MAX_FLOWS, MAX_PODS, Pod, Secret, Veth,
+    Binding, BindingKey, ClassEntry, Config, Counter, DropReason, Flow, FlowKey, IfIndex, Ip4,
+    MAX_BINDINGS, MAX_CLASSES, MAX_FLOWS, MAX_PODS, Pod, Secret, Veth,
 };
 use aya::maps::{MapError, MapInfo, MapType};
 use aya::programs::{ProgramError, SchedClassifier};
@@ -36,13 +36,17 @@ pub struct Loaded {
 #[derive(Debug, thiserror::Error)]
 pub enum ObjectError {
     /// This build carries no object.
-    #[error("this build of azure-vnet-loader has no BPF object in it; build it with `cargo xtask build`")]
+    #[error(
+        "this build of azure-vnet-loader has no BPF object in it; build it with `cargo xtask build`"
+    )]
     Empty,
     /// No bpffs.
     #[error("{BPFFS} is not a BPF file system; mount it: mount -t bpf bpf {BPFFS}")]
     NoBpffs,
     /// No BTF.
-    #[error("the kernel has no BTF (/sys/kernel/btf/vmlinux); use a kernel with CONFIG_DEBUG_INFO_BTF=y")]
+    #[error(
+        "the kernel has no BTF (/sys/kernel/btf/vmlinux); use a kernel with CONFIG_DEBUG_INFO_BTF=y"
+    )]
     NoBtf,
     /// A pin directory cannot be made.
     #[error("make the pin directory {path}: {source}")]
@@ -112,14 +116,20 @@ pub fn load(pins: &Pins) -> Result<Loaded, ObjectError> {
     for name in program::ALL {
         load_program(&mut object, name, pins)?;
     }
-    Ok(Loaded { maps: Maps::from_object(&mut object)?, adopted })
+    Ok(Loaded {
+        maps: Maps::from_object(&mut object)?,
+        adopted,
+    })
 }
 
 fn load_program(object: &mut Ebpf, name: &'static str, pins: &Pins) -> Result<(), ObjectError> {
     let failed = |source| ObjectError::Verify { name, source };
     let program: &mut SchedClassifier = object
         .program_mut(name)
-        .ok_or_else(|| ObjectError::Pin { name, why: "the BPF object has no such program".into() })?
+        .ok_or_else(|| ObjectError::Pin {
+            name,
+            why: "the BPF object has no such program".into(),
+        })?
         .try_into()
         .map_err(failed)?;
     program.load().map_err(failed)?;
@@ -138,7 +148,9 @@ fn load_program(object: &mut Ebpf, name: &'static str, pins: &Pins) -> Result<()
     {
         return Err(pin_error(error.to_string()));
     }
-    program.pin(&beside).map_err(|error| pin_error(error.to_string()))?;
+    program
+        .pin(&beside)
+        .map_err(|error| pin_error(error.to_string()))?;
     fs::rename(&beside, pins.program(name)).map_err(|error| pin_error(error.to_string()))
 }
 
@@ -156,19 +168,50 @@ fn layout(name: &str) -> Option<Layout> {
         map::CONFIG => (MapType::Array, size_of::<u32>(), size_of::<Config>(), 1),
         map::SECRET => (MapType::Array, size_of::<u32>(), size_of::<Secret>(), 1),
         map::PODS => (MapType::Hash, size_of::<Ip4>(), size_of::<Pod>(), MAX_PODS),
-        map::VETHS => (MapType::Hash, size_of::<IfIndex>(), size_of::<Veth>(), MAX_PODS),
-        map::DST4 => {
-            (MapType::LpmTrie, size_of::<u32>() + size_of::<Ip4>(), size_of::<ClassEntry>(), MAX_CLASSES)
-        }
-        map::FLOWS => (MapType::Hash, size_of::<FlowKey>(), size_of::<Flow>(), MAX_FLOWS),
-        map::SNAT => (MapType::Hash, size_of::<BindingKey>(), size_of::<Binding>(), MAX_BINDINGS),
-        map::STATS => {
-            (MapType::PerCpuArray, size_of::<u32>(), size_of::<Counter>(), MAX_PODS * abi::Path::STRIDE)
-        }
-        map::DROPS => (MapType::PerCpuArray, size_of::<u32>(), size_of::<Counter>(), DropReason::CAPACITY),
+        map::VETHS => (
+            MapType::Hash,
+            size_of::<IfIndex>(),
+            size_of::<Veth>(),
+            MAX_PODS,
+        ),
+        map::DST4 => (
+            MapType::LpmTrie,
+            size_of::<u32>() + size_of::<Ip4>(),
+            size_of::<ClassEntry>(),
+            MAX_CLASSES,
+        ),
+        map::FLOWS => (
+            MapType::Hash,
+            size_of::<FlowKey>(),
+            size_of::<Flow>(),
+            MAX_FLOWS,
+        ),
+        map::SNAT => (
+            MapType::Hash,
+            size_of::<BindingKey>(),
+            size_of::<Binding>(),
+            MAX_BINDINGS,
+        ),
+        map::STATS => (
+            MapType::PerCpuArray,
+            size_of::<u32>(),
+            size_of::<Counter>(),
+            MAX_PODS * abi::Path::STRIDE,
+        ),
+        map::DROPS => (
+            MapType::PerCpuArray,
+            size_of::<u32>(),
+            size_of::<Counter>(),
+            DropReason::CAPACITY,
+        ),
         _ => return None,
     };
-    Some(Layout { kind, key, value, entries })
+    Some(Layout {
+        kind,
+        key,
+        value,
+        entries,
+    })
 }
 
 /// Removes the pins of maps whose layout differs from this build's. `true`: at least one map stays.
@@ -188,7 +231,10 @@ fn keep_matching(pins: &Pins) -> Result<bool, ObjectError> {
                     entries: info.max_entries(),
                 })
             })
-            .map_err(|source| ObjectError::Inspect { path: path.clone(), source })?;
+            .map_err(|source| ObjectError::Inspect {
+                path: path.clone(),
+                source,
+            })?;
         if layout(name) == Some(found) {
             kept = true;
         } else {

@@ -3,7 +3,6 @@
 use std::fs;
 use std::path::Path;
 
-use aya::programs::SchedClassifier;
 use hooks::{AttachError, Hook, Outcome, Pins};
 use nix::net::if_::if_nametoindex;
 use rpc::{Endpoint, RunDirectory, StateError, read_json, remove_durably};
@@ -30,7 +29,12 @@ pub fn attach_nic(pins: &Pins, nic: &str) -> Result<(), AttachError> {
     for hook in Hook::NIC {
         let mut program = hooks::open(pins, hook)?;
         let outcome = hooks::attach(pins, hook, &mut program, nic)?;
-        info!(interface = nic, program = hook.program, ?outcome, "attached");
+        info!(
+            interface = nic,
+            program = hook.program,
+            ?outcome,
+            "attached"
+        );
     }
     Ok(())
 }
@@ -40,38 +44,51 @@ pub fn attach_nic_if_needed(pins: &Pins, nic: &str) -> Result<(), AttachError> {
     if Hook::NIC.into_iter().all(|hook| hooks::runs(hook, nic)) {
         return Ok(());
     }
-    warn!(interface = nic, "the NIC's programs do not run: attaching them anew");
+    warn!(
+        interface = nic,
+        "the NIC's programs do not run: attaching them anew"
+    );
     attach_nic(pins, nic)
 }
 
-/// Puts the new programs behind every pinned link, and removes the pins of interfaces that are gone.
-///
-/// Also makes sure that a pod's veth that has one of the programs has both.
-pub fn replace_pinned(pins: &Pins, nic: &str) -> Result<usize, AttachError> {
-    let mut replaced = 0;
-    let mut programs: Vec<(Hook, SchedClassifier)> = Vec::new();
-    for hook in Hook::ALL {
+/// Puts the new programs onto every registered pod's host veth. Returns the number of pods.
+pub fn replace_on_pods(pins: &Pins, registry: &Registry) -> Result<usize, ReconcileError> {
+    let mut programs = Vec::new();
+    for hook in Hook::POD {
         programs.push((hook, hooks::open(pins, hook)?));
     }
-    for (ifname, hook) in hooks::pinned(pins)? {
-        if ifname == nic {
-            continue;
+    let veths = registry.host_veths()?;
+    for ifname in &veths {
+        for (hook, program) in &mut programs {
+            if hooks::attach(pins, *hook, program, ifname)? == Outcome::Attached {
+                warn!(
+                    interface = ifname,
+                    program = hook.program,
+                    "the program was not attached any more: attached anew"
+                );
+            }
         }
-        if if_nametoindex(ifname.as_str()).is_err() {
-            hooks::remove(pins, &ifname)?;
-            continue;
-        }
-        let Some((_, program)) = programs.iter_mut().find(|(of, _)| *of == hook) else { continue };
-        if hooks::attach(pins, hook, program, &ifname)? == Outcome::Attached {
-            warn!(interface = ifname, program = hook.program, "the program was not attached any more: attached anew");
-        }
-        replaced += 1;
     }
-    Ok(replaced)
+    Ok(veths.len())
+}
+
+/// Removes the link pins of interfaces that are not the NIC any more.
+pub fn remove_stale_links(pins: &Pins, nic: &str) -> Result<(), AttachError> {
+    for (ifname, _) in hooks::pinned(pins)? {
+        if ifname != nic {
+            warn!(interface = ifname, "removed the programs of an earlier NIC");
+            hooks::remove(pins, &ifname)?;
+        }
+    }
+    Ok(())
 }
 
 /// Brings maps and records together, in both directions. Goes on after an error and returns all of them.
-pub fn reconcile(registry: &mut Registry, run: &RunDirectory, boot_id: &str) -> Vec<ReconcileError> {
+pub fn reconcile(
+    registry: &mut Registry,
+    run: &RunDirectory,
+    boot_id: &str,
+) -> Vec<ReconcileError> {
     let mut errors = Vec::new();
     for path in files(&run.endpoints(), "deleted") {
         if let Err(error) = replay_tombstone(registry, &path) {
@@ -80,8 +97,13 @@ pub fn reconcile(registry: &mut Registry, run: &RunDirectory, boot_id: &str) -> 
     }
     for endpoint in endpoints(run) {
         let lives = endpoint.boot_id == boot_id
-            && if_nametoindex(endpoint.host_ifname.as_str()).is_ok_and(|index| index == endpoint.host_ifindex);
-        let repaired = if lives { restore(registry, &endpoint) } else { registry.unregister(&endpoint) };
+            && if_nametoindex(endpoint.host_ifname.as_str())
+                .is_ok_and(|index| index == endpoint.host_ifindex);
+        let repaired = if lives {
+            restore(registry, &endpoint)
+        } else {
+            registry.unregister(&endpoint)
+        };
         if let Err(error) = repaired {
             errors.push(error.into());
         }
@@ -130,7 +152,9 @@ pub fn endpoints(run: &RunDirectory) -> Vec<Endpoint> {
 }
 
 fn files(directory: &Path, extension: &str) -> Vec<std::path::PathBuf> {
-    let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
+    let Ok(entries) = fs::read_dir(directory) else {
+        return Vec::new();
+    };
     let mut paths: Vec<_> = entries
         .filter_map(|entry| entry.ok().map(|entry| entry.path()))
         .filter(|path| path.extension().is_some_and(|found| found == extension))

@@ -3,11 +3,13 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
-use abi::{Config, ConfigFlags, Counter, IfIndex, Ip4, MAX_PODS, Mac, Path, Pod, Secret, Slot, Veth};
+use abi::{
+    Config, ConfigFlags, Counter, IfIndex, Ip4, MAX_PODS, Mac, Path, Pod, Secret, Slot, Veth,
+};
 use aya::maps::lpm_trie::Key;
 use aya::maps::{MapError, PerCpuValues};
-use hooks::{Abi, Hook, Maps, Pins};
-use nix::net::if_::if_nametoindex;
+use hooks::{Abi, Hook, Maps};
+use nix::net::if_::{if_indextoname, if_nametoindex};
 use rpc::{Endpoint, NodeView, Refusal};
 
 use crate::classes::Rule;
@@ -22,7 +24,6 @@ pub const FAST_MARK: u32 = 0x1000;
 pub struct Registry {
     /// The maps.
     pub maps: Maps,
-    pins: Pins,
 }
 
 /// A map could not be written or read.
@@ -52,19 +53,28 @@ fn map_error(doing: &'static str, map: &'static str) -> impl FnOnce(MapError) ->
 
 impl Registry {
     /// Over open maps.
-    pub fn new(maps: Maps, pins: Pins) -> Self {
-        Self { maps, pins }
+    pub fn new(maps: Maps) -> Self {
+        Self { maps }
     }
 
     /// Writes the node's settings; generation and the table's fill are kept.
-    pub fn configure(&mut self, node: &NodeView, ports: PortRange, block: bool) -> Result<(), RegistryError> {
+    pub fn configure(
+        &mut self,
+        node: &NodeView,
+        ports: PortRange,
+        block: bool,
+    ) -> Result<(), RegistryError> {
         let old = self.config()?;
         let keep_full = if old.flags.contains(ConfigFlags::FLOWS_FULL) {
             ConfigFlags::FLOWS_FULL
         } else {
             ConfigFlags::NONE
         };
-        let block = if block { ConfigFlags::BLOCK_WIRESERVER } else { ConfigFlags::NONE };
+        let block = if block {
+            ConfigFlags::BLOCK_WIRESERVER
+        } else {
+            ConfigFlags::NONE
+        };
         let config = Config {
             nic: IfIndex::new(node.nic_ifindex),
             primary: node.primary.into(),
@@ -84,8 +94,16 @@ impl Registry {
     pub fn set_flows_full(&mut self, full: bool) -> Result<(), RegistryError> {
         let mut config = self.config()?;
         let block = config.flags.contains(ConfigFlags::BLOCK_WIRESERVER);
-        let base = if block { ConfigFlags::BLOCK_WIRESERVER } else { ConfigFlags::NONE };
-        let flags = if full { base.with(ConfigFlags::FLOWS_FULL) } else { base };
+        let base = if block {
+            ConfigFlags::BLOCK_WIRESERVER
+        } else {
+            ConfigFlags::NONE
+        };
+        let flags = if full {
+            base.with(ConfigFlags::FLOWS_FULL)
+        } else {
+            base
+        };
         if flags == config.flags {
             return Ok(());
         }
@@ -94,16 +112,29 @@ impl Registry {
     }
 
     fn config(&self) -> Result<Config, RegistryError> {
-        Ok(self.maps.config.get(&0, 0).map_err(map_error("read the settings", "config"))?.0)
+        Ok(self
+            .maps
+            .config
+            .get(&0, 0)
+            .map_err(map_error("read the settings", "config"))?
+            .0)
     }
 
     fn write_config(&mut self, config: Config) -> Result<(), RegistryError> {
-        self.maps.config.set(0, Abi(config), 0).map_err(map_error("write the settings", "config"))
+        self.maps
+            .config
+            .set(0, Abi(config), 0)
+            .map_err(map_error("write the settings", "config"))
     }
 
     /// Makes the key of the port hash, once per boot: the map outlives the loader.
     fn ensure_secret(&mut self) -> Result<(), RegistryError> {
-        let old = self.maps.secret.get(&0, 0).map_err(map_error("read the hash key", "secret"))?.0;
+        let old = self
+            .maps
+            .secret
+            .get(&0, 0)
+            .map_err(map_error("read the hash key", "secret"))?
+            .0;
         if old.key != [0; 2] {
             return Ok(());
         }
@@ -112,8 +143,13 @@ impl Registry {
         for word in &mut bytes {
             std::io::Read::read_exact(&mut random, word)?;
         }
-        let secret = Secret { key: bytes.map(u64::from_ne_bytes) };
-        self.maps.secret.set(0, Abi(secret), 0).map_err(map_error("write the hash key", "secret"))
+        let secret = Secret {
+            key: bytes.map(u64::from_ne_bytes),
+        };
+        self.maps
+            .secret
+            .set(0, Abi(secret), 0)
+            .map_err(map_error("write the hash key", "secret"))
     }
 
     /// Makes `dst4` say what `rules` say. New prefixes go in before old ones go out, so that no destination is ever
@@ -126,14 +162,25 @@ impl Registry {
             wanted.insert((len, addr));
             self.maps
                 .dst4
-                .insert(&Key::new(len, Abi(addr)), Abi(abi::ClassEntry::new(rule.class)), 0)
+                .insert(
+                    &Key::new(len, Abi(addr)),
+                    Abi(abi::ClassEntry::new(rule.class)),
+                    0,
+                )
                 .map_err(map_error("write a prefix", "dst4"))?;
         }
-        let keys: Vec<_> =
-            self.maps.dst4.keys().collect::<Result<_, _>>().map_err(map_error("list the prefixes", "dst4"))?;
+        let keys: Vec<_> = self
+            .maps
+            .dst4
+            .keys()
+            .collect::<Result<_, _>>()
+            .map_err(map_error("list the prefixes", "dst4"))?;
         for key in keys {
             if !wanted.contains(&(key.prefix_len(), key.data().0)) {
-                self.maps.dst4.remove(&key).map_err(map_error("remove a prefix", "dst4"))?;
+                self.maps
+                    .dst4
+                    .remove(&key)
+                    .map_err(map_error("remove a prefix", "dst4"))?;
             }
         }
         Ok(())
@@ -168,10 +215,23 @@ impl Registry {
             generation,
             reserved: 0,
         };
-        let pod = Pod { ifindex, mac: veth.mac, host_mac: veth.host_mac, slot, generation, reserved: 0 };
-        self.maps.veths.insert(&Abi(ifindex), Abi(veth), 0).map_err(map_error("add the veth", "veths"))?;
+        let pod = Pod {
+            ifindex,
+            mac: veth.mac,
+            host_mac: veth.host_mac,
+            slot,
+            generation,
+            reserved: 0,
+        };
+        self.maps
+            .veths
+            .insert(&Abi(ifindex), Abi(veth), 0)
+            .map_err(map_error("add the veth", "veths"))?;
         // Last: from here on, packets are delivered.
-        self.maps.pods.insert(&Abi(addr), Abi(pod), 0).map_err(map_error("add the pod", "pods"))?;
+        self.maps
+            .pods
+            .insert(&Abi(addr), Abi(pod), 0)
+            .map_err(map_error("add the pod", "pods"))?;
         if self.pod(addr)? != Some(pod) || self.veth(ifindex)? != Some(veth) {
             return Err(Refusal {
                 what: format!("register {}", endpoint.key),
@@ -199,12 +259,20 @@ impl Registry {
     /// Removes entries whose interface is gone. Returns how many pods were removed.
     pub fn remove_dead(&mut self) -> Result<usize, RegistryError> {
         let pods = self.pods()?;
-        let dead: Vec<Ip4> = pods.iter().filter(|(_, pod)| !is_alive(pod.ifindex)).map(|(addr, _)| *addr).collect();
+        let dead: Vec<Ip4> = pods
+            .iter()
+            .filter(|(_, pod)| !is_alive(pod.ifindex))
+            .map(|(addr, _)| *addr)
+            .collect();
         for addr in &dead {
             self.remove_pod(*addr)?;
         }
-        let veths: Vec<Abi<IfIndex>> =
-            self.maps.veths.keys().collect::<Result<_, _>>().map_err(map_error("list the veths", "veths"))?;
+        let veths: Vec<Abi<IfIndex>> = self
+            .maps
+            .veths
+            .keys()
+            .collect::<Result<_, _>>()
+            .map_err(map_error("list the veths", "veths"))?;
         for ifindex in veths.into_iter().filter(|ifindex| !is_alive(ifindex.0)) {
             self.remove_veth(ifindex.0)?;
         }
@@ -220,21 +288,48 @@ impl Registry {
             why,
             remedy: "delete the pod, so that it is made anew".into(),
         };
-        let pod = self.pod(addr)?.ok_or_else(|| wrong(format!("map `pods` has no entry for {addr}")))?;
+        let pod = self
+            .pod(addr)?
+            .ok_or_else(|| wrong(format!("map `pods` has no entry for {addr}")))?;
         if pod.ifindex != ifindex || pod.mac != Mac::new(endpoint.mac.0) {
-            return Err(wrong(format!("map `pods` leads {addr} to interface {} with {}", pod.ifindex, pod.mac)).into());
+            return Err(wrong(format!(
+                "map `pods` leads {addr} to interface {} with {}",
+                pod.ifindex, pod.mac
+            ))
+            .into());
         }
-        let veth = self.veth(ifindex)?.ok_or_else(|| wrong(format!("map `veths` has no entry for interface {ifindex}")))?;
+        let veth = self
+            .veth(ifindex)?
+            .ok_or_else(|| wrong(format!("map `veths` has no entry for interface {ifindex}")))?;
         if veth.addr != addr {
-            return Err(wrong(format!("map `veths` ties interface {ifindex} to {}", veth.addr)).into());
+            return Err(wrong(format!(
+                "map `veths` ties interface {ifindex} to {}",
+                veth.addr
+            ))
+            .into());
         }
         Ok(())
     }
 
     /// Every pod in the maps.
     pub fn pods(&self) -> Result<Vec<(Ip4, Pod)>, RegistryError> {
-        let pods = self.maps.pods.iter().map(|entry| entry.map(|(addr, pod)| (addr.0, pod.0)));
-        pods.collect::<Result<_, _>>().map_err(map_error("list the pods", "pods"))
+        let pods = self
+            .maps
+            .pods
+            .iter()
+            .map(|entry| entry.map(|(addr, pod)| (addr.0, pod.0)));
+        pods.collect::<Result<_, _>>()
+            .map_err(map_error("list the pods", "pods"))
+    }
+
+    /// Names of the registered pods' host veths that exist.
+    pub fn host_veths(&self) -> Result<Vec<String>, RegistryError> {
+        let name = |pod: &Pod| if_indextoname(pod.ifindex.get()).ok()?.into_string().ok();
+        Ok(self
+            .pods()?
+            .iter()
+            .filter_map(|(_, pod)| name(pod))
+            .collect())
     }
 
     /// Whether `addr` is a registered pod.
@@ -252,14 +347,24 @@ impl Registry {
         match if_nametoindex(endpoint.host_ifname.as_str()) {
             Ok(index) if index == endpoint.host_ifindex => {}
             Ok(index) => {
-                return Err(refusal(format!("{} has index {index}, not {}", endpoint.host_ifname, endpoint.host_ifindex)));
+                return Err(refusal(format!(
+                    "{} has index {index}, not {}",
+                    endpoint.host_ifname, endpoint.host_ifindex
+                )));
             }
-            Err(error) => return Err(refusal(format!("host veth {}: {error}", endpoint.host_ifname))),
+            Err(error) => {
+                return Err(refusal(format!(
+                    "host veth {}: {error}",
+                    endpoint.host_ifname
+                )));
+            }
         }
         for hook in Hook::POD {
-            let pinned = self.pins.link(&endpoint.host_ifname, hook.program).exists();
-            if !pinned || !hooks::runs(hook, &endpoint.host_ifname) {
-                return Err(refusal(format!("program {} does not run on {}", hook.program, endpoint.host_ifname)));
+            if !hooks::runs(hook, &endpoint.host_ifname) {
+                return Err(refusal(format!(
+                    "program {} does not run on {}",
+                    hook.program, endpoint.host_ifname
+                )));
             }
         }
         Ok(())
@@ -285,15 +390,21 @@ impl Registry {
     fn free_slot(&mut self) -> Result<Slot, RegistryError> {
         let taken: BTreeSet<u16> = self.pods()?.iter().map(|(_, pod)| pod.slot.get()).collect();
         let last = u16::try_from(MAX_PODS - 1).unwrap_or(u16::MAX);
-        let slot = (1..=last).find(|slot| !taken.contains(slot)).map(Slot::new).ok_or_else(|| Refusal {
-            what: "register a pod".into(),
-            why: format!("all {last} slots are taken"),
-            remedy: "delete pods; Azure allows 250 on a node".into(),
-        })?;
+        let slot = (1..=last)
+            .find(|slot| !taken.contains(slot))
+            .map(Slot::new)
+            .ok_or_else(|| Refusal {
+                what: "register a pod".into(),
+                why: format!("all {last} slots are taken"),
+                remedy: "delete pods; Azure allows 250 on a node".into(),
+            })?;
         let cpus = aya::util::nr_cpus().map_err(|(_, error)| RegistryError::Random(error))?;
         for path in Path::ALL {
             let zero = PerCpuValues::try_from(vec![Abi(Counter::default()); cpus])?;
-            self.maps.stats.set(path.index(slot), zero, 0).map_err(map_error("reset the counters", "stats"))?;
+            self.maps
+                .stats
+                .set(path.index(slot), zero, 0)
+                .map_err(map_error("reset the counters", "stats"))?;
         }
         Ok(slot)
     }
@@ -310,7 +421,7 @@ impl Registry {
 
 /// Whether an interface with this index exists in our network namespace.
 fn is_alive(ifindex: IfIndex) -> bool {
-    nix::net::if_::if_indextoname(ifindex.get()).is_ok()
+    if_indextoname(ifindex.get()).is_ok()
 }
 
 fn found<T>(looked_up: Result<Abi<T>, MapError>) -> Result<Option<T>, MapError> {
@@ -324,7 +435,11 @@ fn found<T>(looked_up: Result<Abi<T>, MapError>) -> Result<Option<T>, MapError> 
 fn removed(result: Result<(), MapError>) -> Result<(), MapError> {
     match result {
         Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
-        Err(MapError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(MapError::SyscallError(error))
+            if error.io_error.kind() == std::io::ErrorKind::NotFound =>
+        {
+            Ok(())
+        }
         Err(error) => Err(error),
     }
 }

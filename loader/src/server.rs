@@ -30,9 +30,21 @@ pub struct ListenError {
 /// Makes the run directory and the socket in it.
 pub fn listen(run: &RunDirectory) -> Result<UnixListener, ListenError> {
     let socket = run.socket();
-    let failed = |source| ListenError { path: socket.clone(), source };
-    for directory in [run.root().to_owned(), run.endpoints(), run.locks(), run.ipam()] {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory).map_err(failed)?;
+    let failed = |source| ListenError {
+        path: socket.clone(),
+        source,
+    };
+    for directory in [
+        run.root().to_owned(),
+        run.endpoints(),
+        run.locks(),
+        run.ipam(),
+    ] {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&directory)
+            .map_err(failed)?;
         fs::set_permissions(&directory, fs::Permissions::from_mode(0o700)).map_err(failed)?;
     }
     // The caller holds the loader's lock, so a socket that is there is a dead one's.
@@ -75,10 +87,18 @@ async fn answer(mut stream: UnixStream, daemon: &Daemon) -> io::Result<()> {
         tokio::time::timeout(PATIENCE, limited.read_to_end(&mut request)).await??;
         match serde_json::from_slice::<Request>(&request) {
             Ok(request) => daemon.handle(request).await,
-            Err(error) => refused("understand the request", &error, "use an azure-vnet of the loader's version"),
+            Err(error) => refused(
+                "understand the request",
+                &error,
+                "use an azure-vnet of the loader's version",
+            ),
         }
     } else {
-        refused("serve the request", &format!("uid {} is not root", peer.uid()), "run it as root")
+        refused(
+            "serve the request",
+            &format!("uid {} is not root", peer.uid()),
+            "run it as root",
+        )
     };
     let bytes = serde_json::to_vec(&reply).map_err(io::Error::other)?;
     tokio::time::timeout(PATIENCE, stream.write_all(&bytes)).await?
@@ -86,5 +106,9 @@ async fn answer(mut stream: UnixStream, daemon: &Daemon) -> io::Result<()> {
 
 /// A refusal as a reply.
 pub fn refused(what: &str, why: &dyn std::fmt::Display, remedy: &str) -> Reply {
-    Reply::Refused(Refusal { what: what.to_owned(), why: why.to_string(), remedy: remedy.to_owned() })
+    Reply::Refused(Refusal {
+        what: what.to_owned(),
+        why: why.to_string(),
+        remedy: remedy.to_owned(),
+    })
 }

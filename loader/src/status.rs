@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 
 use abi::{Counter, DropReason, MAX_BINDINGS, MAX_CLASSES, MAX_FLOWS, MAX_PODS, Path, pins};
 use aya::maps::MapError;
-use hooks::{Maps, Pins, total};
+use hooks::{Hook, Maps, total};
 use rpc::{Attached, Counted, Endpoint, PodView, Status, TableView};
 
 /// How full the tables are.
@@ -24,11 +24,21 @@ pub fn tables(maps: &Maps) -> Vec<TableView> {
     ]
 }
 
-/// The programs that run on interfaces with pinned links.
-pub fn attached(pins: &Pins) -> Vec<Attached> {
-    let pinned = hooks::pinned(pins).unwrap_or_default();
-    let running = pinned.into_iter().filter(|(ifname, hook)| hooks::runs(*hook, ifname));
-    running.map(|(ifname, hook)| Attached { ifname, program: hook.program.to_owned() }).collect()
+/// The programs that the kernel runs on the NIC and on the pods' host veths.
+pub fn attached(nic: &str, host_veths: &[String]) -> Vec<Attached> {
+    let on_nic = Hook::NIC.into_iter().map(|hook| (nic, hook));
+    let on_pods = host_veths
+        .iter()
+        .flat_map(|veth| Hook::POD.into_iter().map(|hook| (veth.as_str(), hook)));
+    let running = on_nic
+        .chain(on_pods)
+        .filter(|(ifname, hook)| hooks::runs(*hook, ifname));
+    running
+        .map(|(ifname, hook)| Attached {
+            ifname: ifname.to_owned(),
+            program: hook.program.to_owned(),
+        })
+        .collect()
 }
 
 /// Pods with their counters; names come from the endpoint records.
@@ -37,10 +47,16 @@ pub fn pods(maps: &Maps, endpoints: &[Endpoint]) -> Result<Vec<PodView>, MapErro
     for entry in maps.pods.iter() {
         let (addr, pod) = entry?;
         let address = Ipv4Addr::from(addr.0);
-        let endpoint = endpoints.iter().find(|endpoint| endpoint.address.addr() == address);
+        let endpoint = endpoints
+            .iter()
+            .find(|endpoint| endpoint.address.addr() == address);
         let mut paths = BTreeMap::new();
         for path in Path::ALL {
-            insert(&mut paths, path.name(), total(&maps.stats, path.index(pod.0.slot))?);
+            insert(
+                &mut paths,
+                path.name(),
+                total(&maps.stats, path.index(pod.0.slot))?,
+            );
         }
         views.push(PodView {
             namespace: endpoint.map_or_else(String::new, |endpoint| endpoint.pod_namespace.clone()),
@@ -58,14 +74,24 @@ pub fn pods(maps: &Maps, endpoints: &[Endpoint]) -> Result<Vec<PodView>, MapErro
 pub fn drops(maps: &Maps) -> Result<BTreeMap<String, Counted>, MapError> {
     let mut drops = BTreeMap::new();
     for reason in DropReason::ALL {
-        insert(&mut drops, reason.name(), total(&maps.drops, reason.index())?);
+        insert(
+            &mut drops,
+            reason.name(),
+            total(&maps.drops, reason.index())?,
+        );
     }
     Ok(drops)
 }
 
 fn insert(counters: &mut BTreeMap<String, Counted>, name: &str, counter: Counter) {
     if counter.packets > 0 {
-        counters.insert(name.to_owned(), Counted { packets: counter.packets, bytes: counter.bytes });
+        counters.insert(
+            name.to_owned(),
+            Counted {
+                packets: counter.packets,
+                bytes: counter.bytes,
+            },
+        );
     }
 }
 
@@ -80,31 +106,73 @@ pub fn render(status: &Status) -> String {
 fn write_status(out: &mut String, status: &Status) -> std::fmt::Result {
     let node = &status.node;
     let (first, last) = status.nat_ports;
-    writeln!(out, "Loader      {} (ABI {}), up {}", status.version, status.abi_version, duration(status.uptime_s))?;
-    writeln!(out, "Node        {} {} on {} ({}, MTU {})", node.nic, node.primary, node.nic_ifindex, node.nic_mac, node.mtu)?;
+    writeln!(
+        out,
+        "Loader      {} (ABI {}), up {}",
+        status.version,
+        status.abi_version,
+        duration(status.uptime_s)
+    )?;
+    writeln!(
+        out,
+        "Node        {} {} on {} ({}, MTU {})",
+        node.nic, node.primary, node.nic_ifindex, node.nic_mac, node.mtu
+    )?;
     writeln!(out, "SNAT        to {} ports {first}-{last}", node.primary)?;
     match &status.pools {
         Ok(pools) => {
-            writeln!(out, "Pools       {} addresses from {}, read {} ago", pools.addresses, pools.source, duration(pools.age_s))?;
+            writeln!(
+                out,
+                "Pools       {} addresses from {}, read {} ago",
+                pools.addresses,
+                pools.source,
+                duration(pools.age_s)
+            )?;
         }
         Err(why) => writeln!(out, "Pools       none: {why}")?,
     }
-    let tables: Vec<String> =
-        status.tables.iter().map(|table| format!("{} {}/{}", table.name, table.used, table.capacity)).collect();
+    let tables: Vec<String> = status
+        .tables
+        .iter()
+        .map(|table| format!("{} {}/{}", table.name, table.used, table.capacity))
+        .collect();
     writeln!(out, "Tables      {}", tables.join(", "))?;
-    let on_nic: Vec<&str> =
-        status.attached.iter().filter(|at| at.ifname == node.nic).map(|at| at.program.as_str()).collect();
-    writeln!(out, "Programs    {} on {}, {} on pods", on_nic.join(" and "), node.nic, status.attached.len() - on_nic.len())?;
+    let on_nic: Vec<&str> = status
+        .attached
+        .iter()
+        .filter(|at| at.ifname == node.nic)
+        .map(|at| at.program.as_str())
+        .collect();
+    writeln!(
+        out,
+        "Programs    {} on {}, {} on pods",
+        on_nic.join(" and "),
+        node.nic,
+        status.attached.len() - on_nic.len()
+    )?;
     for warning in &status.warnings {
         writeln!(out, "WARNING     {warning}")?;
     }
 
-    writeln!(out, "\n{:<40} {:<16} {:<15} PACKETS", "POD", "ADDRESS", "HOST VETH")?;
+    writeln!(
+        out,
+        "\n{:<40} {:<16} {:<15} PACKETS",
+        "POD", "ADDRESS", "HOST VETH"
+    )?;
     for pod in &status.pods {
         let name = format!("{}/{}", pod.namespace, pod.name);
-        let paths: Vec<String> = pod.paths.iter().map(|(path, count)| format!("{path} {}", count.packets)).collect();
+        let paths: Vec<String> = pod
+            .paths
+            .iter()
+            .map(|(path, count)| format!("{path} {}", count.packets))
+            .collect();
         let address = pod.address.to_string();
-        writeln!(out, "{name:<40} {address:<16} {:<15} {}", pod.host_ifname, paths.join(", "))?;
+        writeln!(
+            out,
+            "{name:<40} {address:<16} {:<15} {}",
+            pod.host_ifname,
+            paths.join(", ")
+        )?;
     }
 
     writeln!(out, "\n{:<20} {:<12} WHY", "DESTINATION", "CLASS")?;
@@ -115,7 +183,11 @@ fn write_status(out: &mut String, status: &Status) -> std::fmt::Result {
 
     writeln!(out, "\n{:<20} {:>10} {:>12}", "DROPPED", "PACKETS", "BYTES")?;
     for (reason, count) in &status.drops {
-        writeln!(out, "{reason:<20} {:>10} {:>12}", count.packets, count.bytes)?;
+        writeln!(
+            out,
+            "{reason:<20} {:>10} {:>12}",
+            count.packets, count.bytes
+        )?;
     }
     Ok(())
 }

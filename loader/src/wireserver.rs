@@ -22,13 +22,17 @@ const MAX_ANSWER: u64 = 8 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum PoolError {
     /// No answer, or one that is not 200.
-    #[error("ask the wireserver at 168.63.129.16 for this VM's addresses: {0}; is this an Azure VM, and does its firewall let root reach TCP port 80?")]
+    #[error(
+        "ask the wireserver at 168.63.129.16 for this VM's addresses: {0}; is this an Azure VM, and does its firewall let root reach TCP port 80?"
+    )]
     Http(String),
     /// Not the XML that is documented.
     #[error("read the wireserver's answer: {0}; the answer begins with `{1}`")]
     Xml(String, String),
     /// None of the interfaces is one of this node.
-    #[error("read the wireserver's answer: none of its {told} interfaces has the Ethernet address of an interface of this node")]
+    #[error(
+        "read the wireserver's answer: none of its {told} interfaces has the Ethernet address of an interface of this node"
+    )]
     NoInterface {
         /// Number of interfaces that it told.
         told: usize,
@@ -41,14 +45,23 @@ pub enum PoolError {
 /// Asks the wireserver. Blocks up to four seconds.
 pub fn fetch(node: &Node) -> Result<Pools, PoolError> {
     let agent = ureq::Agent::new_with_config(
-        ureq::Agent::config_builder().timeout_global(Some(TIMEOUT)).proxy(None).max_redirects(0).build(),
+        ureq::Agent::config_builder()
+            .timeout_global(Some(TIMEOUT))
+            .proxy(None)
+            .max_redirects(0)
+            .build(),
     );
     let http = |error: ureq::Error| PoolError::Http(error.to_string());
     let mut answer = agent.get(URL).call().map_err(http)?;
     if answer.status() != 200 {
         return Err(PoolError::Http(format!("HTTP status {}", answer.status())));
     }
-    let xml = answer.body_mut().with_config().limit(MAX_ANSWER).read_to_string().map_err(http)?;
+    let xml = answer
+        .body_mut()
+        .with_config()
+        .limit(MAX_ANSWER)
+        .read_to_string()
+        .map_err(http)?;
     parse(&xml, node)
 }
 
@@ -90,25 +103,43 @@ pub fn parse(xml: &str, node: &Node) -> Result<Pools, PoolError> {
     let document: Document =
         quick_xml::de::from_str(xml).map_err(|error| PoolError::Xml(error.to_string(), start))?;
     let told = document.interfaces.len();
-    let mut interfaces: Vec<Interface> =
-        document.interfaces.into_iter().filter_map(|interface| on_this_node(interface, node)).collect();
+    let mut interfaces: Vec<Interface> = document
+        .interfaces
+        .into_iter()
+        .filter_map(|interface| on_this_node(interface, node))
+        .collect();
     if interfaces.is_empty() {
         return Err(PoolError::NoInterface { told });
     }
     interfaces.sort_by_key(|interface| {
-        node.interfaces.iter().find(|link| link.name == interface.name).map(|link| link.index)
+        node.interfaces
+            .iter()
+            .find(|link| link.name == interface.name)
+            .map(|link| link.index)
     });
-    Ok(Pools { boot_id: boot_id()?, source: "wireserver".into(), read_at_ms: boottime_ms(), interfaces })
+    Ok(Pools {
+        boot_id: boot_id()?,
+        source: "wireserver".into(),
+        read_at_ms: boottime_ms(),
+        interfaces,
+    })
 }
 
 fn on_this_node(told: XmlInterface, node: &Node) -> Option<Interface> {
     let Ok(mac) = told.mac.parse::<MacAddr>() else {
-        warn!(mac = told.mac, "the wireserver told an interface without a valid Ethernet address: skipped");
+        warn!(
+            mac = told.mac,
+            "the wireserver told an interface without a valid Ethernet address: skipped"
+        );
         return None;
     };
     // The VF of accelerated networking has the same address as its netvsc master: the NIC in use wins.
     let ours = node.nic.nic_mac == mac;
-    let other = node.interfaces.iter().find(|link| link.mac == mac).map(|link| &link.name);
+    let other = node
+        .interfaces
+        .iter()
+        .find(|link| link.mac == mac)
+        .map(|link| &link.name);
     let Some(name) = ours.then_some(&node.nic.nic).or(other) else {
         warn!(%mac, "the wireserver told an interface that this node does not have: skipped");
         return None;
@@ -123,10 +154,17 @@ fn on_this_node(told: XmlInterface, node: &Node) -> Option<Interface> {
 
 fn subnet(told: XmlSubnet) -> Option<Subnet> {
     let Ok(prefix) = told.prefix.parse::<Ipv4Net>().map(|prefix| prefix.trunc()) else {
-        warn!(prefix = told.prefix, "the wireserver told a subnet that is no IPv4 prefix: skipped");
+        warn!(
+            prefix = told.prefix,
+            "the wireserver told a subnet that is no IPv4 prefix: skipped"
+        );
         return None;
     };
-    let mut subnet = Subnet { prefix, primary: None, secondary: Vec::new() };
+    let mut subnet = Subnet {
+        prefix,
+        primary: None,
+        secondary: Vec::new(),
+    };
     for address in told.addresses {
         match address.address.parse::<Ipv4Addr>() {
             Ok(addr) if prefix.contains(&addr) => {
@@ -136,7 +174,9 @@ fn subnet(told: XmlSubnet) -> Option<Subnet> {
                     subnet.secondary.push(addr);
                 }
             }
-            _ => warn!(address = address.address, %prefix, "the wireserver told an address outside its subnet: skipped"),
+            _ => {
+                warn!(address = address.address, %prefix, "the wireserver told an address outside its subnet: skipped")
+            }
         }
     }
     subnet.secondary.sort_unstable();
@@ -164,8 +204,18 @@ mod tests {
 
     fn node() -> Node {
         let mac = MacAddr([0x00, 0x0d, 0x3a, 0xf9, 0xdc, 0xa6]);
-        let vf = Link { index: 2, name: "enP1s1".into(), mac, mtu: 1500 };
-        let nic = Link { index: 3, name: "eth0".into(), mac, mtu: 1500 };
+        let vf = Link {
+            index: 2,
+            name: "enP1s1".into(),
+            mac,
+            mtu: 1500,
+        };
+        let nic = Link {
+            index: 3,
+            name: "eth0".into(),
+            mac,
+            mtu: 1500,
+        };
         Node {
             nic: NodeView {
                 nic: nic.name.clone(),
@@ -195,17 +245,33 @@ mod tests {
     #[test]
     fn the_documented_answer_gives_the_pools_of_this_nodes_nic() {
         let pools = parse(DOCUMENTED, &node()).unwrap();
-        let [interface] = pools.interfaces.as_slice() else { panic!("{pools:?}") };
-        assert_eq!((interface.name.as_str(), interface.is_primary), ("eth0", true));
-        let [subnet] = interface.subnets.as_slice() else { panic!("{pools:?}") };
+        let [interface] = pools.interfaces.as_slice() else {
+            panic!("{pools:?}")
+        };
+        assert_eq!(
+            (interface.name.as_str(), interface.is_primary),
+            ("eth0", true)
+        );
+        let [subnet] = interface.subnets.as_slice() else {
+            panic!("{pools:?}")
+        };
         assert_eq!(subnet.primary, Some(Ipv4Addr::new(10, 240, 0, 4)));
-        assert_eq!(subnet.secondary, [Ipv4Addr::new(10, 240, 0, 5), Ipv4Addr::new(10, 240, 0, 6)]);
+        assert_eq!(
+            subnet.secondary,
+            [Ipv4Addr::new(10, 240, 0, 5), Ipv4Addr::new(10, 240, 0, 6)]
+        );
         assert_eq!(subnet.gateway(), Ipv4Addr::new(10, 240, 0, 1));
     }
 
     #[test]
     fn what_is_not_the_documented_answer_is_an_error_that_shows_it() {
-        for bad in ["", "<html>proxy error", "<Interfaces>", "{}", "<Interfaces/>"] {
+        for bad in [
+            "",
+            "<html>proxy error",
+            "<Interfaces>",
+            "{}",
+            "<Interfaces/>",
+        ] {
             assert!(parse(bad, &node()).is_err(), "{bad}");
         }
         let error = parse("<html>proxy error", &node()).unwrap_err().to_string();

@@ -3,7 +3,10 @@
 use std::path::PathBuf;
 
 use abi::pins::map;
-use abi::{Binding, BindingKey, ClassEntry, Config, Counter, Flow, FlowKey, IfIndex, Ip4, Pod, Secret, Veth};
+use abi::{
+    Binding, BindingKey, ClassEntry, Config, Counter, Flow, FlowKey, IfIndex, Ip4, Pod, Secret,
+    Veth,
+};
 use aya::Ebpf;
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -22,7 +25,9 @@ unsafe impl<T: FromBytes + IntoBytes + Immutable + Copy + 'static> aya::Pod for 
 #[derive(Debug, thiserror::Error)]
 pub enum MapsError {
     /// The pin cannot be opened, or is a map of another type.
-    #[error("open the pinned map {path}: {source}; is azure-vnet-loader running and bpffs mounted on /sys/fs/bpf?")]
+    #[error(
+        "open the pinned map {path}: {source}; is azure-vnet-loader running and bpffs mounted on /sys/fs/bpf?"
+    )]
     Pin {
         /// The pin.
         path: PathBuf,
@@ -76,11 +81,16 @@ impl Maps {
     /// Takes the maps out of a loaded object.
     pub fn from_object(object: &mut Ebpf) -> Result<Self, MapsError> {
         Self::collect(|name| {
-            object.take_map(name).ok_or_else(|| MapsError::Object { name, why: "there is none".into() })
+            object.take_map(name).ok_or_else(|| MapsError::Object {
+                name,
+                why: "there is none".into(),
+            })
         })
     }
 
-    fn collect(mut open: impl FnMut(&'static str) -> Result<Map, MapsError>) -> Result<Self, MapsError> {
+    fn collect(
+        mut open: impl FnMut(&'static str) -> Result<Map, MapsError>,
+    ) -> Result<Self, MapsError> {
         Ok(Self {
             config: typed(map::CONFIG, &mut open)?,
             secret: typed(map::SECRET, &mut open)?,
@@ -99,11 +109,17 @@ fn typed<M: TryFrom<Map, Error = MapError>>(
     name: &'static str,
     open: &mut impl FnMut(&'static str) -> Result<Map, MapsError>,
 ) -> Result<M, MapsError> {
-    M::try_from(open(name)?).map_err(|source| MapsError::Object { name, why: source.to_string() })
+    M::try_from(open(name)?).map_err(|source| MapsError::Object {
+        name,
+        why: source.to_string(),
+    })
 }
 
 /// The sum of a per-CPU counter over all CPUs.
-pub fn total(counters: &PerCpuArray<MapData, Abi<Counter>>, index: u32) -> Result<Counter, MapError> {
+pub fn total(
+    counters: &PerCpuArray<MapData, Abi<Counter>>,
+    index: u32,
+) -> Result<Counter, MapError> {
     let per_cpu = counters.get(&index, 0)?;
     Ok(per_cpu.iter().fold(Counter::default(), |sum, cpu| Counter {
         packets: sum.packets + cpu.0.packets,

@@ -19,6 +19,14 @@ pub enum Request {
     /// Take the endpoint out of the maps. Succeeds when it is not there, and leaves an address alone that has another
     /// owner by now.
     Unregister(Endpoint),
+    /// Remove a host veth. Answered as soon as nobody sees it any more; the kernel's own waiting goes on behind the
+    /// answer. Not there is success; an interface of that name with another index is left alone and refused.
+    RemoveLink {
+        /// Name of the host veth.
+        name: String,
+        /// Its index.
+        index: u32,
+    },
     /// Do maps and records agree about this attachment? For CHECK.
     Inspect {
         /// The attachment.

@@ -8,7 +8,10 @@ use tracing_subscriber::EnvFilter;
 
 /// Loads the data path of azure-vnet-ebpf and keeps it true. Runs until SIGTERM; programs and maps outlive it.
 #[derive(Debug, Parser)]
-#[command(version, after_help = "Configuration: /etc/azure-vnet/loader.yaml (optional). State: /run/azure-vnet, /sys/fs/bpf/azure-vnet.")]
+#[command(
+    version,
+    after_help = "Configuration: /etc/azure-vnet/loader.yaml (optional). State: /run/azure-vnet, /sys/fs/bpf/azure-vnet."
+)]
 struct Arguments {
     /// What to log to stderr: error, warn, info, debug (verified instructions of every program), trace, or a
     /// tracing filter.
@@ -23,7 +26,10 @@ fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .with_ansi(false)
         .init();
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => {
             error!(%error, "start the runtime");

@@ -1,5 +1,9 @@
 //! The operator's tool `vnetctl`.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool")]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command-line tool"
+)]
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -58,9 +62,15 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
 }
 
 fn status() -> anyhow::Result<Status> {
-    match call(&RunDirectory::default().socket(), &Request::Status, Duration::from_secs(10))? {
+    match call(
+        &RunDirectory::default().socket(),
+        &Request::Status,
+        Duration::from_secs(10),
+    )? {
         Reply::Status(status) => Ok(*status),
         Reply::Refused(refusal) => Err(refusal.into()),
-        other @ (Reply::Done | Reply::Node(_) | Reply::Pools(_)) => bail!("the loader answered something else: {other:?}"),
+        other @ (Reply::Done | Reply::Node(_) | Reply::Pools(_)) => {
+            bail!("the loader answered something else: {other:?}")
+        }
     }
 }

@@ -1,0 +1,258 @@
+//! Source NAT: bindings are made, found again, run out, expire and die with their pod.
+
+mod support;
+
+use abi::{FlowFlags, Ip4};
+use datapath::model::Memory;
+use datapath::{Seconds, Verdict};
+use support::*;
+
+/// Opens a connection from pod A and returns the port that the wire shows.
+fn open(node: &Memory, port: u16) -> u16 {
+    let (verdict, frame) = from_a_pod(node, &tcp((A, port), (INTERNET, 443), SYN));
+    assert_eq!(verdict, Verdict::Wire(NIC), "port {port}");
+    let ((addr, nat_port), remote) = ends(&frame);
+    assert_eq!((addr, remote), (PRIMARY, (INTERNET, 443)));
+    nat_port
+}
+
+#[test]
+fn the_internet_sees_the_primary_address_and_the_answer_finds_the_pod() {
+    let node = node(1000);
+    let nat_port = open(&node, 40_000);
+    assert!((1024..2024).contains(&nat_port));
+    let (verdict, frame) = receive(
+        &node,
+        &tcp((INTERNET, 443), (PRIMARY, nat_port), SYN | ACK),
+        NOW,
+    );
+    assert_eq!(
+        (verdict, ends(&frame)),
+        (Verdict::Peer(VETH_A), ((INTERNET, 443), (A, 40_000)))
+    );
+    let (_, frame) = from_a_pod(&node, &tcp((A, 40_000), (INTERNET, 443), ACK));
+    assert_eq!(ends(&frame).0, (PRIMARY, nat_port), "the same binding");
+    assert_eq!(node.bindings.borrow().len(), 1);
+}
+
+#[test]
+fn udp_and_ping_are_translated_both_ways() {
+    let node = node(1000);
+    let (_, frame) = from_a_pod(&node, &udp((A, 40_000), (INTERNET, 53)));
+    let ((addr, port), _) = ends(&frame);
+    assert_eq!(addr, PRIMARY);
+    let (verdict, frame) = receive(&node, &udp((INTERNET, 53), (PRIMARY, port)), NOW);
+    assert_eq!(
+        (verdict, ends(&frame).1),
+        (Verdict::Peer(VETH_A), (A, 40_000))
+    );
+
+    let (_, frame) = from_a_pod(&node, &ping(A, INTERNET, 7));
+    let ((addr, id), _) = ends(&frame);
+    assert_eq!(addr, PRIMARY);
+    let (verdict, frame) = receive(&node, &pong(INTERNET, PRIMARY, id), NOW);
+    assert_eq!((verdict, ends(&frame).1), (Verdict::Peer(VETH_A), (A, 7)));
+}
+
+#[test]
+fn udp_without_a_checksum_stays_without() {
+    let node = node(1000);
+    let mut frame = udp((A, 40_000), (INTERNET, 53));
+    frame.bytes[40..42].copy_from_slice(&[0, 0]);
+    let (_, sent) = from_a_pod(&node, &frame);
+    assert_eq!(sent.bytes[40..42], [0, 0]);
+}
+
+#[test]
+fn a_port_in_the_range_is_kept() {
+    assert_eq!(open(&node(1000), 1500), 1500);
+}
+
+#[test]
+fn two_pods_with_the_same_port_get_two_bindings() {
+    let node = node(1000);
+    let first = open(&node, 1500);
+    let mut syn = tcp((B, 1500), (INTERNET, 443), SYN);
+    syn.bytes[..12].copy_from_slice(&[host_mac(11).octets(), mac(11).octets()].concat());
+    let (verdict, frame) = send(&node, VETH_B, &syn, NOW);
+    assert_eq!(verdict, Verdict::Wire(NIC));
+    assert_ne!(ends(&frame).0.1, first);
+}
+
+#[test]
+fn one_remote_takes_all_ports_and_the_next_connection_goes_to_the_kernel() {
+    let node = node(4);
+    let mut used: Vec<u16> = (0..4).map(|n| open(&node, 40_000 + n)).collect();
+    used.sort_unstable();
+    assert_eq!(used, [1024, 1025, 1026, 1027]);
+    let overflow = tcp((A, 40_009), (INTERNET, 443), SYN);
+    let (verdict, frame) = from_a_pod(&node, &overflow);
+    assert_eq!(
+        (verdict, frame.bytes),
+        (Verdict::Stack, overflow.bytes),
+        "never a drop, never half rewritten"
+    );
+    assert_eq!(
+        known(&node, (A, 40_009), (INTERNET, 443)),
+        Some(FlowFlags::VIA_STACK)
+    );
+
+    let other = tcp((A, 40_009), (Ip4::new([198, 51, 100, 10]), 443), SYN);
+    assert_eq!(
+        from_a_pod(&node, &other).0,
+        Verdict::Wire(NIC),
+        "another remote has all ports"
+    );
+}
+
+#[test]
+fn a_full_table_goes_to_the_kernel() {
+    let mut node = node(1000);
+    node.binding_limit = 1;
+    open(&node, 40_000);
+    assert_eq!(
+        from_a_pod(&node, &tcp((A, 40_001), (INTERNET, 443), SYN)).0,
+        Verdict::Stack
+    );
+    assert_eq!(
+        from_a_pod(&node, &tcp((A, 40_000), (INTERNET, 443), ACK)).0,
+        Verdict::Wire(NIC),
+        "the old one lives"
+    );
+}
+
+#[test]
+fn a_segment_in_mid_flow_without_a_binding_belongs_to_the_kernel() {
+    let node = node(1000);
+    assert_eq!(
+        from_a_pod(&node, &tcp((A, 40_000), (INTERNET, 443), ACK)).0,
+        Verdict::Stack
+    );
+    assert_eq!(
+        known(&node, (A, 40_000), (INTERNET, 443)),
+        Some(FlowFlags::VIA_STACK)
+    );
+}
+
+#[test]
+fn a_lost_binding_is_made_again_with_the_same_port() {
+    let node = node(1000);
+    let (_, first) = from_a_pod(&node, &udp((A, 40_000), (INTERNET, 53)));
+    node.bindings.borrow_mut().clear();
+    let (_, again) = from_a_pod(&node, &udp((A, 40_000), (INTERNET, 53)));
+    assert_eq!(first.bytes, again.bytes);
+}
+
+#[test]
+fn an_expired_binding_is_taken_over() {
+    let node = node(1);
+    open(&node, 40_000);
+    let later = Seconds(NOW.0 + 61);
+    let syn = tcp((A, 40_001), (INTERNET, 443), SYN);
+    assert_eq!(
+        send(&node, VETH_A, &syn, NOW).0,
+        Verdict::Stack,
+        "not yet: a SYN has 60 s"
+    );
+    node.flows.borrow_mut().clear();
+    assert_eq!(send(&node, VETH_A, &syn, later).0, Verdict::Wire(NIC));
+}
+
+#[test]
+fn a_closed_connection_frees_its_port_after_ten_seconds_and_a_half_closed_one_does_not() {
+    for (closing, taken_over) in [(&[FIN | ACK][..], false), (&[RST], true)] {
+        let node = node(1);
+        let nat_port = open(&node, 40_000);
+        receive(
+            &node,
+            &tcp((INTERNET, 443), (PRIMARY, nat_port), SYN | ACK),
+            NOW,
+        );
+        for flags in closing {
+            from_a_pod(&node, &tcp((A, 40_000), (INTERNET, 443), *flags));
+        }
+        let verdict = send(
+            &node,
+            VETH_A,
+            &tcp((A, 40_001), (INTERNET, 443), SYN),
+            Seconds(NOW.0 + 11),
+        )
+        .0;
+        assert_eq!(verdict == Verdict::Wire(NIC), taken_over, "{closing:?}");
+    }
+}
+
+#[test]
+fn fin_from_both_ends_closes() {
+    let node = node(1);
+    let nat_port = open(&node, 40_000);
+    receive(
+        &node,
+        &tcp((INTERNET, 443), (PRIMARY, nat_port), SYN | ACK),
+        NOW,
+    );
+    from_a_pod(&node, &tcp((A, 40_000), (INTERNET, 443), FIN | ACK));
+    receive(
+        &node,
+        &tcp((INTERNET, 443), (PRIMARY, nat_port), FIN | ACK),
+        NOW,
+    );
+    let syn = tcp((A, 40_001), (INTERNET, 443), SYN);
+    assert_eq!(
+        send(&node, VETH_A, &syn, Seconds(NOW.0 + 11)).0,
+        Verdict::Wire(NIC)
+    );
+}
+
+#[test]
+fn a_released_pods_bindings_are_dead_at_once() {
+    let mut node = node(1);
+    let nat_port = open(&node, 40_000);
+    add_pod(&mut node, A, VETH_A, 10, 2);
+    let answer = tcp((INTERNET, 443), (PRIMARY, nat_port), SYN | ACK);
+    assert_eq!(
+        receive(&node, &answer, NOW).0,
+        Verdict::Stack,
+        "the new owner of the address gets nothing of the old"
+    );
+    assert_eq!(open(&node, 40_001), nat_port, "and the port is free");
+}
+
+#[test]
+fn what_is_for_the_node_itself_stays_with_the_node() {
+    let node = node(1000);
+    open(&node, 40_000);
+    for frame in [
+        tcp((INTERNET, 443), (PRIMARY, 22), SYN),
+        udp((INTERNET, 53), (PRIMARY, 40_000)),
+        ping(INTERNET, PRIMARY, 7),
+    ] {
+        assert_eq!(receive(&node, &frame, NOW).0, Verdict::Stack);
+    }
+}
+
+#[test]
+fn fragmentation_needed_reaches_the_pod_with_the_packet_that_it_sent() {
+    let router = Ip4::new([198, 51, 100, 1]);
+    for quoted in [8, 28] {
+        for sent in [
+            tcp((A, 40_000), (INTERNET, 443), SYN),
+            udp((A, 40_000), (INTERNET, 443)),
+            ping(A, INTERNET, 40_000),
+        ] {
+            let node = node(1000);
+            let (_, on_wire) = from_a_pod(&node, &sent);
+            let (verdict, error) = receive(&node, &frag_needed(router, &on_wire, quoted), NOW);
+            assert_eq!(verdict, Verdict::Peer(VETH_A));
+            let ((src, _), (dst, _)) = ends(&error);
+            assert_eq!((src, dst), (router, A));
+            // The quoted packet is the pod's own again; only its IP header's TTL and checksum differ.
+            let quote = &error.bytes[42..];
+            assert_eq!(
+                quote[12..],
+                sent.bytes[26..][..quote.len() - 12],
+                "{quoted} bytes of transport quoted"
+            );
+        }
+    }
+}

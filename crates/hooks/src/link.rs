@@ -1,0 +1,142 @@
+//! TCX links, pinned, with the heal algorithm: a link that is there gets the new program, a severed one is made anew.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use aya::programs::links::{FdLink, LinkError, PinnedLink};
+use aya::programs::tc::{SchedClassifier, SchedClassifierLink, TcAttachOptions};
+use aya::programs::{LinkOrder, ProgramError};
+use aya::sys::SyscallError;
+use nix::errno::Errno;
+
+use crate::attach::refused;
+use crate::hook::Direction;
+use crate::{AttachError, Hook, Outcome, Pins};
+
+pub(crate) fn attach(
+    pins: &Pins,
+    hook: Hook,
+    program: &mut SchedClassifier,
+    ifname: &str,
+) -> Result<Outcome, AttachError> {
+    let pin = pins.link(ifname, hook.program);
+    if let Some(link) = pinned_link(&pin)?
+        && replace(program, link, &pin)?
+    {
+        return Ok(Outcome::Replaced);
+    }
+    let order = match hook.direction {
+        Direction::Ingress => LinkOrder::first(),
+        Direction::Egress => LinkOrder::last(),
+    };
+    let id = program
+        .attach_with_options(ifname, hook.attach_type(), TcAttachOptions::TcxOrder(order))
+        .map_err(|source| {
+            refused(
+                hook,
+                ifname,
+                format!("{source}; TCX links need Linux 6.6 or newer"),
+            )
+        })?;
+    let link = program
+        .take_link(id)
+        .map_err(|source| refused(hook, ifname, source))?;
+    let link: FdLink = link.try_into().map_err(|source| link_error(&pin, source))?;
+    link.pin(&pin).map_err(|source| link_error(&pin, source))?;
+    Ok(Outcome::Attached)
+}
+
+pub(crate) fn runs(hook: Hook, ifname: &str) -> bool {
+    SchedClassifier::query_tcx(ifname, hook.attach_type()).is_ok_and(|(_revision, programs)| {
+        programs
+            .iter()
+            .any(|info| info.name_as_str() == Some(hook.program))
+    })
+}
+
+/// Removes every link pin of `ifname`, which detaches the programs. Nothing pinned is success.
+pub fn remove(pins: &Pins, ifname: &str) -> Result<(), AttachError> {
+    for hook in Hook::ALL {
+        let path = pins.link(ifname, hook.program);
+        match fs::remove_file(&path) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => return Err(AttachError::Pins { path, source }),
+        }
+    }
+    Ok(())
+}
+
+/// The interfaces and hooks whose links are pinned, whether or not the interface still exists.
+pub fn pinned(pins: &Pins) -> Result<Vec<(String, Hook)>, AttachError> {
+    let path = pins.links();
+    let unreadable = |source| AttachError::Pins {
+        path: path.clone(),
+        source,
+    };
+    let mut found = Vec::new();
+    for entry in fs::read_dir(&path).map_err(unreadable)? {
+        let name = entry.map_err(unreadable)?.file_name();
+        if let Some(parsed) = name.to_str().and_then(Pins::parse_link) {
+            found.push(parsed);
+        }
+    }
+    found.sort_by(|a, b| (&a.0, a.1.program).cmp(&(&b.0, b.1.program)));
+    Ok(found)
+}
+
+/// The link pinned at `pin`, if there is one.
+fn pinned_link(pin: &Path) -> Result<Option<SchedClassifierLink>, AttachError> {
+    match PinnedLink::from_pin(pin) {
+        Ok(link) => FdLink::from(link)
+            .try_into()
+            .map(Some)
+            .map_err(|source: LinkError| link_error(pin, source)),
+        Err(LinkError::SyscallError(SyscallError { io_error, .. }))
+            if io_error.kind() == io::ErrorKind::NotFound =>
+        {
+            Ok(None)
+        }
+        Err(source) => Err(link_error(pin, source)),
+    }
+}
+
+/// Puts `program` behind `link`. `false`: the link's interface is gone and its pin was removed.
+fn replace(
+    program: &mut SchedClassifier,
+    link: SchedClassifierLink,
+    pin: &Path,
+) -> Result<bool, AttachError> {
+    match program.attach_to_link(link) {
+        Ok(id) => {
+            // Dropping our descriptor leaves the link to its pin.
+            drop(
+                program
+                    .take_link(id)
+                    .map_err(|source| link_error(pin, source))?,
+            );
+            Ok(true)
+        }
+        Err(ProgramError::SyscallError(SyscallError { io_error, .. }))
+            if io_error.raw_os_error() == Some(Errno::ENOLINK as i32) =>
+        {
+            fs::remove_file(pin).map_err(|source| AttachError::Pins {
+                path: pin.to_owned(),
+                source,
+            })?;
+            Ok(false)
+        }
+        Err(source) => Err(link_error(pin, source)),
+    }
+}
+
+fn link_error(
+    pin: &Path,
+    source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+) -> AttachError {
+    AttachError::Link {
+        path: pin.to_owned(),
+        source: source.into(),
+    }
+}
