@@ -138,8 +138,6 @@ impl Daemon {
         registry.write_classes(&rules)?;
         reconcile::attach_nic(&pins, &node.nic.nic)?;
         reconcile::remove_stale_links(&pins, &node.nic.nic)?;
-        let replaced = reconcile::replace_on_pods(&pins, &registry)?;
-        info!(nic = node.nic.nic, primary = %node.nic.primary, pods = replaced, "programs are in place");
 
         let daemon = Self {
             config,
@@ -156,7 +154,10 @@ impl Daemon {
         };
         fallback::enable_forwarding()?;
         daemon.install_fallback();
+        // Endpoints first: what a record has and the maps have lost gets the new programs, too.
         daemon.reconcile();
+        let pods = reconcile::replace_on_pods(&daemon.pins, &daemon.registry.borrow())?;
+        info!(pods, "programs are in place");
         Ok(daemon)
     }
 

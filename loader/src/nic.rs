@@ -243,3 +243,21 @@ fn default_route(routes: &[RouteMessage]) -> Option<u32> {
     });
     with_metric.min().map(|(_, index)| index)
 }
+
+/// Name of the interface with this index in our network namespace.
+pub fn ifname(index: u32) -> Option<String> {
+    // nix takes the null pointer of a missing interface for success and gives an empty name.
+    let name = nix::net::if_::if_indextoname(index).ok()?.into_string().ok()?;
+    (!name.is_empty()).then_some(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_index_without_an_interface_has_no_name() {
+        assert_eq!(ifname(1).as_deref(), Some("lo"));
+        assert_eq!(ifname(i32::MAX.unsigned_abs()), None);
+    }
+}

@@ -9,11 +9,12 @@ use abi::{
 use aya::maps::lpm_trie::Key;
 use aya::maps::{MapError, PerCpuValues};
 use hooks::{Abi, Hook, Maps};
-use nix::net::if_::{if_indextoname, if_nametoindex};
+use nix::net::if_::if_nametoindex;
 use rpc::{Endpoint, NodeView, Refusal};
 
 use crate::classes::Rule;
 use crate::config::PortRange;
+use crate::nic::ifname;
 
 /// The mark bit of fast packets. Bits 0x2000, 0x4000 and 0x8000 belong to portmap and kube-proxy, 0xf00 to Cilium, all
 /// above 0xffff to Calico.
@@ -324,12 +325,7 @@ impl Registry {
 
     /// Names of the registered pods' host veths that exist.
     pub fn host_veths(&self) -> Result<Vec<String>, RegistryError> {
-        let name = |pod: &Pod| if_indextoname(pod.ifindex.get()).ok()?.into_string().ok();
-        Ok(self
-            .pods()?
-            .iter()
-            .filter_map(|(_, pod)| name(pod))
-            .collect())
+        Ok(self.pods()?.iter().filter_map(|(_, pod)| ifname(pod.ifindex.get())).collect())
     }
 
     /// Whether `addr` is a registered pod.
@@ -421,7 +417,7 @@ impl Registry {
 
 /// Whether an interface with this index exists in our network namespace.
 fn is_alive(ifindex: IfIndex) -> bool {
-    if_indextoname(ifindex.get()).is_ok()
+    ifname(ifindex.get()).is_some()
 }
 
 fn found<T>(looked_up: Result<Abi<T>, MapError>) -> Result<Option<T>, MapError> {

@@ -65,11 +65,13 @@ fn run() -> anyhow::Result<()> {
         Verb::Check(arguments) => check::run(&arguments),
         Verb::Docs => docs::run(),
         Verb::Demo(arguments) => {
-            setup::ensure(setup::Needs {
-                run_time: true,
-                lint: false,
-            })?;
-            build::run()?;
+            if arguments.builds() {
+                setup::ensure(setup::Needs {
+                    run_time: true,
+                    lint: false,
+                })?;
+                build::run()?;
+            }
             demo::run(&arguments)
         }
     }

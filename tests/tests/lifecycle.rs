@@ -1,0 +1,218 @@
+//! Pods come and go; the loader dies, comes back, and leaves.
+
+use lab::{Lab, Node};
+use serde_json::Value;
+
+fn lab() -> Lab {
+    let lab = Lab::new().nodes(1).build().unwrap();
+    lab.node(1).start_loader().unwrap();
+    lab
+}
+
+fn status(node: &Node) -> Value {
+    serde_json::from_str(&node.exec(&["vnetctl", "status", "-o", "json"]).unwrap()).unwrap()
+}
+
+fn addresses(node: &Node) -> Vec<String> {
+    let pods = status(node)["pods"].as_array().unwrap().clone();
+    pods.iter()
+        .map(|pod| pod["address"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+#[test]
+fn del_leaves_nothing_and_may_be_called_again() {
+    let lab = lab();
+    let node = lab.node(1);
+    let before = node.snapshot().unwrap();
+    let pod = node.add_pod("web").unwrap();
+    assert!(
+        !before.diff(&node.snapshot().unwrap()).is_empty(),
+        "the instrument sees a pod"
+    );
+    pod.del().unwrap();
+    pod.del().unwrap();
+    pod.delete().unwrap();
+    let diff = before.diff(&node.snapshot().unwrap());
+    let left: Vec<_> = diff
+        .added
+        .iter()
+        .chain(&diff.removed)
+        .filter(|line| !is_expected(line))
+        .collect();
+    assert!(left.is_empty(), "{left:#?}");
+}
+
+/// An address that was given back rests for 30 s; portmap keeps its empty chains; plug-ins write logs.
+fn is_expected(line: &str) -> bool {
+    [
+        "/run/azure-vnet/ipam/",
+        "CNI-HOSTPORT",
+        "/var/log/",
+        "/run/xtables.lock",
+    ]
+    .iter()
+    .any(|part| line.contains(part))
+}
+
+#[test]
+fn a_restart_loses_nothing() {
+    let lab = lab();
+    let node = lab.node(1);
+    let pod = node.add_pod("web").unwrap();
+    let stream = pod.stream(lab.inet().addr(), 8080).unwrap();
+    for _ in 0..3 {
+        node.loader().kill9().unwrap();
+        assert_eq!(
+            pod.tcp(lab.inet().addr(), 8080).unwrap().peer_ip(),
+            node.addr(),
+            "the programs need no loader"
+        );
+        node.start_loader().unwrap();
+        assert_eq!(status(node)["adopted"], true);
+    }
+    node.loader().terminate().unwrap();
+    assert_eq!(
+        pod.tcp(lab.inet().addr(), 8080).unwrap().peer_ip(),
+        node.addr(),
+        "SIGTERM leaves the programs"
+    );
+    node.start_loader().unwrap();
+    let report = stream.finish().unwrap();
+    assert_eq!((report.resets, report.error), (0, None));
+    assert_eq!(addresses(node), [pod.addr().to_string()]);
+}
+
+#[test]
+fn without_a_loader_add_says_so_and_del_works() {
+    let lab = lab();
+    let node = lab.node(1);
+    let pod = node.add_pod("web").unwrap();
+    let addr = pod.addr().to_string();
+    node.loader().terminate().unwrap();
+
+    let error = format!("{:#}", node.add_pod("late").unwrap_err());
+    assert!(error.contains("code 11"), "{error}");
+    assert!(
+        error.contains("/run/azure-vnet/loader.sock")
+            && error.contains("azure-vnet-loader running?"),
+        "{error}"
+    );
+
+    pod.delete().unwrap();
+    node.start_loader().unwrap();
+    assert_eq!(
+        addresses(node),
+        Vec::<String>::new(),
+        "the tombstone of {addr} was replayed"
+    );
+    let tombstones = node.exec(&["ls", "/run/azure-vnet/endpoints"]).unwrap();
+    assert_eq!(tombstones, "");
+}
+
+#[test]
+fn a_loader_that_finds_its_maps_gone_restores_the_pods_from_their_records() {
+    let lab = lab();
+    let node = lab.node(1);
+    let pod = node.add_pod("web").unwrap();
+    node.loader().kill9().unwrap();
+    node.exec(&["rm", "-r", "/sys/fs/bpf/azure-vnet"]).unwrap();
+    node.start_loader().unwrap();
+    assert_eq!(status(node)["adopted"], false);
+    assert_eq!(addresses(node), [pod.addr().to_string()]);
+    assert_eq!(
+        pod.tcp(lab.inet().addr(), 8080).unwrap().peer_ip(),
+        node.addr()
+    );
+}
+
+#[test]
+fn a_map_with_another_layout_is_not_used_again() {
+    let lab = lab();
+    let node = lab.node(1);
+    node.loader().terminate().unwrap();
+    let pin = "/sys/fs/bpf/azure-vnet/v1/maps/snat";
+    node.exec(&["rm", pin]).unwrap();
+    let other = "map create PIN type hash key 8 value 8 entries 9 name snat".replace("PIN", pin);
+    node.exec(
+        &["bpftool"]
+            .into_iter()
+            .chain(other.split(' '))
+            .collect::<Vec<_>>(),
+    )
+    .unwrap();
+    node.start_loader().unwrap();
+    assert!(
+        node.loader().log().contains("another layout"),
+        "{}",
+        node.loader().log()
+    );
+    let pod = node.add_pod("web").unwrap();
+    assert_eq!(
+        pod.tcp(lab.inet().addr(), 8080).unwrap().peer_ip(),
+        node.addr()
+    );
+}
+
+#[test]
+fn a_second_loader_is_refused() {
+    let lab = lab();
+    let second = lab.node(1).feed(&["azure-vnet-loader"], b"").unwrap();
+    assert!(!second.status.success());
+    assert!(
+        second
+            .stderr
+            .contains("another azure-vnet-loader runs on this node"),
+        "{}",
+        second.stderr
+    );
+    assert_eq!(
+        addresses(lab.node(1)),
+        Vec::<String>::new(),
+        "the first one still answers"
+    );
+}
+
+#[test]
+fn add_for_the_same_attachment_gives_the_same_answer() {
+    let lab = lab();
+    let mut pod = lab.node(1).add_pod("web").unwrap();
+    let first = pod.result().clone();
+    let network = lab.node(1).network().unwrap();
+    assert_eq!(*pod.add(&network).unwrap(), first);
+    assert_eq!(
+        pod.tcp(lab.inet().addr(), 8080).unwrap().peer_ip(),
+        lab.node(1).addr(),
+        "and breaks nothing"
+    );
+}
+
+#[test]
+fn addresses_of_the_pool_are_given_out_once_each_and_never_the_nodes_own() {
+    let lab = Lab::new().nodes(1).secondaries(3).build().unwrap();
+    let node = lab.node(1);
+    node.start_loader().unwrap();
+    let pods: Vec<_> = ["a", "b", "c"]
+        .map(|name| node.add_pod(name).unwrap())
+        .into();
+    let given: Vec<_> = pods.iter().map(lab::Pod::addr).collect();
+    assert_eq!(given, node.secondaries().unwrap());
+    assert!(!given.contains(&node.addr()));
+
+    let error = format!("{:#}", node.add_pod("d").unwrap_err());
+    assert!(error.contains("No available addresses"), "{error}");
+    for pod in &pods {
+        assert_eq!(
+            pod.tcp(lab.inet().addr(), 8080).unwrap().peer_ip(),
+            node.addr(),
+            "the others are untouched"
+        );
+    }
+    node.add_secondary("10.240.1.99".parse().unwrap()).unwrap();
+    let added = node.add_pod("e").unwrap();
+    assert_eq!(
+        added.addr().to_string(),
+        "10.240.1.99",
+        "a new address of the NIC is found when it is needed"
+    );
+}

@@ -1,0 +1,230 @@
+//! What pods reach through the real plug-in, loader and programs.
+
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::time::Duration;
+
+use lab::{AZURE_CONFLIST, EchoServer, Lab, NARROW, Node, Pod};
+
+/// Two nodes with running loaders that know of the peered virtual network.
+fn lab() -> Lab {
+    lab_with("vnetCidrs: [10.50.0.0/16]\n")
+}
+
+fn lab_with(loader_yaml: &str) -> Lab {
+    let lab = Lab::new().nodes(2).build().unwrap();
+    for node in lab.nodes() {
+        node.write("/etc/azure-vnet/loader.yaml", loader_yaml)
+            .unwrap();
+        node.start_loader().unwrap();
+    }
+    lab
+}
+
+/// A pod that answers on port 80.
+fn server(node: &Node, name: &str) -> (Pod, EchoServer) {
+    let pod = node.add_pod(name).unwrap();
+    let echo = pod.serve_echo(80).unwrap();
+    (pod, echo)
+}
+
+/// Connection-tracking entries of the node that name `addr`.
+fn tracked(node: &Node, addr: Ipv4Addr) -> Vec<String> {
+    let entries = node.exec(&["conntrack", "-L"]).unwrap();
+    entries
+        .lines()
+        .filter(|line| line.contains(&addr.to_string()))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn the_documented_conflist_works_unchanged() {
+    let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/seeds");
+    let documented = documented_conflist(&seeds).unwrap_or_else(|| {
+        println!("no documents beside this clone: taking the copy in the lab");
+        AZURE_CONFLIST.to_owned()
+    });
+    let lab = Lab::new().nodes(1).conflist(&documented).build().unwrap();
+    lab.node(1).start_loader().unwrap();
+    let pod = lab.node(1).add_pod("web").unwrap();
+    assert_eq!(pod.result()["cniVersion"], "0.3.0");
+    assert_eq!(
+        pod.tcp(lab.inet().addr(), 8080).unwrap().peer_ip(),
+        lab.node(1).addr()
+    );
+    pod.delete().unwrap();
+}
+
+/// The first JSON block that names our IPAM plug-in, byte for byte.
+fn documented_conflist(seeds: &Path) -> Option<String> {
+    let files = std::fs::read_dir(seeds).ok()?;
+    let texts = files.filter_map(|file| std::fs::read_to_string(file.ok()?.path()).ok());
+    let blocks = texts.flat_map(|text| text.split("```").map(str::to_owned).collect::<Vec<_>>());
+    let found = blocks
+        .into_iter()
+        .find(|block| block.starts_with("json") && block.contains("azure-vnet-ipam"));
+    Some(
+        found
+            .expect("the documents have lost their conflist")
+            .trim_start_matches("json")
+            .to_owned(),
+    )
+}
+
+#[test]
+fn pods_see_each_others_own_addresses_on_one_node_and_on_two() {
+    let lab = lab();
+    let client = lab.node(1).add_pod("client").unwrap();
+    let (near, _near) = server(lab.node(1), "near");
+    let (far, _far) = server(lab.node(2), "far");
+    for target in [near.addr(), far.addr()] {
+        assert_eq!(client.tcp(target, 80).unwrap().peer_ip(), client.addr());
+        assert_eq!(client.udp(target, 80).unwrap().peer_ip(), client.addr());
+        client.ping(target).unwrap();
+    }
+}
+
+#[test]
+fn the_fast_path_leaves_no_trace_in_connection_tracking() {
+    let lab = lab();
+    let client = lab.node(1).add_pod("client").unwrap();
+    let (near, _near) = server(lab.node(1), "near");
+    let (far, _far) = server(lab.node(2), "far");
+    client.tcp(near.addr(), 80).unwrap();
+    client.tcp(far.addr(), 80).unwrap();
+    client.tcp(lab.peer().addr(), 8080).unwrap();
+    client.tcp(lab.inet().addr(), 8080).unwrap();
+    client.udp(lab.inet().addr(), 7).unwrap();
+    client.ping(lab.inet().addr()).unwrap();
+    for node in lab.nodes() {
+        for addr in [client.addr(), near.addr(), far.addr(), lab.inet().addr()] {
+            assert_eq!(tracked(node, addr), Vec::<String>::new(), "{}", node.name());
+        }
+    }
+    // The instrument works: what goes through the kernel is seen.
+    client.tcp(lab.onprem().addr(), 8080).unwrap();
+    assert_ne!(tracked(lab.node(1), client.addr()), Vec::<String>::new());
+}
+
+#[test]
+fn the_internet_and_metadata_see_the_node_and_everybody_else_the_pod() {
+    let lab = lab();
+    let (pod, _echo) = server(lab.node(1), "web");
+    let node = lab.node(1).addr();
+    assert_eq!(pod.tcp(lab.inet().addr(), 8080).unwrap().peer_ip(), node);
+    assert_eq!(pod.udp(lab.inet().addr(), 7).unwrap().peer_ip(), node);
+    pod.ping(lab.inet().addr()).unwrap();
+    assert_eq!(
+        pod.tcp(lab.peer().addr(), 8080).unwrap().peer_ip(),
+        pod.addr()
+    );
+    assert_eq!(
+        pod.tcp(lab.onprem().addr(), 8080).unwrap().peer_ip(),
+        pod.addr()
+    );
+    assert_eq!(
+        lab.peer().tcp(pod.addr(), 80).unwrap().peer_ip(),
+        lab.peer().addr()
+    );
+    assert_eq!(pod.dns("www.example.com").unwrap(), pod.addr());
+    let answer = pod.http(
+        lab::IMDS,
+        80,
+        "/metadata/instance/network?api-version=2021-01-01",
+        &[("Metadata", "true")],
+    );
+    assert_eq!(answer.unwrap().status, 200);
+    let dropped = lab.fabric().dropped().unwrap();
+    assert!(dropped.values().all(|packets| *packets == 0), "{dropped:?}");
+}
+
+#[test]
+fn connections_beyond_the_ports_are_masqueraded_by_the_kernel() {
+    let lab = lab_with("natPorts: 1024-1025\n");
+    let pod = lab.node(1).add_pod("web").unwrap();
+    let ports: Vec<u16> = (0..6)
+        .map(|_| pod.tcp(lab.inet().addr(), 8080).unwrap().peer_addr().port())
+        .collect();
+    assert!(
+        ports.iter().any(|port| (1024..=1025).contains(port)),
+        "{ports:?}"
+    );
+    assert!(ports.iter().any(|port| *port >= 61_000), "{ports:?}");
+}
+
+#[test]
+fn a_narrow_path_is_discovered_through_snat() {
+    let lab = lab();
+    let pod = lab.node(1).add_pod("web").unwrap();
+    let stream = pod.stream(NARROW, 8080).unwrap();
+    let report = stream.finish().unwrap();
+    assert_eq!((report.resets, report.error), (0, None));
+    let sent = lab
+        .node(1)
+        .exec(&["vnetctl", "status", "-o", "json"])
+        .unwrap();
+    assert!(sent.contains("from_internet"), "{sent}");
+}
+
+#[test]
+fn fragments_cross_through_the_kernel() {
+    let lab = lab();
+    let client = lab.node(1).add_pod("client").unwrap();
+    let (far, _far) = server(lab.node(2), "far");
+    for target in [far.addr(), lab.inet().addr()] {
+        let size = client.exec(&["ping", "-c1", "-W2", "-s4000", &target.to_string()]);
+        assert!(size.is_ok(), "{target}: {size:?}");
+    }
+}
+
+#[test]
+fn a_host_port_of_the_chained_portmap_reaches_the_pod_and_its_answer_comes_back() {
+    let lab = lab();
+    let network = lab.node(1).network().unwrap();
+    let mut pod = lab.node(1).new_netns("web").unwrap();
+    *pod.attachment_mut() = pod.attachment().clone().host_port(8081, 80, "tcp");
+    pod.add(&network).unwrap();
+    let _echo = pod.serve_echo(80).unwrap();
+    for client in [lab.peer(), lab.inet()] {
+        let seen = client.tcp(lab.node(1).addr(), 8081).unwrap().peer_ip();
+        assert_eq!(seen, client.addr());
+    }
+    assert_eq!(
+        lab.node(1).tcp(lab.node(1).addr(), 8081).unwrap().peer_ip(),
+        lab.node(1).addr()
+    );
+    pod.delete().unwrap();
+}
+
+#[test]
+fn the_wireservers_secrets_are_out_of_reach_with_and_without_programs() {
+    let lab = lab();
+    let pod = lab.node(1).add_pod("web").unwrap();
+    let tries = || {
+        [80, 32_526].map(|port| {
+            pod.within(Duration::from_millis(300))
+                .tcp(lab::WIRESERVER, port)
+                .is_ok()
+        })
+    };
+    assert_eq!(tries(), [false, false]);
+    let veth = pod.result()["interfaces"][1]["name"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    lab.node(1)
+        .exec(&["tc", "qdisc", "del", "dev", &veth, "clsact"])
+        .unwrap();
+    assert_eq!(tries(), [false, false], "the kernel's own rule");
+    assert_eq!(
+        pod.dns("www.example.com").unwrap(),
+        pod.addr(),
+        "DNS works through the kernel"
+    );
+    assert_eq!(
+        pod.tcp(lab.inet().addr(), 8080).unwrap().peer_ip(),
+        lab.node(1).addr(),
+        "and so does the Internet"
+    );
+}
