@@ -78,7 +78,7 @@ impl Packet for Skb {
     }
 
     #[inline(always)]
-    fn len(&self) -> u32 {
+    fn length(&self) -> u32 {
         // SAFETY: as in `bytes`.
         unsafe { (*self.skb).len }
     }

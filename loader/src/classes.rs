@@ -58,11 +58,11 @@ const OTHER_PRIVATE: [(Ipv4Addr, u8); 4] = [
 
 /// Addresses that a router never forwards, or that are the kernel's business.
 const NOT_ROUTED: [(Ipv4Addr, u8, &str); 5] = [
-    (Ipv4Addr::new(0, 0, 0, 0), 8, "this network"),
+    (Ipv4Addr::UNSPECIFIED, 8, "this network"),
     (Ipv4Addr::new(127, 0, 0, 0), 8, "loopback"),
     (Ipv4Addr::new(169, 254, 0, 0), 16, "link-local"),
     (Ipv4Addr::new(224, 0, 0, 0), 4, "multicast"),
-    (Ipv4Addr::new(255, 255, 255, 255), 32, "broadcast"),
+    (Ipv4Addr::BROADCAST, 32, "broadcast"),
 ];
 
 /// The rules for this node, longest prefix first.

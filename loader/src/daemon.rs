@@ -1,56 +1,49 @@
-//! The daemon: in what order it starts, and what it does from then on.
+//! The daemon: in what order it starts, and what it answers.
 //!
-//! 1. configuration, lock, NIC; 2. maps and programs, pinned over those of an earlier start; 3. settings and classes
-//! into the maps; 4. programs onto the NIC and behind every pinned link, atomically; 5. the kernel's fallback;
-//! 6. records and maps brought together; 7. socket, "ready"; 8. pools, garbage and repairs for ever after.
+//! 1. Configuration, lock, NIC.
+//! 2. Maps and programs, pinned over those of an earlier start.
+//! 3. Settings and classes into the maps.
+//! 4. Programs onto the NIC, atomically.
+//! 5. The kernel's fallback.
+//! 6. Records and maps brought together, programs onto every pod's veth.
+//! 7. Socket, "ready".
+//! 8. Pools, garbage and repairs for ever after ([`crate::tasks`]).
 
 use std::cell::{Cell, RefCell};
 use std::fs::{self, File, TryLockError};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context as _, bail};
 use hooks::Pins;
-use rpc::{
-    LOADER_CONFIG, PoolView, Pools, Reply, Request, RunDirectory, Status, boot_id, read_json,
-    write_json,
-};
+use rpc::{LOADER_CONFIG, Pools, Reply, Request, RunDirectory, boot_id, read_json, write_json};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::{LocalSet, spawn_blocking};
 use tracing::{error, info, warn};
 
 use crate::classes::{Rule, classify};
-use crate::config::{Config, PortRange};
+use crate::config::Config;
 use crate::nic::{self, Node};
 use crate::registry::Registry;
 use crate::server::{self, refused};
-use crate::{fallback, gc, links, object, reconcile, status, wireserver};
-
-/// Pools are read again this often once they are there.
-const POOL_PERIOD: Duration = Duration::from_secs(30);
-/// The first retry after a failure; doubled up to [`POOL_PERIOD`].
-const POOL_RETRY: Duration = Duration::from_secs(1);
-/// Between sweeps over the tables.
-const GC_PERIOD: Duration = Duration::from_secs(10);
-/// Between reconciliations.
-const RECONCILE_PERIOD: Duration = Duration::from_secs(30);
+use crate::{fallback, links, object, reconcile, tasks, wireserver};
 
 /// The running daemon.
 #[expect(missing_debug_implementations, reason = "aya's arrays have none")]
 pub struct Daemon {
-    config: Config,
-    run: RunDirectory,
-    pins: Pins,
+    pub(crate) config: Config,
+    pub(crate) run: RunDirectory,
+    pub(crate) pins: Pins,
     boot_id: String,
-    started: Instant,
-    adopted: bool,
-    node: RefCell<Node>,
-    registry: RefCell<Registry>,
-    pools: RefCell<Result<Pools, String>>,
-    rules: RefCell<Vec<Rule>>,
-    flows_full: Cell<bool>,
+    pub(crate) started: Instant,
+    pub(crate) adopted: bool,
+    pub(crate) node: RefCell<Node>,
+    pub(crate) registry: RefCell<Registry>,
+    pub(crate) pools: RefCell<Result<Pools, String>>,
+    pub(crate) rules: RefCell<Vec<Rule>>,
+    pub(crate) flows_full: Cell<bool>,
 }
 
 /// Starts, serves until SIGTERM or SIGINT, and leaves the data plane running.
@@ -72,9 +65,9 @@ async fn start_and_serve(config: Config, run: RunDirectory) -> anyhow::Result<()
     let daemon = Rc::new(Daemon::start(config, run).await?);
     let listener = server::listen(&daemon.run)?;
     tokio::task::spawn_local(server::serve(listener, Rc::clone(&daemon)));
-    tokio::task::spawn_local(refresh_pools(Rc::clone(&daemon)));
-    tokio::task::spawn_local(collect_garbage(Rc::clone(&daemon)));
-    tokio::task::spawn_local(keep_true(Rc::clone(&daemon)));
+    tokio::task::spawn_local(tasks::refresh_pools(Rc::clone(&daemon)));
+    tokio::task::spawn_local(tasks::collect_garbage(Rc::clone(&daemon)));
+    tokio::task::spawn_local(tasks::keep_true(Rc::clone(&daemon)));
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         warn!(%error, "tell the service manager that we are ready");
     }
@@ -206,56 +199,8 @@ impl Daemon {
         }
     }
 
-    fn status(&self) -> anyhow::Result<Status> {
-        let registry = self.registry.borrow();
-        let pools = self.pools.borrow();
-        Ok(Status {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            abi_version: abi::ABI_VERSION,
-            uptime_s: self.started.elapsed().as_secs(),
-            adopted: self.adopted,
-            node: self.node.borrow().nic.clone(),
-            nat_ports: (self.config.nat_ports.first, self.config.nat_ports.last),
-            pools: pools.as_ref().map(pool_view).map_err(Clone::clone),
-            attached: status::attached(&self.node.borrow().nic.nic, &registry.host_veths()?),
-            tables: status::tables(&registry.maps),
-            classes: self.rules.borrow().iter().map(Into::into).collect(),
-            pods: status::pods(&registry.maps, &reconcile::endpoints(&self.run))?,
-            drops: status::drops(&registry.maps)?,
-            warnings: self.warnings(),
-        })
-    }
-
-    fn warnings(&self) -> Vec<String> {
-        let mut warnings = Vec::new();
-        let ours = self.config.nat_ports;
-        if let Some(ephemeral) = fallback::ephemeral_ports()
-            && ephemeral.overlaps(ours)
-        {
-            warnings.push(port_warning(
-                ours,
-                ephemeral,
-                "the node's ephemeral ports (net.ipv4.ip_local_port_range)",
-            ));
-        }
-        if ours.overlaps(fallback::KERNEL_PORTS) {
-            warnings.push(port_warning(
-                ours,
-                fallback::KERNEL_PORTS,
-                "the ports of the kernel's masquerading",
-            ));
-        }
-        if self.flows_full.get() {
-            warnings.push(
-                "the flow table is nearly full: flows that are not in it take the kernel's path"
-                    .into(),
-            );
-        }
-        warnings
-    }
-
     /// Reads the pools from the wireserver and, when they changed, everything that depends on them.
-    async fn read_pools(&self) -> Result<Pools, String> {
+    pub(crate) async fn read_pools(&self) -> Result<Pools, String> {
         let node = self.node.borrow().clone();
         let read = spawn_blocking(move || wireserver::fetch(&node))
             .await
@@ -306,15 +251,19 @@ impl Daemon {
         }
     }
 
-    fn reconcile(&self) {
+    /// Brings records, maps and programs together.
+    pub(crate) fn reconcile(&self) {
         for error in reconcile::reconcile(&mut self.registry.borrow_mut(), &self.run, &self.boot_id)
         {
             error!(%error, "reconcile");
         }
+        if let Err(error) = reconcile::repair_pods(&self.pins, &self.registry.borrow()) {
+            error!(%error, "attach to the pods' veths");
+        }
     }
 
     /// Follows the node's own addresses and the NIC.
-    async fn follow_node(&self) {
+    pub(crate) async fn follow_node(&self) {
         match nic::discover(self.config.nic.as_deref()).await {
             Ok(node) => {
                 let changed = self.node.borrow().nic != node.nic;
@@ -340,83 +289,9 @@ impl Daemon {
     }
 }
 
-fn pool_view(pools: &Pools) -> PoolView {
-    let subnets = pools
-        .interfaces
-        .iter()
-        .flat_map(|interface| &interface.subnets);
-    PoolView {
-        source: pools.source.clone(),
-        age_s: wireserver::boottime_ms().saturating_sub(pools.read_at_ms) / 1000,
-        addresses: subnets.map(|subnet| subnet.secondary.len()).sum(),
-    }
-}
-
-fn port_warning(ours: PortRange, other: PortRange, what: &str) -> String {
-    format!(
-        "SNAT ports {}-{} overlap {what}, {}-{}: connections may clash; set `natPorts` in loader.yaml",
-        ours.first, ours.last, other.first, other.last
-    )
-}
-
 fn done<E: std::fmt::Display>(result: Result<(), E>, what: &str) -> Reply {
     match result {
         Ok(()) => Reply::Done,
         Err(error) => refused(what, &error, "see the loader's log"),
-    }
-}
-
-async fn refresh_pools(daemon: Rc<Daemon>) {
-    let mut retry = POOL_RETRY;
-    loop {
-        let wait = match daemon.read_pools().await {
-            Ok(_) => {
-                retry = POOL_RETRY;
-                POOL_PERIOD
-            }
-            Err(why) => {
-                warn!(why, retry_s = retry.as_secs(), "no fresh address pools");
-                let wait = retry;
-                retry = (retry * 2).min(POOL_PERIOD);
-                wait
-            }
-        };
-        tokio::time::sleep(wait).await;
-    }
-}
-
-async fn collect_garbage(daemon: Rc<Daemon>) {
-    let mut ticks = tokio::time::interval(GC_PERIOD);
-    loop {
-        ticks.tick().await;
-        let pins = daemon.pins.clone();
-        match spawn_blocking(move || gc::sweep(&pins)).await {
-            Ok(Ok(swept)) => {
-                let full = swept.flows_full(daemon.flows_full.get());
-                if full != daemon.flows_full.replace(full) {
-                    warn!(
-                        full,
-                        flows = swept.flows,
-                        "the flow table crossed its high-water mark"
-                    );
-                }
-                if let Err(error) = daemon.registry.borrow_mut().set_flows_full(full) {
-                    error!(%error, "write the flow table's fill");
-                }
-            }
-            Ok(Err(error)) => error!(%error, "sweep the tables"),
-            Err(error) => error!(%error, "sweep the tables"),
-        }
-    }
-}
-
-async fn keep_true(daemon: Rc<Daemon>) {
-    let mut ticks = tokio::time::interval(RECONCILE_PERIOD);
-    // The first tick is immediate, and start has just done the work.
-    ticks.tick().await;
-    loop {
-        ticks.tick().await;
-        daemon.follow_node().await;
-        daemon.reconcile();
     }
 }

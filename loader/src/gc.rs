@@ -51,7 +51,7 @@ fn now() -> Seconds {
 
 fn sweep_bindings(maps: &mut Maps, now: Seconds, swept: &mut Swept) -> anyhow::Result<()> {
     let mut dead: Vec<(Abi<BindingKey>, Binding)> = Vec::new();
-    for entry in maps.snat.iter() {
+    for entry in &maps.snat {
         let (key, Abi(binding)) = entry?;
         if binding_expired(&binding, key.0.proto, now) || !has_pod(maps, &binding)? {
             dead.push((key, binding));
@@ -81,7 +81,7 @@ fn has_pod(maps: &Maps, binding: &Binding) -> Result<bool, MapError> {
 
 fn sweep_flows(maps: &mut Maps, now: Seconds, swept: &mut Swept) -> anyhow::Result<()> {
     let mut dead: Vec<(Abi<FlowKey>, Flow)> = Vec::new();
-    for entry in maps.flows.iter() {
+    for entry in &maps.flows {
         let (key, Abi(flow)) = entry?;
         if flow_expired(&flow, key.0.proto, now) {
             dead.push((key, flow));

@@ -2,7 +2,8 @@
 //!
 //! | Question | Module |
 //! |---|---|
-//! | In what order does the daemon start and what does it do then? | [`daemon`] |
+//! | In what order does the daemon start, and what does it answer? | [`daemon`] |
+//! | What does it do for ever after? | `tasks` |
 //! | What may be configured? | [`config`] |
 //! | How do programs and maps get into the kernel, and stay there? | [`object`] |
 //! | Which NIC is ours? | [`nic`] |
@@ -10,6 +11,7 @@
 //! | What happens to a packet because of its destination? | [`classes`] |
 //! | What does the kernel do without our programs? | [`fallback`] |
 //! | How does a pod get into the maps and out? | [`registry`] |
+//! | What else is written into the maps? | `settings` |
 //! | What is repaired at start? | [`reconcile`] |
 //! | How does a host veth go away without anybody waiting? | [`links`] |
 //! | When do table entries die? | [`gc`] |
@@ -27,5 +29,7 @@ pub mod object;
 pub mod reconcile;
 pub mod registry;
 pub mod server;
+mod settings;
 pub mod status;
+mod tasks;
 pub mod wireserver;

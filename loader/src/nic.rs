@@ -1,6 +1,6 @@
 //! Which NIC is ours, and what the kernel says of the node's interfaces and addresses.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use futures_util::TryStreamExt as _;
 use ipnet::Ipv4Net;
@@ -103,26 +103,25 @@ async fn read(handle: &Handle, wanted: Option<&str>) -> Result<Node, NicError> {
         .map_err(netlink("addresses"))?;
 
     let interfaces: Vec<Link> = links.iter().filter_map(link).collect();
-    let nic = match wanted {
-        Some(name) => interfaces
+    let nic = if let Some(name) = wanted {
+        interfaces
             .iter()
             .find(|link| link.name == name)
-            .ok_or_else(|| no_such(name, &interfaces))?,
-        None => {
-            let query = RouteMessageBuilder::<Ipv4Addr>::new().build();
-            let routes: Vec<RouteMessage> = handle
-                .route()
-                .get(query)
-                .execute()
-                .try_collect()
-                .await
-                .map_err(netlink("routes"))?;
-            let index = default_route(&routes).ok_or(NicError::NoDefaultRoute)?;
-            interfaces
-                .iter()
-                .find(|link| link.index == index)
-                .ok_or(NicError::NoDefaultRoute)?
-        }
+            .ok_or_else(|| no_such(name, &interfaces))?
+    } else {
+        let query = RouteMessageBuilder::<Ipv4Addr>::new().build();
+        let routes: Vec<RouteMessage> = handle
+            .route()
+            .get(query)
+            .execute()
+            .try_collect()
+            .await
+            .map_err(netlink("routes"))?;
+        let index = default_route(&routes).ok_or(NicError::NoDefaultRoute)?;
+        interfaces
+            .iter()
+            .find(|link| link.index == index)
+            .ok_or(NicError::NoDefaultRoute)?
     };
 
     let own: Vec<&AddressMessage> = addresses
@@ -152,7 +151,7 @@ async fn read(handle: &Handle, wanted: Option<&str>) -> Result<Node, NicError> {
             .collect(),
         addresses: addresses
             .iter()
-            .filter_map(|message| ipv4(message))
+            .filter_map(ipv4)
             .map(|(addr, _)| addr)
             .collect(),
         interfaces,
@@ -205,15 +204,12 @@ fn ipv4(message: &AddressMessage) -> Option<(Ipv4Addr, u8)> {
     if message.header.family != AddressFamily::Inet {
         return None;
     }
-    message
-        .attributes
-        .iter()
-        .find_map(|attribute| match attribute {
-            AddressAttribute::Local(std::net::IpAddr::V4(addr)) => {
-                Some((*addr, message.header.prefix_len))
-            }
-            _ => None,
-        })
+    message.attributes.iter().find_map(|attribute| {
+        let AddressAttribute::Local(IpAddr::V4(addr)) = attribute else {
+            return None;
+        };
+        Some((*addr, message.header.prefix_len))
+    })
 }
 
 fn prefix(addr: Ipv4Addr, len: u8) -> Option<Ipv4Net> {
@@ -247,7 +243,10 @@ fn default_route(routes: &[RouteMessage]) -> Option<u32> {
 /// Name of the interface with this index in our network namespace.
 pub fn ifname(index: u32) -> Option<String> {
     // nix takes the null pointer of a missing interface for success and gives an empty name.
-    let name = nix::net::if_::if_indextoname(index).ok()?.into_string().ok()?;
+    let name = nix::net::if_::if_indextoname(index)
+        .ok()?
+        .into_string()
+        .ok()?;
     (!name.is_empty()).then_some(name)
 }
 

@@ -72,6 +72,25 @@ pub fn replace_on_pods(pins: &Pins, registry: &Registry) -> Result<usize, Reconc
     Ok(veths.len())
 }
 
+/// Attaches what somebody has removed from a registered pod's host veth.
+pub fn repair_pods(pins: &Pins, registry: &Registry) -> Result<(), ReconcileError> {
+    for ifname in registry.host_veths()? {
+        for hook in Hook::POD
+            .into_iter()
+            .filter(|hook| !hooks::runs(*hook, &ifname))
+        {
+            let mut program = hooks::open(pins, hook)?;
+            hooks::attach(pins, hook, &mut program, &ifname)?;
+            warn!(
+                interface = ifname,
+                program = hook.program,
+                "the program was not attached any more: attached anew"
+            );
+        }
+    }
+    Ok(())
+}
+
 /// Removes the link pins of interfaces that are not the NIC any more.
 pub fn remove_stale_links(pins: &Pins, nic: &str) -> Result<(), AttachError> {
     for (ifname, _) in hooks::pinned(pins)? {

@@ -1,24 +1,15 @@
-//! How a pod gets into the maps and out of them, and what else only the loader writes there.
+//! How a pod gets into the maps and out of them.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
-use abi::{
-    Config, ConfigFlags, Counter, IfIndex, Ip4, MAX_PODS, Mac, Path, Pod, Secret, Slot, Veth,
-};
-use aya::maps::lpm_trie::Key;
+use abi::{Counter, IfIndex, Ip4, MAX_PODS, Mac, Path, Pod, Slot, Veth};
 use aya::maps::{MapError, PerCpuValues};
 use hooks::{Abi, Hook, Maps};
 use nix::net::if_::if_nametoindex;
-use rpc::{Endpoint, NodeView, Refusal};
+use rpc::{Endpoint, Refusal};
 
-use crate::classes::Rule;
-use crate::config::PortRange;
 use crate::nic::ifname;
-
-/// The mark bit of fast packets. Bits 0x2000, 0x4000 and 0x8000 belong to portmap and kube-proxy, 0xf00 to Cilium, all
-/// above 0xffff to Calico.
-pub const FAST_MARK: u32 = 0x1000;
 
 /// The maps and the rules for writing them.
 #[expect(missing_debug_implementations, reason = "aya's arrays have none")]
@@ -45,10 +36,16 @@ pub enum RegistryError {
     Refused(#[from] Refusal),
     /// No random numbers.
     #[error("read 16 random bytes from /dev/urandom: {0}")]
-    Random(#[from] std::io::Error),
+    Random(std::io::Error),
+    /// The number of CPUs is unknown, or not what the kernel takes.
+    #[error("reset a pod's counters on every CPU: {0}")]
+    Cpus(std::io::Error),
 }
 
-fn map_error(doing: &'static str, map: &'static str) -> impl FnOnce(MapError) -> RegistryError {
+pub(crate) fn map_error(
+    doing: &'static str,
+    map: &'static str,
+) -> impl FnOnce(MapError) -> RegistryError {
     move |source| RegistryError::Map { doing, map, source }
 }
 
@@ -58,138 +55,9 @@ impl Registry {
         Self { maps }
     }
 
-    /// Writes the node's settings; generation and the table's fill are kept.
-    pub fn configure(
-        &mut self,
-        node: &NodeView,
-        ports: PortRange,
-        block: bool,
-    ) -> Result<(), RegistryError> {
-        let old = self.config()?;
-        let keep_full = if old.flags.contains(ConfigFlags::FLOWS_FULL) {
-            ConfigFlags::FLOWS_FULL
-        } else {
-            ConfigFlags::NONE
-        };
-        let block = if block {
-            ConfigFlags::BLOCK_WIRESERVER
-        } else {
-            ConfigFlags::NONE
-        };
-        let config = Config {
-            nic: IfIndex::new(node.nic_ifindex),
-            primary: node.primary.into(),
-            nic_mac: Mac::new(node.nic_mac.0),
-            mtu: u16::try_from(node.mtu).unwrap_or(u16::MAX),
-            nat_first: ports.first,
-            nat_count: ports.count(),
-            fast_mark: FAST_MARK,
-            flags: block.with(keep_full),
-            generation: old.generation,
-        };
-        self.write_config(config)?;
-        self.ensure_secret()
-    }
-
-    /// Says whether `flows` is above its high-water mark.
-    pub fn set_flows_full(&mut self, full: bool) -> Result<(), RegistryError> {
-        let mut config = self.config()?;
-        let block = config.flags.contains(ConfigFlags::BLOCK_WIRESERVER);
-        let base = if block {
-            ConfigFlags::BLOCK_WIRESERVER
-        } else {
-            ConfigFlags::NONE
-        };
-        let flags = if full {
-            base.with(ConfigFlags::FLOWS_FULL)
-        } else {
-            base
-        };
-        if flags == config.flags {
-            return Ok(());
-        }
-        config.flags = flags;
-        self.write_config(config)
-    }
-
-    fn config(&self) -> Result<Config, RegistryError> {
-        Ok(self
-            .maps
-            .config
-            .get(&0, 0)
-            .map_err(map_error("read the settings", "config"))?
-            .0)
-    }
-
-    fn write_config(&mut self, config: Config) -> Result<(), RegistryError> {
-        self.maps
-            .config
-            .set(0, Abi(config), 0)
-            .map_err(map_error("write the settings", "config"))
-    }
-
-    /// Makes the key of the port hash, once per boot: the map outlives the loader.
-    fn ensure_secret(&mut self) -> Result<(), RegistryError> {
-        let old = self
-            .maps
-            .secret
-            .get(&0, 0)
-            .map_err(map_error("read the hash key", "secret"))?
-            .0;
-        if old.key != [0; 2] {
-            return Ok(());
-        }
-        let mut bytes = [[0; 8]; 2];
-        let mut random = std::fs::File::open("/dev/urandom")?;
-        for word in &mut bytes {
-            std::io::Read::read_exact(&mut random, word)?;
-        }
-        let secret = Secret {
-            key: bytes.map(u64::from_ne_bytes),
-        };
-        self.maps
-            .secret
-            .set(0, Abi(secret), 0)
-            .map_err(map_error("write the hash key", "secret"))
-    }
-
-    /// Makes `dst4` say what `rules` say. New prefixes go in before old ones go out, so that no destination is ever
-    /// without its class.
-    pub fn write_classes(&mut self, rules: &[Rule]) -> Result<(), RegistryError> {
-        let mut wanted = BTreeSet::new();
-        for rule in rules {
-            let addr = Ip4::from(rule.prefix.network());
-            let len = u32::from(rule.prefix.prefix_len());
-            wanted.insert((len, addr));
-            self.maps
-                .dst4
-                .insert(
-                    &Key::new(len, Abi(addr)),
-                    Abi(abi::ClassEntry::new(rule.class)),
-                    0,
-                )
-                .map_err(map_error("write a prefix", "dst4"))?;
-        }
-        let keys: Vec<_> = self
-            .maps
-            .dst4
-            .keys()
-            .collect::<Result<_, _>>()
-            .map_err(map_error("list the prefixes", "dst4"))?;
-        for key in keys {
-            if !wanted.contains(&(key.prefix_len(), key.data().0)) {
-                self.maps
-                    .dst4
-                    .remove(&key)
-                    .map_err(map_error("remove a prefix", "dst4"))?;
-            }
-        }
-        Ok(())
-    }
-
     /// Puts an endpoint whose programs are attached into the maps and checks by reading back. Idempotent.
     pub fn register(&mut self, endpoint: &Endpoint) -> Result<(), RegistryError> {
-        self.check_guarded(endpoint)?;
+        check_guarded(endpoint)?;
         let addr = Ip4::from(endpoint.address.addr());
         let ifindex = IfIndex::new(endpoint.host_ifindex);
         let known = self.pod(addr)?;
@@ -226,12 +94,12 @@ impl Registry {
         };
         self.maps
             .veths
-            .insert(&Abi(ifindex), Abi(veth), 0)
+            .insert(Abi(ifindex), Abi(veth), 0)
             .map_err(map_error("add the veth", "veths"))?;
         // Last: from here on, packets are delivered.
         self.maps
             .pods
-            .insert(&Abi(addr), Abi(pod), 0)
+            .insert(Abi(addr), Abi(pod), 0)
             .map_err(map_error("add the pod", "pods"))?;
         if self.pod(addr)? != Some(pod) || self.veth(ifindex)? != Some(veth) {
             return Err(Refusal {
@@ -325,45 +193,16 @@ impl Registry {
 
     /// Names of the registered pods' host veths that exist.
     pub fn host_veths(&self) -> Result<Vec<String>, RegistryError> {
-        Ok(self.pods()?.iter().filter_map(|(_, pod)| ifname(pod.ifindex.get())).collect())
+        Ok(self
+            .pods()?
+            .iter()
+            .filter_map(|(_, pod)| ifname(pod.ifindex.get()))
+            .collect())
     }
 
     /// Whether `addr` is a registered pod.
     pub fn is_registered(&self, addr: Ipv4Addr) -> Result<bool, RegistryError> {
         Ok(self.pod(addr.into())?.is_some())
-    }
-
-    /// READY means that both programs run on the host veth.
-    fn check_guarded(&self, endpoint: &Endpoint) -> Result<(), Refusal> {
-        let refusal = |why: String| Refusal {
-            what: format!("register {}", endpoint.key),
-            why,
-            remedy: "run the azure-vnet that belongs to this loader".into(),
-        };
-        match if_nametoindex(endpoint.host_ifname.as_str()) {
-            Ok(index) if index == endpoint.host_ifindex => {}
-            Ok(index) => {
-                return Err(refusal(format!(
-                    "{} has index {index}, not {}",
-                    endpoint.host_ifname, endpoint.host_ifindex
-                )));
-            }
-            Err(error) => {
-                return Err(refusal(format!(
-                    "host veth {}: {error}",
-                    endpoint.host_ifname
-                )));
-            }
-        }
-        for hook in Hook::POD {
-            if !hooks::runs(hook, &endpoint.host_ifname) {
-                return Err(refusal(format!(
-                    "program {} does not run on {}",
-                    hook.program, endpoint.host_ifname
-                )));
-            }
-        }
-        Ok(())
     }
 
     fn pod(&self, addr: Ip4) -> Result<Option<Pod>, RegistryError> {
@@ -394,9 +233,10 @@ impl Registry {
                 why: format!("all {last} slots are taken"),
                 remedy: "delete pods; Azure allows 250 on a node".into(),
             })?;
-        let cpus = aya::util::nr_cpus().map_err(|(_, error)| RegistryError::Random(error))?;
+        let cpus = aya::util::nr_cpus().map_err(|(_, error)| RegistryError::Cpus(error))?;
         for path in Path::ALL {
-            let zero = PerCpuValues::try_from(vec![Abi(Counter::default()); cpus])?;
+            let zeros = vec![Abi(Counter::default()); cpus];
+            let zero = PerCpuValues::try_from(zeros).map_err(RegistryError::Cpus)?;
             self.maps
                 .stats
                 .set(path.index(slot), zero, 0)
@@ -404,15 +244,39 @@ impl Registry {
         }
         Ok(slot)
     }
+}
 
-    /// Generations are handed out in turn, so that an address that is used again has another one than before.
-    fn next_generation(&mut self) -> Result<u16, RegistryError> {
-        let mut config = self.config()?;
-        config.generation = config.generation.wrapping_add(1);
-        self.write_config(config)?;
-        let [low, high, ..] = config.generation.to_le_bytes();
-        Ok(u16::from_le_bytes([low, high]))
+/// READY means that both programs run on the host veth.
+fn check_guarded(endpoint: &Endpoint) -> Result<(), Refusal> {
+    let refusal = |why: String| Refusal {
+        what: format!("register {}", endpoint.key),
+        why,
+        remedy: "run the azure-vnet that belongs to this loader".into(),
+    };
+    match if_nametoindex(endpoint.host_ifname.as_str()) {
+        Ok(index) if index == endpoint.host_ifindex => {}
+        Ok(index) => {
+            return Err(refusal(format!(
+                "{} has index {index}, not {}",
+                endpoint.host_ifname, endpoint.host_ifindex
+            )));
+        }
+        Err(error) => {
+            return Err(refusal(format!(
+                "host veth {}: {error}",
+                endpoint.host_ifname
+            )));
+        }
     }
+    for hook in Hook::POD {
+        if !hooks::runs(hook, &endpoint.host_ifname) {
+            return Err(refusal(format!(
+                "program {} does not run on {}",
+                hook.program, endpoint.host_ifname
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Whether an interface with this index exists in our network namespace.

@@ -7,10 +7,84 @@ use std::net::Ipv4Addr;
 use abi::{Counter, DropReason, MAX_BINDINGS, MAX_CLASSES, MAX_FLOWS, MAX_PODS, Path, pins};
 use aya::maps::MapError;
 use hooks::{Hook, Maps, total};
-use rpc::{Attached, Counted, Endpoint, PodView, Status, TableView};
+use rpc::{Attached, Counted, Endpoint, PodView, PoolView, Pools, Status, TableView};
+
+use crate::config::PortRange;
+use crate::daemon::Daemon;
+use crate::{fallback, reconcile, wireserver};
+
+impl Daemon {
+    /// Gathers the status.
+    pub(crate) fn status(&self) -> anyhow::Result<Status> {
+        let registry = self.registry.borrow();
+        let pools = self.pools.borrow();
+        Ok(Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            abi_version: abi::ABI_VERSION,
+            uptime_s: self.started.elapsed().as_secs(),
+            adopted: self.adopted,
+            node: self.node.borrow().nic.clone(),
+            nat_ports: (self.config.nat_ports.first, self.config.nat_ports.last),
+            pools: pools.as_ref().map(pool_view).map_err(Clone::clone),
+            attached: attached(&self.node.borrow().nic.nic, &registry.host_veths()?),
+            tables: tables(&registry.maps),
+            classes: self.rules.borrow().iter().map(Into::into).collect(),
+            pods: pods(&registry.maps, &reconcile::endpoints(&self.run))?,
+            drops: drops(&registry.maps)?,
+            warnings: self.warnings(),
+        })
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        let ours = self.config.nat_ports;
+        if let Some(ephemeral) = fallback::ephemeral_ports()
+            && ephemeral.overlaps(ours)
+        {
+            warnings.push(port_warning(
+                ours,
+                ephemeral,
+                "the node's ephemeral ports (net.ipv4.ip_local_port_range)",
+            ));
+        }
+        if ours.overlaps(fallback::KERNEL_PORTS) {
+            warnings.push(port_warning(
+                ours,
+                fallback::KERNEL_PORTS,
+                "the ports of the kernel's masquerading",
+            ));
+        }
+        if self.flows_full.get() {
+            warnings.push(
+                "the flow table is nearly full: flows that are not in it take the kernel's path"
+                    .into(),
+            );
+        }
+        warnings
+    }
+}
+
+fn pool_view(pools: &Pools) -> PoolView {
+    let subnets = pools
+        .interfaces
+        .iter()
+        .flat_map(|interface| &interface.subnets);
+    PoolView {
+        source: pools.source.clone(),
+        age_s: wireserver::boottime_ms().saturating_sub(pools.read_at_ms) / 1000,
+        addresses: subnets.map(|subnet| subnet.secondary.len()).sum(),
+    }
+}
+
+fn port_warning(ours: PortRange, other: PortRange, what: &str) -> String {
+    format!(
+        "SNAT ports {}-{} overlap {what}, {}-{}: connections may clash; set `natPorts` in loader.yaml",
+        ours.first, ours.last, other.first, other.last
+    )
+}
 
 /// How full the tables are.
-pub fn tables(maps: &Maps) -> Vec<TableView> {
+fn tables(maps: &Maps) -> Vec<TableView> {
     let view = |name: &str, used: usize, capacity: u32| TableView {
         name: name.to_owned(),
         used: u32::try_from(used).unwrap_or(u32::MAX),
@@ -25,7 +99,7 @@ pub fn tables(maps: &Maps) -> Vec<TableView> {
 }
 
 /// The programs that the kernel runs on the NIC and on the pods' host veths.
-pub fn attached(nic: &str, host_veths: &[String]) -> Vec<Attached> {
+fn attached(nic: &str, host_veths: &[String]) -> Vec<Attached> {
     let on_nic = Hook::NIC.into_iter().map(|hook| (nic, hook));
     let on_pods = host_veths
         .iter()
@@ -42,9 +116,9 @@ pub fn attached(nic: &str, host_veths: &[String]) -> Vec<Attached> {
 }
 
 /// Pods with their counters; names come from the endpoint records.
-pub fn pods(maps: &Maps, endpoints: &[Endpoint]) -> Result<Vec<PodView>, MapError> {
+fn pods(maps: &Maps, endpoints: &[Endpoint]) -> Result<Vec<PodView>, MapError> {
     let mut views = Vec::new();
-    for entry in maps.pods.iter() {
+    for entry in &maps.pods {
         let (addr, pod) = entry?;
         let address = Ipv4Addr::from(addr.0);
         let endpoint = endpoints
@@ -71,7 +145,7 @@ pub fn pods(maps: &Maps, endpoints: &[Endpoint]) -> Result<Vec<PodView>, MapErro
 }
 
 /// Drops by reason.
-pub fn drops(maps: &Maps) -> Result<BTreeMap<String, Counted>, MapError> {
+fn drops(maps: &Maps) -> Result<BTreeMap<String, Counted>, MapError> {
     let mut drops = BTreeMap::new();
     for reason in DropReason::ALL {
         insert(

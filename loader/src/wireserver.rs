@@ -175,7 +175,7 @@ fn subnet(told: XmlSubnet) -> Option<Subnet> {
                 }
             }
             _ => {
-                warn!(address = address.address, %prefix, "the wireserver told an address outside its subnet: skipped")
+                warn!(address = address.address, %prefix, "the wireserver told an address outside its subnet: skipped");
             }
         }
     }

@@ -1,4 +1,5 @@
 //! What fails says what failed, why and what to do; nothing is left behind, and nobody else is disturbed.
+#![cfg(test)]
 
 use std::time::{Duration, Instant};
 
@@ -58,9 +59,14 @@ fn an_interface_name_that_is_taken() {
     let lab = lab();
     let take = |pod: &lab::Pod| {
         pod.ip("link add eth0 type veth peer name other0\n")
-            .unwrap()
+            .unwrap();
     };
-    add_fails(&lab, "taken", take, &["eth0", "there already", "another CNI_IFNAME"]);
+    add_fails(
+        &lab,
+        "taken",
+        take,
+        &["eth0", "there already", "another CNI_IFNAME"],
+    );
 }
 
 #[test]

@@ -1,4 +1,5 @@
 //! Pods come and go; the loader dies, comes back, and leaves.
+#![cfg(test)]
 
 use lab::{Lab, Node};
 use serde_json::Value;

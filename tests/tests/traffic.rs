@@ -1,4 +1,5 @@
 //! What pods reach through the real plug-in, loader and programs.
+#![cfg(test)]
 
 use std::net::Ipv4Addr;
 use std::path::Path;

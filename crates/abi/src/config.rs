@@ -10,7 +10,7 @@ use crate::{IfIndex, Ip4, Mac};
 pub struct Config {
     /// The NIC that the fabric is behind; 0 until the loader has filled the entry.
     pub nic: IfIndex,
-    /// The NIC's primary address (PIP), the source of SNATed packets.
+    /// The NIC's primary address (PIP), the source of packets after SNAT.
     pub primary: Ip4,
     /// The NIC's Ethernet address.
     pub nic_mac: Mac,
@@ -54,6 +54,18 @@ impl ConfigFlags {
     pub const fn with(self, other: Self) -> Self {
         Self {
             bits: self.bits | other.bits,
+        }
+    }
+
+    /// The same switches, but those of `other` on or off.
+    #[must_use]
+    pub const fn set(self, other: Self, on: bool) -> Self {
+        if on {
+            self.with(other)
+        } else {
+            Self {
+                bits: self.bits & !other.bits,
+            }
         }
     }
 }

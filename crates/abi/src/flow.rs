@@ -90,7 +90,7 @@ impl FlowFlags {
     pub const NONE: Self = Self { bits: 0 };
     /// Netfilter of this node owns the flow: both directions go through the stack.
     pub const VIA_STACK: Self = Self { bits: 1 };
-    /// The remote end opened the flow to the pod's own address: the answer is not SNATed.
+    /// The remote end opened the flow to the pod's own address: the answer keeps the pod's address.
     pub const INBOUND: Self = Self { bits: 2 };
     /// TCP: FIN or RST was seen.
     pub const CLOSING: Self = Self { bits: 4 };

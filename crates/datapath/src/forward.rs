@@ -58,7 +58,7 @@ pub(crate) fn onto_wire(packet: &mut impl Packet, config: &Config) -> Verdict {
 pub(crate) fn fits(packet: &impl Packet, transport: &Transport, config: &Config) -> bool {
     let mtu = u32::from(config.mtu);
     match packet.gso_size() {
-        0 => packet.len() <= mtu + 14,
+        0 => packet.length() <= mtu + 14,
         gso_size => gso_size + transport.segment_headers(packet) <= mtu,
     }
 }

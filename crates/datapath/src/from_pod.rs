@@ -24,7 +24,7 @@ pub fn from_pod<P: Packet, T: Tables>(
     ifindex: IfIndex,
     now: Seconds,
 ) -> Verdict {
-    let bytes = packet.len();
+    let bytes = packet.length();
     let Some(veth) = tables.veth(ifindex) else {
         tables.count_drop(DropReason::UnknownVeth, bytes);
         return Verdict::Drop(DropReason::UnknownVeth);
@@ -92,7 +92,7 @@ fn ipv4<P: Packet, T: Tables>(
     now: Seconds,
 ) -> Decision {
     // A frame to another Ethernet address, broadcast for example, is odd; so is one whose TTL ends here.
-    let plain = to_us && ip.is_plain(packet.len()) && ip.ttl > 1;
+    let plain = to_us && ip.is_plain(packet.length()) && ip.ttl > 1;
     let transport = if plain {
         Transport::read(packet, L4, ip.proto)
     } else {
@@ -155,7 +155,7 @@ fn local<P: Packet, T: Tables>(
     if own_side(packet, tables, config, ip, transport, now)? == Side::Stack {
         return Ok(STACK);
     }
-    let bytes = packet.len();
+    let bytes = packet.length();
     let delivered = decrement_ttl(packet, ip).and_then(|()| into_pod(packet, pod));
     let Some(verdict) = delivered else {
         return Ok(STACK);
@@ -247,9 +247,10 @@ fn snat<P: Packet, T: Tables>(
             see(tables, &key, &binding, transport, Sender::Pod, now);
             key.nat_port
         }
-        None => match search.bind(tables, now) {
-            Some(key) => key.nat_port,
-            None => {
+        None => {
+            if let Some(key) = search.bind(tables, now) {
+                key.nat_port
+            } else {
                 // No port or no room: the kernel masquerades into its own range.
                 learn(
                     tables,
@@ -260,7 +261,7 @@ fn snat<P: Packet, T: Tables>(
                 );
                 return Ok(STACK);
             }
-        },
+        }
     };
     let change = Translation {
         from: (ip.src, transport.src),

@@ -13,7 +13,7 @@ use crate::{Packet, Seconds, Tables, Verdict};
 /// packet to a pod's own address, goes straight to the pod; everything else is the stack's.
 #[inline(always)]
 pub fn from_wire<P: Packet, T: Tables>(packet: &mut P, tables: &T, now: Seconds) -> Verdict {
-    let bytes = packet.len();
+    let bytes = packet.length();
     match frame(packet, tables, bytes, now) {
         Ok(verdict) => verdict.unwrap_or(Verdict::Stack),
         Err(reason) => {
@@ -47,7 +47,7 @@ fn headers<P: Packet, T: Tables>(packet: &P, tables: &T) -> Option<(Config, Ipv4
         return None;
     }
     let ip = Ipv4::read(packet, IP)
-        .filter(|ip| ip.is_valid() && ip.is_plain(packet.len()) && ip.ttl > 1)?;
+        .filter(|ip| ip.is_valid() && ip.is_plain(packet.length()) && ip.ttl > 1)?;
     let transport = Transport::read(packet, L4, ip.proto)?;
     Some((tables.config()?, ip, transport))
 }

@@ -1,6 +1,6 @@
 //! Every decision about a packet, as pure functions.
 //!
-//! The four entry points [`from_pod`], [`to_pod`], [`from_wire`] and [`to_wire`] take a [`Packet`] (read and write
+//! The four entry points [`from_pod()`], [`to_pod()`], [`from_wire()`] and [`to_wire()`] take a [`Packet`] (read and write
 //! bytes), [`Tables`] (look-ups) and the time, and return a [`Verdict`]. They are compiled twice: into the BPF programs,
 //! where a packet is an skb and the tables are maps, and on the host, where both are plain memory (feature `model`).
 //! The agreement test runs both on the same frames and compares verdicts, bytes and table changes.
@@ -10,6 +10,11 @@
 //! behind the IP header is looked at.
 #![no_std]
 #![forbid(unsafe_code)]
+#![expect(
+    clippy::trivially_copy_pass_by_ref,
+    clippy::unnecessary_wraps,
+    reason = "everything is inlined into one function per program, and verdicts have one shape"
+)]
 
 #[cfg(feature = "model")]
 extern crate std;

@@ -64,7 +64,7 @@ impl Packet for Frame {
         self.write(at, if mangled { [0xff; 2] } else { new })
     }
 
-    fn len(&self) -> u32 {
+    fn length(&self) -> u32 {
         u32::try_from(self.bytes.len()).unwrap_or(u32::MAX)
     }
 

@@ -25,7 +25,7 @@ pub trait Packet {
     ) -> Option<()>;
 
     /// Length in bytes, Ethernet header included; of a GSO super-packet, the whole.
-    fn len(&self) -> u32;
+    fn length(&self) -> u32;
 
     /// Payload bytes per segment of a GSO super-packet; 0 when it is a single packet.
     fn gso_size(&self) -> u32;

@@ -17,7 +17,7 @@ pub fn to_pod<P: Packet, T: Tables>(
     now: Seconds,
 ) -> Verdict {
     if let Some(veth) = tables.veth(ifindex) {
-        tables.count(veth.slot, Path::FromStack, packet.len());
+        tables.count(veth.slot, Path::FromStack, packet.length());
         if let Some((ip, transport)) = flow_of(packet)
             && ip.dst == veth.addr
             && (tables.pod(ip.src).is_some() || tables.class(ip.src) != Class::Stack)
@@ -40,7 +40,7 @@ pub(crate) fn flow_of<P: Packet>(packet: &P) -> Option<(Ipv4, Transport)> {
     if Ethernet::read_type(packet)? != ETHERTYPE_IPV4 {
         return None;
     }
-    let ip = Ipv4::read(packet, IP).filter(|ip| ip.is_valid() && ip.is_plain(packet.len()))?;
+    let ip = Ipv4::read(packet, IP).filter(|ip| ip.is_valid() && ip.is_plain(packet.length()))?;
     let transport = Transport::read(packet, L4, ip.proto)?;
     match transport.kind {
         Kind::Tcp(_) | Kind::Udp | Kind::EchoRequest | Kind::EchoReply => Some((ip, transport)),

@@ -1,4 +1,5 @@
 //! What holds for every packet.
+#![cfg(test)]
 
 mod support;
 
@@ -60,7 +61,7 @@ proptest! {
         from_pod(&mut frame.clone(), &node, VETH_A, NOW);
         from_wire(&mut frame.clone(), &node, NOW);
         to_pod(&mut frame.clone(), &node, VETH_A, NOW);
-        to_wire(&mut frame.clone(), &node, NOW);
+        to_wire(&mut { frame }, &node, NOW);
     }
 
     #[test]
@@ -81,7 +82,7 @@ proptest! {
         let node = node(1000);
         let own = frame.bytes.get(6..12) == Some(&mac(10).octets()[..])
             && (frame.bytes.get(12..14) == Some(&[8, 6][..]) || frame.bytes.get(26..30) == Some(&A.octets()[..]));
-        let verdict = from_pod(&mut frame.clone(), &node, VETH_A, NOW);
+        let verdict = from_pod(&mut { frame }, &node, VETH_A, NOW);
         prop_assert!(own || matches!(verdict, Verdict::Drop(_)), "{:?}", verdict);
     }
 
@@ -111,7 +112,7 @@ proptest! {
 
     #[test]
     fn an_unknown_veth_sends_nothing(frame in any_frame(), index in 1000_u32..) {
-        let verdict = from_pod(&mut frame.clone(), &node(1000), IfIndex::new(index), NOW);
+        let verdict = from_pod(&mut { frame }, &node(1000), IfIndex::new(index), NOW);
         prop_assert!(matches!(verdict, Verdict::Drop(_)));
     }
 }

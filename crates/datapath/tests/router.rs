@@ -1,4 +1,5 @@
 //! What leaves a pod, and what comes for it, when nothing is translated.
+#![cfg(test)]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! Source NAT: bindings are made, found again, run out, expire and die with their pod.
+#![cfg(test)]
 
 mod support;
 

@@ -102,10 +102,11 @@ fn programs(ifname: &str, direction: Direction) -> io::Result<Vec<String>> {
             let TcAttribute::Options(options) = attribute else {
                 continue;
             };
-            names.extend(options.into_iter().filter_map(|option| match option {
-                TcOption::Bpf(TcFilterBpfOption::ProgName(name)) => Some(name),
-                _ => None,
-            }));
+            for option in options {
+                if let TcOption::Bpf(TcFilterBpfOption::ProgName(name)) = option {
+                    names.push(name);
+                }
+            }
         }
     }
     Ok(names)
@@ -132,13 +133,15 @@ fn dump(request: TcMessage) -> io::Result<Vec<TcMessage>> {
             let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)
                 .map_err(io::Error::other)?;
             let length = usize::try_from(message.header.length).map_err(io::Error::other)?;
-            match message.payload {
-                NetlinkPayload::Done(_) => return Ok(filters),
-                NetlinkPayload::Error(error) => return Err(error.to_io()),
-                NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewTrafficFilter(filter)) => {
-                    filters.push(filter)
-                }
-                _ => {}
+            if let NetlinkPayload::Done(_) = message.payload {
+                return Ok(filters);
+            } else if let NetlinkPayload::Error(error) = message.payload {
+                return Err(error.to_io());
+            } else if let NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewTrafficFilter(
+                filter,
+            )) = message.payload
+            {
+                filters.push(filter);
             }
             // Messages are aligned to four bytes.
             rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();

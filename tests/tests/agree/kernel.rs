@@ -70,12 +70,12 @@ impl Kernel {
             .set(0, Abi(memory.secret.unwrap()), 0)
             .unwrap();
         for (addr, pod) in &memory.pods {
-            self.maps.pods.insert(&Abi(*addr), Abi(*pod), 0).unwrap();
+            self.maps.pods.insert(Abi(*addr), Abi(*pod), 0).unwrap();
         }
         for (ifindex, veth) in &memory.veths {
             self.maps
                 .veths
-                .insert(&Abi(*ifindex), Abi(*veth), 0)
+                .insert(Abi(*ifindex), Abi(*veth), 0)
                 .unwrap();
         }
         for (addr, len, class) in &memory.classes {
@@ -86,10 +86,10 @@ impl Kernel {
                 .unwrap();
         }
         for (key, flow) in memory.flows.borrow().iter() {
-            self.maps.flows.insert(&Abi(*key), Abi(*flow), 0).unwrap();
+            self.maps.flows.insert(Abi(*key), Abi(*flow), 0).unwrap();
         }
         for (key, binding) in memory.bindings.borrow().iter() {
-            self.maps.snat.insert(&Abi(*key), Abi(*binding), 0).unwrap();
+            self.maps.snat.insert(Abi(*key), Abi(*binding), 0).unwrap();
         }
     }
 

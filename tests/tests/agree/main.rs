@@ -2,6 +2,7 @@
 //! same verdicts, bytes, marks, counters and table entries, on random and on shaped frames.
 //!
 //! It also prints what every program and verdict costs. Needs root; runs in a network namespace of its own.
+#![cfg(test)]
 
 mod budget;
 mod frames;

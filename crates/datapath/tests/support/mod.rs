@@ -2,6 +2,7 @@
 #![allow(
     dead_code,
     unreachable_pub,
+    clippy::allow_attributes,
     reason = "each test file uses a part of it"
 )]
 
@@ -11,7 +12,7 @@ use abi::{
 };
 use datapath::model::{Frame, Memory};
 use datapath::{Seconds, Tables as _, Verdict, flow_key};
-use etherparse::{PacketBuilder, SlicedPacket, TransportSlice};
+use etherparse::{Icmpv4Type, PacketBuilder, SlicedPacket, TransportSlice};
 
 pub const NIC: IfIndex = IfIndex::new(2);
 pub const VETH_A: IfIndex = IfIndex::new(10);
@@ -153,7 +154,7 @@ pub fn pong(src: Ip4, dst: Ip4, id: u16) -> Frame {
 
 /// "Fragmentation needed" from a router about `sent`, as it left the node.
 pub fn frag_needed(router: Ip4, sent: &Frame, quoted: usize) -> Frame {
-    let error = etherparse::Icmpv4Type::DestinationUnreachable(
+    let error = Icmpv4Type::DestinationUnreachable(
         etherparse::icmpv4::DestUnreachableHeader::FragmentationNeeded { next_hop_mtu: 1400 },
     );
     let mut bytes = Vec::new();
@@ -203,14 +204,16 @@ pub fn ends(frame: &Frame) -> (End, End) {
                 whole.icmp_type.calc_checksum(icmp.payload()),
                 "ICMP checksum"
             );
-            let id = match whole.icmp_type {
-                etherparse::Icmpv4Type::EchoRequest(echo)
-                | etherparse::Icmpv4Type::EchoReply(echo) => echo.id,
-                _ => 0,
+            let id = if let Icmpv4Type::EchoRequest(echo) | Icmpv4Type::EchoReply(echo) =
+                whole.icmp_type
+            {
+                echo.id
+            } else {
+                0
             };
             (id, id)
         }
-        other => panic!("{other:?}"),
+        TransportSlice::Icmpv6(_) | TransportSlice::Igmp(_) => panic!("not a protocol of ours"),
     };
     ((src, src_port), (dst, dst_port))
 }

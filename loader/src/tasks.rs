@@ -1,0 +1,77 @@
+//! What the daemon does for ever after: pools, garbage, repairs.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::task::spawn_blocking;
+use tracing::{error, warn};
+
+use crate::daemon::Daemon;
+use crate::gc;
+
+/// Pools are read again this often once they are there.
+const POOL_PERIOD: Duration = Duration::from_secs(30);
+/// The first retry after a failure; doubled up to [`POOL_PERIOD`].
+const POOL_RETRY: Duration = Duration::from_secs(1);
+/// Between sweeps over the tables.
+const GC_PERIOD: Duration = Duration::from_secs(10);
+/// Between reconciliations.
+const RECONCILE_PERIOD: Duration = Duration::from_secs(30);
+
+/// Keeps the address pools fresh.
+pub(crate) async fn refresh_pools(daemon: Rc<Daemon>) {
+    let mut retry = POOL_RETRY;
+    loop {
+        let wait = match daemon.read_pools().await {
+            Ok(_) => {
+                retry = POOL_RETRY;
+                POOL_PERIOD
+            }
+            Err(why) => {
+                warn!(why, retry_s = retry.as_secs(), "no fresh address pools");
+                let wait = retry;
+                retry = (retry * 2).min(POOL_PERIOD);
+                wait
+            }
+        };
+        tokio::time::sleep(wait).await;
+    }
+}
+
+/// Removes dead bindings and flows.
+pub(crate) async fn collect_garbage(daemon: Rc<Daemon>) {
+    let mut ticks = tokio::time::interval(GC_PERIOD);
+    loop {
+        ticks.tick().await;
+        let pins = daemon.pins.clone();
+        match spawn_blocking(move || gc::sweep(&pins)).await {
+            Ok(Ok(swept)) => {
+                let full = swept.flows_full(daemon.flows_full.get());
+                if full != daemon.flows_full.replace(full) {
+                    warn!(
+                        full,
+                        flows = swept.flows,
+                        "the flow table crossed its high-water mark"
+                    );
+                }
+                if let Err(error) = daemon.registry.borrow_mut().set_flows_full(full) {
+                    error!(%error, "write the flow table's fill");
+                }
+            }
+            Ok(Err(error)) => error!(%error, "sweep the tables"),
+            Err(error) => error!(%error, "sweep the tables"),
+        }
+    }
+}
+
+/// Repairs what does not agree any more.
+pub(crate) async fn keep_true(daemon: Rc<Daemon>) {
+    let mut ticks = tokio::time::interval(RECONCILE_PERIOD);
+    // The first tick is immediate, and start has just done the work.
+    ticks.tick().await;
+    loop {
+        ticks.tick().await;
+        daemon.follow_node().await;
+        daemon.reconcile();
+    }
+}
