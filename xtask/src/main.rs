@@ -5,6 +5,7 @@
     reason = "a developers' tool talks on the terminal"
 )]
 
+mod bench;
 mod build;
 mod build_ebpf;
 mod check;
@@ -44,6 +45,8 @@ enum Verb {
     Docs,
     /// Two simulated nodes, four pods, and a table of what they can and cannot reach
     Demo(demo::Arguments),
+    /// What a connection costs a pod, against the node itself
+    Bench(bench::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -64,6 +67,7 @@ fn run() -> anyhow::Result<()> {
         Verb::Test(arguments) => test::run(&arguments),
         Verb::Check(arguments) => check::run(&arguments),
         Verb::Docs => docs::run(),
+        Verb::Bench(arguments) => bench::run(&arguments),
         Verb::Demo(arguments) => {
             if arguments.builds() {
                 setup::ensure(setup::Needs {

@@ -45,6 +45,14 @@ pub fn binding_expired(binding: &Binding, proto: u8, now: Seconds) -> bool {
     now.since(binding.last_seen) > limit
 }
 
+/// Whether a new connection may take a binding over when no port is free: it is dead, or closed since more than a second,
+/// by when both ends have heard of it.
+#[inline(always)]
+pub(crate) fn binding_reusable(binding: &Binding, proto: u8, now: Seconds) -> bool {
+    let closed = proto == proto::TCP && binding.state() == BindingState::Closed;
+    binding_expired(binding, proto, now) || (closed && now.since(binding.last_seen) > 1)
+}
+
 /// Whether a flow of IP protocol `proto` is dead.
 #[inline(always)]
 pub fn flow_expired(flow: &Flow, proto: u8, now: Seconds) -> bool {

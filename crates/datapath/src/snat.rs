@@ -5,7 +5,7 @@
 
 use abi::{Binding, BindingKey, BindingState, Config, Ip4, Pod, Port, Veth, proto};
 
-use crate::expiry::binding_expired;
+use crate::expiry::binding_reusable;
 use crate::forward::rewrite_ip;
 use crate::headers::{Ipv4, Kind, L4, Transport};
 use crate::packet::{ChecksumKind, Packet};
@@ -19,8 +19,10 @@ pub(crate) struct Search<'a> {
     remote: (Ip4, Port),
     proto: u8,
     candidates: Candidates,
-    /// The first candidate that can be had, and whether a dead binding is in the way.
-    free: Option<(Port, bool)>,
+    /// The first candidate that nobody has.
+    free: Option<Port>,
+    /// The first candidate whose binding can be taken over.
+    reusable: Option<Port>,
 }
 
 impl<'a> Search<'a> {
@@ -54,6 +56,7 @@ impl<'a> Search<'a> {
             proto: ip.proto,
             candidates,
             free: None,
+            reusable: None,
         })
     }
 
@@ -82,11 +85,11 @@ impl<'a> Search<'a> {
         None
     }
 
-    /// Makes a binding at the first candidate that can be had. `None`: none can, or the table is full.
+    /// Makes a binding at a candidate that nobody has, or else over one that is done with. `None`: there is neither, or
+    /// the table is full.
     #[inline(always)]
     pub(crate) fn bind(&self, tables: &impl Tables, now: Seconds) -> Option<BindingKey> {
-        let (nat_port, take_over) = self.free?;
-        let key = self.key(nat_port);
+        let key = self.key(self.free.or(self.reusable)?);
         let binding = Binding::new(
             self.veth.addr,
             self.pod_port,
@@ -94,10 +97,10 @@ impl<'a> Search<'a> {
             BindingState::New,
             now.0,
         );
-        let bound = if take_over {
-            tables.take_over_binding(&key, binding)
-        } else {
+        let bound = if self.free.is_some() {
             tables.add_binding(&key, binding)
+        } else {
+            tables.take_over_binding(&key, binding)
         };
         bound.then_some(key)
     }
@@ -108,15 +111,13 @@ impl<'a> Search<'a> {
         let key = self.key(nat_port);
         match tables.binding(&key) {
             None => {
-                if self.free.is_none() {
-                    self.free = Some((key.nat_port, false));
-                }
+                self.free = self.free.or(Some(nat_port));
                 None
             }
             Some(binding) if self.owns(&binding) => Some((key, binding)),
             Some(binding) => {
-                if self.free.is_none() && is_dead(tables, &binding, key.proto, now) {
-                    self.free = Some((key.nat_port, true));
+                if self.reusable.is_none() && is_reusable(tables, &binding, self.proto, now) {
+                    self.reusable = Some(nat_port);
                 }
                 None
             }
@@ -136,10 +137,10 @@ impl<'a> Search<'a> {
     }
 }
 
-/// A binding that another flow may take over: expired, or its pod is gone.
+/// A binding that another flow may take over: it is done with, or its pod is gone.
 #[inline(always)]
-fn is_dead(tables: &impl Tables, binding: &Binding, proto: u8, now: Seconds) -> bool {
-    binding_expired(binding, proto, now)
+fn is_reusable(tables: &impl Tables, binding: &Binding, proto: u8, now: Seconds) -> bool {
+    binding_reusable(binding, proto, now)
         || tables
             .pod(binding.pod)
             .is_none_or(|pod| pod.generation != binding.generation)

@@ -159,32 +159,8 @@ fn an_expired_binding_is_taken_over() {
     assert_eq!(send(&node, VETH_A, &syn, later).0, Verdict::Wire(NIC));
 }
 
-#[test]
-fn a_closed_connection_frees_its_port_after_ten_seconds_and_a_half_closed_one_does_not() {
-    for (closing, taken_over) in [(&[FIN | ACK][..], false), (&[RST], true)] {
-        let node = node(1);
-        let nat_port = open(&node, 40_000);
-        receive(
-            &node,
-            &tcp((INTERNET, 443), (PRIMARY, nat_port), SYN | ACK),
-            NOW,
-        );
-        for flags in closing {
-            from_a_pod(&node, &tcp((A, 40_000), (INTERNET, 443), *flags));
-        }
-        let verdict = send(
-            &node,
-            VETH_A,
-            &tcp((A, 40_001), (INTERNET, 443), SYN),
-            Seconds(NOW.0 + 11),
-        )
-        .0;
-        assert_eq!(verdict == Verdict::Wire(NIC), taken_over, "{closing:?}");
-    }
-}
-
-#[test]
-fn fin_from_both_ends_closes() {
+/// Whether another connection gets the only port `after` seconds after the pod sent `closing` and the remote `answer`.
+fn gets_the_port(closing: &[u8], answer: &[u8], after: u32) -> bool {
     let node = node(1);
     let nat_port = open(&node, 40_000);
     receive(
@@ -192,17 +168,55 @@ fn fin_from_both_ends_closes() {
         &tcp((INTERNET, 443), (PRIMARY, nat_port), SYN | ACK),
         NOW,
     );
-    from_a_pod(&node, &tcp((A, 40_000), (INTERNET, 443), FIN | ACK));
-    receive(
-        &node,
-        &tcp((INTERNET, 443), (PRIMARY, nat_port), FIN | ACK),
-        NOW,
-    );
+    for flags in closing {
+        from_a_pod(&node, &tcp((A, 40_000), (INTERNET, 443), *flags));
+    }
+    for flags in answer {
+        receive(
+            &node,
+            &tcp((INTERNET, 443), (PRIMARY, nat_port), *flags),
+            NOW,
+        );
+    }
     let syn = tcp((A, 40_001), (INTERNET, 443), SYN);
-    assert_eq!(
-        send(&node, VETH_A, &syn, Seconds(NOW.0 + 11)).0,
-        Verdict::Wire(NIC)
+    send(&node, VETH_A, &syn, Seconds(NOW.0 + after)).0 == Verdict::Wire(NIC)
+}
+
+#[test]
+fn a_closed_connections_port_is_taken_over_after_a_second_and_a_half_closed_ones_is_not() {
+    for (closing, answer) in [
+        (&[RST][..], &[][..]),
+        (&[FIN | ACK], &[FIN | ACK]),
+        (&[], &[RST]),
+    ] {
+        assert!(!gets_the_port(closing, answer, 1), "{closing:?} {answer:?}");
+        assert!(gets_the_port(closing, answer, 2), "{closing:?} {answer:?}");
+    }
+    for (closing, answer) in [(&[FIN | ACK][..], &[][..]), (&[], &[FIN | ACK])] {
+        assert!(
+            !gets_the_port(closing, answer, 119),
+            "{closing:?} {answer:?}"
+        );
+        assert!(
+            gets_the_port(closing, answer, 121),
+            "{closing:?} {answer:?}"
+        );
+    }
+}
+
+#[test]
+fn a_free_port_is_preferred_to_a_closed_connections() {
+    let node = node(2);
+    let first = open(&node, 40_000);
+    from_a_pod(&node, &tcp((A, 40_000), (INTERNET, 443), RST));
+    let later = Seconds(NOW.0 + 5);
+    let (_, frame) = send(
+        &node,
+        VETH_A,
+        &tcp((A, 40_001), (INTERNET, 443), SYN),
+        later,
     );
+    assert_ne!(ends(&frame).0.1, first);
 }
 
 #[test]
