@@ -48,7 +48,7 @@ fn main() -> Result<()> {
     for (path, server) in [("peer VNet", lab.peer()), ("Internet", lab.inet())] {
         crr::serve(server, crr::PORT)?;
         let pairs = rounds(&arguments, node, &pod, server.addr())?;
-        report(path, pairs);
+        report(path, &pairs);
     }
     Ok(())
 }
@@ -74,7 +74,7 @@ fn rounds(
         .collect()
 }
 
-fn report(path: &str, pairs: Vec<(f64, f64)>) {
+fn report(path: &str, pairs: &[(f64, f64)]) {
     let (nodes, pods): (Vec<f64>, Vec<f64>) = pairs.iter().copied().unzip();
     let mut ratios: Vec<f64> = pairs.iter().map(|(node, pod)| pod / node).collect();
     ratios.sort_by(f64::total_cmp);

@@ -17,8 +17,8 @@ pub(crate) fn act(verdict: Verdict) -> i32 {
         Verdict::Drop(_) => TC_ACT_SHOT,
         // SAFETY: takes plain numbers.
         Verdict::Peer(ifindex) => code(unsafe { bpf_redirect_peer(ifindex.get(), 0) }),
-        // SAFETY: no parameters (null, length 0) makes the kernel look route and neighbour up.
         Verdict::Wire(ifindex) => {
+            // SAFETY: no parameters (null, length 0) makes the kernel look route and neighbour up.
             code(unsafe { bpf_redirect_neigh(ifindex.get(), ptr::null_mut(), 0, 0) })
         }
         // SAFETY: takes plain numbers.

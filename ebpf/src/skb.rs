@@ -3,6 +3,7 @@
 use core::mem::size_of;
 use core::ptr;
 
+use abi::IfIndex;
 use aya_ebpf::bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR};
 use aya_ebpf::helpers::bpf_l4_csum_replace;
 use aya_ebpf::programs::TcContext;
@@ -15,8 +16,19 @@ pub(crate) struct Skb {
 
 impl Skb {
     #[inline(always)]
-    pub(crate) fn new(ctx: &TcContext) -> Self {
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "a frame has one owner: the context is not used beside it"
+    )]
+    pub(crate) fn new(ctx: TcContext) -> Self {
         Self { skb: ctx.skb.skb }
+    }
+
+    /// The interface that the program is attached to.
+    #[inline(always)]
+    pub(crate) fn interface(&self) -> IfIndex {
+        // SAFETY: the kernel hands the program a context that is valid while the program runs.
+        IfIndex::new(unsafe { (*self.skb).ifindex })
     }
 
     /// `N` bytes of packet memory at `at`, or null when the linear part of the frame is shorter.
@@ -37,12 +49,11 @@ impl Packet for Skb {
     #[inline(always)]
     fn read<const N: usize>(&self, at: usize) -> Option<[u8; N]> {
         let bytes = self.bytes::<N>(at);
-        // SAFETY: not null means that all N bytes lie before the end; an array of bytes needs no alignment.
         if bytes.is_null() {
-            None
-        } else {
-            Some(unsafe { *bytes })
+            return None;
         }
+        // SAFETY: not null means that all N bytes lie before the end; an array of bytes needs no alignment.
+        Some(unsafe { *bytes })
     }
 
     #[inline(always)]
@@ -71,9 +82,9 @@ impl Packet for Skb {
         if kind.zero_is_none {
             flags |= u64::from(BPF_F_MARK_MANGLED_0);
         }
+        let at = u32::try_from(at).ok()?;
         // SAFETY: the context is valid; offset and flags are numbers that the kernel checks.
-        let failed =
-            unsafe { bpf_l4_csum_replace(self.skb, at as u32, native(from), native(to), flags) };
+        let failed = unsafe { bpf_l4_csum_replace(self.skb, at, native(from), native(to), flags) };
         if failed == 0 { Some(()) } else { None }
     }
 

@@ -1,0 +1,193 @@
+//! The environment: what the runtime says beside standard input (CNI specification, section 2, "Parameters").
+
+use std::ffi::OsString;
+
+use crate::names;
+
+/// A variable is missing or wrong.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum EnvError {
+    /// Reported all at once.
+    #[error("read the environment: {} not set; the runtime must set them, see the CNI specification, section 2", variables.join(", "))]
+    Missing { variables: Vec<&'static str> },
+    /// The value breaks a rule.
+    #[error("read the environment: {variable}=`{value}` is not valid; {rule}")]
+    Invalid {
+        variable: &'static str,
+        /// Escaped.
+        value: String,
+        rule: &'static str,
+    },
+    /// `CNI_COMMAND` names no verb of ours.
+    #[error(
+        "read the environment: CNI_COMMAND `{command}` is not supported; this plug-in knows ADD, CHECK, DEL and VERSION"
+    )]
+    Command { command: String },
+}
+
+pub(crate) const COMMAND: &str = "CNI_COMMAND";
+pub(crate) const CONTAINER_ID: &str = "CNI_CONTAINERID";
+pub(crate) const NETNS: &str = "CNI_NETNS";
+pub(crate) const IFNAME: &str = "CNI_IFNAME";
+pub(crate) const ARGS: &str = "CNI_ARGS";
+pub(crate) const PATH: &str = "CNI_PATH";
+
+/// A verb that works on an attachment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Command {
+    Add,
+    Check,
+    Del,
+}
+
+impl Command {
+    /// As in `CNI_COMMAND`.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Add => "ADD",
+            Self::Check => "CHECK",
+            Self::Del => "DEL",
+        }
+    }
+
+    /// The verb of that name; case and spaces count.
+    pub(crate) fn parse(text: &str) -> Result<Self, EnvError> {
+        [Self::Add, Self::Check, Self::Del]
+            .into_iter()
+            .find(|command| command.as_str() == text)
+            .ok_or_else(|| EnvError::Command {
+                command: escape(text),
+            })
+    }
+}
+
+/// The variables of a verb, validated. One that is not set is empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Environment {
+    pub(crate) container_id: String,
+    pub(crate) netns: String,
+    pub(crate) ifname: String,
+    pub(crate) args: String,
+    pub(crate) path: String,
+}
+
+impl Environment {
+    /// Reads what `look_up` knows; `required` variables must be there.
+    pub(crate) fn read(
+        required: &[&'static str],
+        look_up: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<Self, EnvError> {
+        let missing: Vec<&'static str> = required
+            .iter()
+            .copied()
+            .filter(|variable| look_up(variable).is_none_or(|value| value.is_empty()))
+            .collect();
+        if !missing.is_empty() {
+            return Err(EnvError::Missing { variables: missing });
+        }
+        let text = |variable| match look_up(variable).map(OsString::into_string) {
+            None => Ok(String::new()),
+            Some(Ok(text)) => Ok(text),
+            Some(Err(bytes)) => Err(EnvError::Invalid {
+                variable,
+                value: escape(&bytes.to_string_lossy()),
+                rule: "it must be UTF-8",
+            }),
+        };
+        let checked = |variable, valid: fn(&str) -> bool, rule| {
+            let value = text(variable)?;
+            if valid(&value) {
+                return Ok(value);
+            }
+            Err(EnvError::Invalid {
+                variable,
+                value: escape(&value),
+                rule,
+            })
+        };
+        Ok(Self {
+            container_id: checked(
+                CONTAINER_ID,
+                names::is_identifier,
+                "it must start with a letter or digit and go on with letters, digits, `_`, `.` and `-`",
+            )?,
+            ifname: checked(
+                IFNAME,
+                names::is_interface_name,
+                "it must be 1 to 15 letters, digits, `.`, `_`, `-`, `(` and `)`, and not `.` or `..`",
+            )?,
+            netns: text(NETNS)?,
+            args: text(ARGS)?,
+            path: text(PATH)?,
+        })
+    }
+}
+
+/// One printable line of at most 80 characters.
+fn escape(text: &str) -> String {
+    text.chars().flat_map(char::escape_debug).take(80).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::os::unix::ffi::OsStringExt as _;
+
+    use super::*;
+
+    fn read(set: &[(&str, &[u8])]) -> Result<Environment, EnvError> {
+        let variables: BTreeMap<&str, &[u8]> = set.iter().copied().collect();
+        Environment::read(&[CONTAINER_ID, NETNS, IFNAME, PATH], |name| {
+            variables
+                .get(name)
+                .map(|value| OsString::from_vec(value.to_vec()))
+        })
+    }
+
+    #[test]
+    fn all_missing_variables_are_named_at_once() {
+        let message = read(&[(PATH, b"/x")]).unwrap_err().to_string();
+        for name in [CONTAINER_ID, NETNS, IFNAME] {
+            assert!(message.contains(name), "{message}");
+        }
+        assert!(!message.contains(PATH), "{message}");
+    }
+
+    #[test]
+    fn a_value_that_breaks_a_rule_is_named_and_escaped() {
+        for (variable, value, shown) in [
+            (CONTAINER_ID, b"a\nb".as_slice(), "`a\\nb`"),
+            (IFNAME, b"a;b", "`a;b`"),
+            (IFNAME, b"eth\xff", "CNI_IFNAME"),
+            (NETNS, b"/\xff", "CNI_NETNS"),
+        ] {
+            let good: [(&str, &[u8]); 4] = [
+                (CONTAINER_ID, b"c1"),
+                (NETNS, b"/n"),
+                (IFNAME, b"eth0"),
+                (PATH, b"/p"),
+            ];
+            let set = good.map(|(name, old)| (name, if name == variable { value } else { old }));
+            let message = read(&set).unwrap_err().to_string();
+            assert!(message.contains(shown), "{message}");
+            assert!(!message.contains('\n'), "{message}");
+        }
+    }
+
+    #[test]
+    fn only_the_exact_verbs_are_known() {
+        assert_eq!(Command::parse("ADD").unwrap(), Command::Add);
+        for bad in [
+            "add",
+            "ADD ",
+            "",
+            "GC",
+            "STATUS",
+            "UPDATE",
+            "GET_ENDPOINT_STATE",
+        ] {
+            let message = Command::parse(bad).unwrap_err().to_string();
+            assert!(message.contains("CNI_COMMAND"), "{message}");
+        }
+    }
+}

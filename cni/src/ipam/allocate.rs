@@ -1,0 +1,97 @@
+//! What an ADD or DEL changes: a list of steps, of which a crash may have done any first part.
+
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+use rpc::{Key, Pools};
+
+use super::IpamError;
+use super::choose::{Ledger, choose};
+use super::pools::{self, Pool};
+use super::store::{Change, Lease, Store};
+use crate::error::Error;
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub(super) struct Wish {
+    pub(super) key: Key,
+    /// Exactly this address.
+    pub(super) address: Option<Ipv4Addr>,
+    /// Only this subnet.
+    pub(super) subnet: Option<Ipv4Net>,
+    /// Only this NIC.
+    pub(super) master: Option<String>,
+}
+
+/// The lease for `wish`, and the steps to it; none when the owner has it already, which needs no pools.
+///
+/// `None` as lease: there must be one, but no pools are known.
+pub(super) fn plan_add(
+    store: &Store,
+    wish: &Wish,
+    pools: Option<&Pools>,
+    now_ms: u64,
+) -> Result<Option<(Lease, Vec<Change>)>, Error> {
+    if let Some(lease) = store.lease_of(&wish.key)? {
+        return match wish.address {
+            Some(wanted) if wanted != lease.ip => Err(IpamError::HasAnother {
+                key: wish.key.clone(),
+                has: lease.ip,
+                wanted,
+            }
+            .into()),
+            Some(_) | None => Ok(Some((lease, Vec::new()))),
+        };
+    }
+    let Some(pools) = pools else {
+        return Ok(None);
+    };
+    let usable = pools::usable(pools, wish.subnet, wish.master.as_deref())?;
+    let ledger = store.ledger()?;
+    let (pool, ip) = match wish.address {
+        Some(wanted) => exactly(&usable, &ledger, wanted)?,
+        None => choose(&usable, &ledger, now_ms).map_err(IpamError::Exhausted)?,
+    };
+    let lease = Lease {
+        key: wish.key.clone(),
+        ip,
+        prefix: pool.prefix.prefix_len(),
+        gateway: pool.gateway,
+        boot_id: store.boot_id().to_owned(),
+    };
+    let mut changes = vec![
+        Change::WriteOwner(lease.clone()),
+        Change::WriteLease(lease.clone()),
+    ];
+    if ledger.released.contains_key(&ip) {
+        changes.push(Change::Unmark(ip));
+    }
+    Ok(Some((lease, changes)))
+}
+
+/// The steps that take back what `key` has.
+pub(super) fn plan_del(store: &Store, key: &Key, now_ms: u64) -> Result<Vec<Change>, Error> {
+    let mut changes = Vec::new();
+    if let Some(lease) = store.lease_of(key)? {
+        changes.push(Change::Mark(lease.ip, now_ms));
+        changes.push(Change::RemoveLease(lease.ip));
+    }
+    changes.push(Change::RemoveOwner(key.clone()));
+    Ok(changes)
+}
+
+/// An address that somebody insists on; it need not have rested.
+fn exactly<'a>(
+    pools: &'a [Pool],
+    ledger: &Ledger,
+    wanted: Ipv4Addr,
+) -> Result<(&'a Pool, Ipv4Addr), IpamError> {
+    let pool = pools
+        .iter()
+        .find(|pool| pool.addresses.binary_search(&wanted).is_ok())
+        .ok_or(IpamError::NotFound { address: wanted })?;
+    if ledger.leased.contains(&wanted) {
+        return Err(IpamError::InUse { address: wanted });
+    }
+    Ok((pool, wanted))
+}

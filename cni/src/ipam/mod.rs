@@ -1,0 +1,285 @@
+//! The IPAM plug-in: gives and takes back secondary addresses of the node's NICs, under any main plug-in.
+//!
+//! [`pools`] says which addresses there are, [`choose`] which one is next, [`allocate`] what an ADD or DEL changes, and
+//! [`store`] keeps it in files. ADD waits for nobody while a free address is cached; DEL never asks anybody.
+
+mod allocate;
+mod choose;
+#[cfg(test)]
+mod model;
+mod pools;
+mod store;
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use ipnet::Ipv4Net;
+use rpc::{Key, Pools, RunDirectory, StateError, read_json};
+
+use crate::args::Args;
+use crate::clock;
+use crate::env::{self, Command};
+use crate::error::{Error, code};
+use crate::loader::{Loader, LoaderError};
+use crate::lock::Lock;
+use crate::netconf::Netconf;
+use crate::output;
+use crate::program::{Call, Program};
+use crate::record::make_directory;
+use crate::result::{Address, Dns, Success};
+use crate::verb::CheckError;
+use allocate::Wish;
+use choose::Exhausted;
+use store::{Change, Lease, Store};
+
+/// Azure's DNS server, which every virtual network has.
+const DNS: &str = "168.63.129.16";
+/// How long to wait for the lock; it is held for about a millisecond at a time.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// `azure-vnet-ipam`.
+pub(crate) const PROGRAM: Program = Program {
+    name: "azure-vnet-ipam",
+    about: "CNI IPAM plug-in that gives pods secondary addresses of the node's NICs",
+    log: "/var/log/azure-vnet-ipam.log",
+    add,
+    check,
+    del,
+    required: |command| match command {
+        Command::Add | Command::Check => &[env::CONTAINER_ID, env::NETNS, env::IFNAME],
+        Command::Del => &[env::CONTAINER_ID, env::IFNAME],
+    },
+};
+
+/// No address, or not the one that was asked for. The first words are Azure's, for tools that look for them.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum IpamError {
+    #[error(
+        "Failed to allocate address: No available addresses: {0}; delete pods or add secondary addresses to the NIC"
+    )]
+    Exhausted(Exhausted),
+    #[error(
+        "Failed to allocate address: No available addresses: {exhausted}, and no newer pools: {source}"
+    )]
+    StillExhausted {
+        exhausted: Exhausted,
+        source: LoaderError,
+    },
+    #[error("Failed to allocate pool: the NIC's addresses are not known yet: {source}")]
+    NoPools { source: LoaderError },
+    #[error(
+        "Failed to allocate address: Pool id {subnet} not found :Invalid address pool; correct ipam.subnet"
+    )]
+    NoSuchSubnet { subnet: Ipv4Net },
+    #[error(
+        "Failed to allocate pool: no available address pools: no NIC `{master}` has secondary addresses; correct master"
+    )]
+    NoSuchMaster { master: String },
+    #[error(
+        "Failed to allocate address: Address not found: {address} is no secondary address of this node; ask for another"
+    )]
+    NotFound { address: Ipv4Addr },
+    #[error(
+        "Failed to allocate address: Address already in use: {address}; ask for another or delete its owner"
+    )]
+    InUse { address: Ipv4Addr },
+    #[error(
+        "Failed to allocate address: {key} has {has} and cannot get {wanted} too; delete the attachment first"
+    )]
+    HasAnother {
+        key: Key,
+        has: Ipv4Addr,
+        wanted: Ipv4Addr,
+    },
+    #[error(
+        "check the reservation of {key}: there is none; delete the pod, so that it is made anew"
+    )]
+    NoLease { key: Key },
+    #[error(
+        "check the reservation of {key}: {address} is not in prevResult; delete the pod, so that it is made anew"
+    )]
+    NotInResult { key: Key, address: Ipv4Addr },
+}
+
+impl IpamError {
+    /// The CNI code.
+    pub(crate) fn code(&self) -> u32 {
+        match self {
+            Self::NoPools { source } => source.code(),
+            Self::NoLease { .. } | Self::NotInResult { .. } => code::CHECK,
+            Self::Exhausted(_)
+            | Self::StillExhausted { .. }
+            | Self::NoSuchSubnet { .. }
+            | Self::NoSuchMaster { .. }
+            | Self::NotFound { .. }
+            | Self::InUse { .. }
+            | Self::HasAnother { .. } => code::PLUGIN,
+        }
+    }
+}
+
+fn add(call: &mut Call) -> Result<(), Error> {
+    let netconf = Netconf::parse(&call.stdin)?;
+    let args = Args::parse(&call.env.args)?;
+    let wish = Wish {
+        key: key(call, &netconf),
+        address: netconf.address(&args)?,
+        subnet: netconf.ipam.subnet,
+        master: netconf.master.clone(),
+    };
+    call.require_root()?;
+
+    let ipam = Ipam::open()?;
+    call.steps.begin("cached");
+    let lease = match ipam.give(&wish, ipam.cached_pools().as_ref())? {
+        Given::Lease(lease) => lease,
+        Given::Nothing(exhausted) => {
+            call.steps.begin("refresh");
+            ipam.give_from_fresh(&wish, exhausted)?
+        }
+    };
+    call.steps.begin("print");
+    let printed = output::print(&result(&lease).to_json(netconf.version));
+    if printed.is_err() {
+        ipam.take_back(&wish.key)?;
+    }
+    printed
+}
+
+fn del(call: &mut Call) -> Result<(), Error> {
+    let netconf = Netconf::parse(&call.stdin)?;
+    call.require_root()?;
+    call.steps.begin("release");
+    Ipam::open()?.take_back(&key(call, &netconf))
+}
+
+fn check(call: &mut Call) -> Result<(), Error> {
+    let netconf = Netconf::parse(&call.stdin)?;
+    if !netconf.version.has_check() {
+        return Err(CheckError::NoSuchVerb(netconf.version).into());
+    }
+    let previous = netconf.prev_result()?.ok_or(CheckError::NoPrevResult)?;
+    call.require_root()?;
+    let key = key(call, &netconf);
+    let Some(lease) = Ipam::open()?.with_store(|store| Ok(store.lease_of(&key)?))? else {
+        return Err(IpamError::NoLease { key }.into());
+    };
+    if previous
+        .addresses
+        .iter()
+        .all(|entry| entry.address.addr() != lease.ip)
+    {
+        return Err(IpamError::NotInResult {
+            key,
+            address: lease.ip,
+        }
+        .into());
+    }
+    Ok(())
+}
+
+/// What the cache can give.
+enum Given {
+    Lease(Lease),
+    /// No pools, or nothing left in them.
+    Nothing(Option<Exhausted>),
+}
+
+/// The plug-in on this node.
+struct Ipam {
+    run: RunDirectory,
+    boot_id: String,
+}
+
+impl Ipam {
+    fn open() -> Result<Self, StateError> {
+        let run = RunDirectory::default();
+        make_directory(&run.ipam())?;
+        Ok(Self {
+            run,
+            boot_id: rpc::boot_id()?,
+        })
+    }
+
+    /// Runs `work` under the lock.
+    fn with_store<T>(&self, work: impl FnOnce(&Store) -> Result<T, Error>) -> Result<T, Error> {
+        let _alone = Lock::acquire_permanent(&self.run.ipam().join("lock"), PATIENCE)?;
+        work(&Store::open(&self.run.ipam(), &self.boot_id)?)
+    }
+
+    /// The loader's cache; one of another boot, or one that cannot be read, is none.
+    fn cached_pools(&self) -> Option<Pools> {
+        read_json(&self.run.pools())
+            .ok()
+            .filter(|pools: &Pools| pools.boot_id == self.boot_id)
+    }
+
+    fn give(&self, wish: &Wish, pools: Option<&Pools>) -> Result<Given, Error> {
+        self.with_store(|store| {
+            match allocate::plan_add(store, wish, pools, clock::boottime_ms()) {
+                Ok(Some((lease, changes))) => {
+                    apply(store, &changes)?;
+                    Ok(Given::Lease(lease))
+                }
+                Ok(None) => Ok(Given::Nothing(None)),
+                Err(Error::Ipam(IpamError::Exhausted(exhausted))) => {
+                    Ok(Given::Nothing(Some(exhausted)))
+                }
+                Err(error) => Err(error),
+            }
+        })
+    }
+
+    /// Asks the loader for newer pools, without the lock: others may have better luck meanwhile.
+    fn give_from_fresh(&self, wish: &Wish, exhausted: Option<Exhausted>) -> Result<Lease, Error> {
+        let pools = match (Loader::of(&self.run).refresh_pools(), exhausted) {
+            (Ok(pools), _) => pools,
+            (Err(source), None) => return Err(IpamError::NoPools { source }.into()),
+            (Err(source), Some(exhausted)) => {
+                return Err(IpamError::StillExhausted { exhausted, source }.into());
+            }
+        };
+        match self.give(wish, Some(&pools))? {
+            Given::Lease(lease) => Ok(lease),
+            Given::Nothing(exhausted) => {
+                Err(IpamError::Exhausted(exhausted.unwrap_or_default()).into())
+            }
+        }
+    }
+
+    fn take_back(&self, key: &Key) -> Result<(), Error> {
+        self.with_store(|store| {
+            let changes = allocate::plan_del(store, key, clock::boottime_ms())?;
+            apply(store, &changes)
+        })
+    }
+}
+
+fn apply(store: &Store, changes: &[Change]) -> Result<(), Error> {
+    for change in changes {
+        store.apply(change)?;
+    }
+    Ok(())
+}
+
+fn result(lease: &Lease) -> Success {
+    Success {
+        interfaces: Vec::new(),
+        addresses: vec![Address {
+            address: lease.address(),
+            gateway: Some(lease.gateway),
+        }],
+        dns: Dns {
+            nameservers: vec![DNS.to_owned()],
+            ..Dns::default()
+        },
+    }
+}
+
+fn key(call: &Call, netconf: &Netconf) -> Key {
+    Key {
+        network: netconf.name.clone(),
+        container_id: call.env.container_id.clone(),
+        ifname: call.env.ifname.clone(),
+    }
+}

@@ -1,0 +1,221 @@
+//! The IPAM plug-in's files, below `/run/azure-vnet/ipam/`:
+//!
+//! | File | Says |
+//! |---|---|
+//! | `boot` | the boot that all the others belong to; in another one, all addresses are free |
+//! | `leases/<address>` | who has the address |
+//! | `owners/<hash of the attachment>` | the same, found by owner |
+//! | `released/<address>@<ms>` | when the address was given back, in the name, so that one listing tells all |
+//! | `lock` | the kernel lock, held for every change |
+//!
+//! A crash can come between any two changes. An owner is written before its lease and removed after it, so that no owner
+//! file proves that there is no lease, and an owner file whose lease is missing or another's is just old. An address is free
+//! exactly when it has no lease file.
+
+use std::fs::{self, File};
+use std::io;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+use ipnet::Ipv4Net;
+use rpc::{Key, StateError, read_json, remove_durably, write_json};
+use serde::{Deserialize, Serialize};
+
+use super::choose::Ledger;
+use crate::names;
+use crate::record::make_directory;
+
+/// An address in somebody's hands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Lease {
+    /// Whose.
+    #[serde(flatten)]
+    pub(super) key: Key,
+    pub(super) ip: Ipv4Addr,
+    /// Prefix length of the subnet.
+    pub(super) prefix: u8,
+    pub(super) gateway: Ipv4Addr,
+    pub(super) boot_id: String,
+}
+
+impl Lease {
+    /// The address with its subnet's prefix length.
+    pub(super) fn address(&self) -> Ipv4Net {
+        Ipv4Net::new(self.ip, self.prefix).unwrap_or_else(|_too_long| self.ip.into())
+    }
+}
+
+/// One step of an ADD or DEL; each is all or nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    WriteOwner(Lease),
+    WriteLease(Lease),
+    /// Forget when it was last given back.
+    Unmark(Ipv4Addr),
+    /// It is given back now.
+    Mark(Ipv4Addr, u64),
+    RemoveLease(Ipv4Addr),
+    RemoveOwner(Key),
+}
+
+/// The files. Whoever has one holds the lock.
+#[derive(Debug)]
+pub(super) struct Store {
+    root: PathBuf,
+    boot_id: String,
+}
+
+impl Store {
+    /// Opens the files below `root`, and clears away what another boot has left.
+    pub(super) fn open(root: &Path, boot_id: &str) -> Result<Self, StateError> {
+        let store = Self {
+            root: root.to_owned(),
+            boot_id: boot_id.to_owned(),
+        };
+        for directory in [store.leases(), store.owners(), store.released()] {
+            make_directory(&directory)?;
+        }
+        if read_json::<String>(&store.boot()).ok().as_deref() != Some(boot_id) {
+            store.clear_other_boots()?;
+            write_json(&store.boot(), &boot_id)?;
+        }
+        Ok(store)
+    }
+
+    /// This boot.
+    pub(super) fn boot_id(&self) -> &str {
+        &self.boot_id
+    }
+
+    /// All that the listings tell.
+    pub(super) fn ledger(&self) -> Result<Ledger, StateError> {
+        let mut ledger = Ledger::default();
+        for name in list(&self.leases())? {
+            ledger.leased.extend(name.parse::<Ipv4Addr>());
+        }
+        for name in list(&self.released())? {
+            if let Some((address, at_ms)) = parse_mark(&name) {
+                let latest = ledger.released.entry(address).or_default();
+                *latest = at_ms.max(*latest);
+            }
+        }
+        Ok(ledger)
+    }
+
+    /// The lease of an owner.
+    ///
+    /// A lease file that is damaged belongs to the owner who says so; with a damaged owner file, all leases are looked at.
+    pub(super) fn lease_of(&self, key: &Key) -> Result<Option<Lease>, StateError> {
+        let said = match read_json::<Lease>(&self.owner(key)) {
+            Ok(said) => said,
+            Err(StateError::Damaged { .. }) => return self.search_lease(key),
+            Err(error) if error.is_not_found() => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        match read_json::<Lease>(&self.lease(said.ip)) {
+            Ok(lease) => Ok(Some(lease).filter(|lease| lease.key == *key)),
+            Err(StateError::Damaged { .. }) => Ok(Some(said)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn search_lease(&self, key: &Key) -> Result<Option<Lease>, StateError> {
+        Ok(list(&self.leases())?
+            .into_iter()
+            .filter_map(|name| read_json::<Lease>(&self.leases().join(name)).ok())
+            .find(|lease| lease.key == *key))
+    }
+
+    /// Does one step.
+    pub(super) fn apply(&self, change: &Change) -> Result<(), StateError> {
+        match change {
+            Change::WriteOwner(lease) => write_json(&self.owner(&lease.key), lease),
+            Change::WriteLease(lease) => write_json(&self.lease(lease.ip), lease),
+            Change::Unmark(address) => {
+                for name in list(&self.released())? {
+                    if parse_mark(&name).is_some_and(|(marked, _)| marked == *address) {
+                        remove_durably(&self.released().join(name))?;
+                    }
+                }
+                Ok(())
+            }
+            Change::Mark(address, at_ms) => {
+                let path = self.released().join(format!("{address}@{at_ms}"));
+                File::create(&path)
+                    .map(drop)
+                    .map_err(|source| io_error("write", &path, source))
+            }
+            Change::RemoveLease(address) => remove_durably(&self.lease(*address)),
+            Change::RemoveOwner(key) => remove_durably(&self.owner(key)),
+        }
+    }
+
+    /// Addresses of another boot are free; times of another boot mean nothing.
+    fn clear_other_boots(&self) -> Result<(), StateError> {
+        for directory in [self.leases(), self.owners()] {
+            for name in list(&directory)? {
+                let path = directory.join(name);
+                if read_json::<Lease>(&path)
+                    .ok()
+                    .is_none_or(|lease| lease.boot_id != self.boot_id)
+                {
+                    remove_durably(&path)?;
+                }
+            }
+        }
+        for name in list(&self.released())? {
+            remove_durably(&self.released().join(name))?;
+        }
+        Ok(())
+    }
+
+    fn boot(&self) -> PathBuf {
+        self.root.join("boot")
+    }
+
+    fn leases(&self) -> PathBuf {
+        self.root.join("leases")
+    }
+
+    fn owners(&self) -> PathBuf {
+        self.root.join("owners")
+    }
+
+    fn released(&self) -> PathBuf {
+        self.root.join("released")
+    }
+
+    fn lease(&self, address: Ipv4Addr) -> PathBuf {
+        self.leases().join(address.to_string())
+    }
+
+    fn owner(&self, key: &Key) -> PathBuf {
+        self.owners().join(names::owner_name(key))
+    }
+}
+
+fn parse_mark(name: &str) -> Option<(Ipv4Addr, u64)> {
+    let (address, at_ms) = name.split_once('@')?;
+    Some((address.parse().ok()?, at_ms.parse().ok()?))
+}
+
+fn list(directory: &Path) -> Result<Vec<String>, StateError> {
+    let error = |source| io_error("list", directory, source);
+    fs::read_dir(directory)
+        .map_err(error)?
+        .map(|entry| {
+            entry
+                .map(|entry| entry.file_name().to_string_lossy().into_owned())
+                .map_err(error)
+        })
+        .collect()
+}
+
+fn io_error(doing: &'static str, path: &Path, source: io::Error) -> StateError {
+    StateError::Io {
+        doing,
+        path: path.to_owned(),
+        source,
+    }
+}

@@ -1,0 +1,127 @@
+//! Asking the loader, with a limit on the whole exchange.
+
+use std::path::PathBuf;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use rpc::{CallError, Endpoint, Key, NodeView, Pools, Refusal, Reply, Request, RunDirectory};
+
+use crate::error::code;
+
+/// ADD and CHECK: how long the loader may take.
+const PATIENT: Duration = Duration::from_secs(5);
+/// DEL: it leaves a tombstone and goes on.
+const HASTY: Duration = Duration::from_secs(2);
+
+/// The loader was not reached, or said no.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LoaderError {
+    #[error(transparent)]
+    Call(#[from] CallError),
+    #[error("ask the loader at {socket}: no answer within {} s; see the loader's log (journalctl -u azure-vnet-loader)", limit.as_secs())]
+    Late { socket: PathBuf, limit: Duration },
+    #[error("the loader refuses: {0}")]
+    Refused(#[from] Refusal),
+    #[error(
+        "ask the loader at {socket}: it answered something else than what was asked; loader and plug-in must be of the same version"
+    )]
+    OffTopic { socket: PathBuf },
+}
+
+impl LoaderError {
+    /// The CNI code.
+    pub(crate) fn code(&self) -> u32 {
+        match self {
+            Self::Call(_) | Self::Late { .. } | Self::Refused(_) => code::TRY_AGAIN,
+            Self::OffTopic { .. } => code::PLUGIN,
+        }
+    }
+}
+
+/// The loader, known by its socket.
+#[derive(Clone, Debug)]
+pub(crate) struct Loader {
+    socket: PathBuf,
+}
+
+impl Loader {
+    /// The loader of this node.
+    pub(crate) fn of(run: &RunDirectory) -> Self {
+        Self {
+            socket: run.socket(),
+        }
+    }
+
+    /// Is the data path ready, and what must a pod know of the node?
+    pub(crate) fn node(&self) -> Result<NodeView, LoaderError> {
+        match self.ask(Request::Node, PATIENT)? {
+            Reply::Node(node) => Ok(node),
+            Reply::Done | Reply::Pools(_) | Reply::Status(_) | Reply::Refused(_) => {
+                Err(self.off_topic())
+            }
+        }
+    }
+
+    /// Puts the endpoint into the maps.
+    pub(crate) fn register(&self, endpoint: &Endpoint) -> Result<(), LoaderError> {
+        self.done(Request::Register(endpoint.clone()), PATIENT)
+    }
+
+    /// Takes it out.
+    pub(crate) fn unregister(&self, endpoint: &Endpoint) -> Result<(), LoaderError> {
+        self.done(Request::Unregister(endpoint.clone()), HASTY)
+    }
+
+    /// Removes a host veth.
+    pub(crate) fn remove_link(&self, name: &str, index: u32) -> Result<(), LoaderError> {
+        let name = name.to_owned();
+        self.done(Request::RemoveLink { name, index }, HASTY)
+    }
+
+    /// Do maps and records agree?
+    pub(crate) fn inspect(&self, key: &Key) -> Result<(), LoaderError> {
+        self.done(Request::Inspect { key: key.clone() }, PATIENT)
+    }
+
+    /// The pools, fresh from the wireserver.
+    pub(crate) fn refresh_pools(&self) -> Result<Pools, LoaderError> {
+        match self.ask(Request::RefreshPools, PATIENT)? {
+            Reply::Pools(pools) => Ok(pools),
+            Reply::Done | Reply::Node(_) | Reply::Status(_) | Reply::Refused(_) => {
+                Err(self.off_topic())
+            }
+        }
+    }
+
+    fn done(&self, request: Request, limit: Duration) -> Result<(), LoaderError> {
+        match self.ask(request, limit)? {
+            Reply::Done => Ok(()),
+            Reply::Node(_) | Reply::Pools(_) | Reply::Status(_) | Reply::Refused(_) => {
+                Err(self.off_topic())
+            }
+        }
+    }
+
+    /// The client's own limit is for each step and does not cover `connect`, which waits for a loader that accepts no more;
+    /// so the exchange has a thread, which ends with the process.
+    fn ask(&self, request: Request, limit: Duration) -> Result<Reply, LoaderError> {
+        let (sender, receiver) = mpsc::channel();
+        let socket = self.socket.clone();
+        thread::spawn(move || sender.send(rpc::call(&socket, &request, limit)));
+        match receiver.recv_timeout(limit) {
+            Ok(Ok(Reply::Refused(refusal))) => Err(refusal.into()),
+            Ok(answer) => Ok(answer?),
+            Err(_late) => Err(LoaderError::Late {
+                socket: self.socket.clone(),
+                limit,
+            }),
+        }
+    }
+
+    fn off_topic(&self) -> LoaderError {
+        LoaderError::OffTopic {
+            socket: self.socket.clone(),
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! Names: what is a valid one, and which ones we make.
+
+use rpc::{Key, MacAddr};
+use sha1::{Digest as _, Sha1};
+
+use crate::netconf::Mode;
+
+/// What the kernel takes: `IFNAMSIZ` without the final zero.
+const INTERFACE_NAME_BYTES: usize = 15;
+/// Longest file name that we make from a key; the state files add a suffix, and 255 is the file system's limit.
+const FILE_NAME_BYTES: usize = 200;
+
+/// The specification's rule for container IDs and network names.
+pub(crate) fn is_identifier(text: &str) -> bool {
+    text.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && text
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c))
+}
+
+/// An interface name by Azure's rule, which is narrower than the kernel's.
+pub(crate) fn is_interface_name(text: &str) -> bool {
+    (1..=INTERFACE_NAME_BYTES).contains(&text.len())
+        && !matches!(text, "." | "..")
+        && text
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "._-()".contains(c))
+}
+
+/// The file name of an attachment, the same in every directory; no two attachments have the same.
+///
+/// None of the three parts can hold a colon.
+pub(crate) fn file_name(key: &Key) -> String {
+    let readable = format!("{}:{}:{}", key.network, key.container_id, key.ifname);
+    if readable.len() <= FILE_NAME_BYTES {
+        readable
+    } else {
+        format!("sha1:{}", hex(&digest(&readable)))
+    }
+}
+
+/// The name in the index of owners.
+pub(crate) fn owner_name(key: &Key) -> String {
+    hex(&digest(&file_name(key)))
+}
+
+/// The names that the host veth may have, best first (reference `azure-vnet.md` §1.5).
+///
+/// In mode `transparent` the name tells the pod, which Calico relies on. While another attachment has that name, such as a
+/// second interface of the same pod or an old sandbox that is not yet deleted, the name that tells the attachment serves.
+pub(crate) fn host_veths(
+    mode: Mode,
+    key: &Key,
+    pod_namespace: &str,
+    pod_name: &str,
+) -> Vec<String> {
+    let own = veth(&format!(
+        "{}{}{}",
+        key.network, key.container_id, key.ifname
+    ));
+    match mode {
+        Mode::Transparent => vec![veth(&format!("{pod_namespace}.{pod_name}")), own],
+        Mode::Bridge | Mode::Tunnel | Mode::TransparentTunnel => vec![own],
+    }
+}
+
+/// The fixed Ethernet addresses of the host veth and of the pod's interface: locally administered, derived from the key.
+///
+/// An address that is set at creation is left alone by udev, and tells the veth of this attachment from any other.
+pub(crate) fn macs(key: &Key) -> (MacAddr, MacAddr) {
+    let name = file_name(key);
+    (mac(&format!("host {name}")), mac(&format!("pod {name}")))
+}
+
+fn veth(seed: &str) -> String {
+    let mut name = String::from("azv");
+    name.extend(hex(&digest(seed)).chars().take(11));
+    name
+}
+
+fn mac(seed: &str) -> MacAddr {
+    let mut octets = [0; 6];
+    for (octet, byte) in octets.iter_mut().zip(digest(seed)) {
+        *octet = byte;
+    }
+    octets[0] = (octets[0] & !0x01) | 0x02;
+    MacAddr(octets)
+}
+
+fn digest(text: &str) -> [u8; 20] {
+    Sha1::digest(text.as_bytes()).into()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes
+        .iter()
+        .flat_map(|byte| [byte >> 4, byte & 0xf])
+        .filter_map(|nibble| char::from_digit(nibble.into(), 16))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn key(network: &str, container_id: &str, ifname: &str) -> Key {
+        Key {
+            network: network.into(),
+            container_id: container_id.into(),
+            ifname: ifname.into(),
+        }
+    }
+
+    #[test]
+    fn transparent_hashes_the_pod_as_azure_and_calico_do() {
+        let names = host_veths(
+            Mode::Transparent,
+            &key("azure", "c1", "eth0"),
+            "kube-system",
+            "metrics-server-77c8679d7d-6ksdh",
+        );
+        assert_eq!(names.first().unwrap(), "azvd805fb1b0f8");
+        assert_eq!(names.len(), 2);
+    }
+
+    #[test]
+    fn other_modes_hash_the_attachment() {
+        for mode in [Mode::Bridge, Mode::Tunnel, Mode::TransparentTunnel] {
+            let names = host_veths(mode, &key("azure", "c1", "eth0"), "ns", "pod");
+            // printf azurec1eth0 | sha1sum
+            assert_eq!(names, ["azvf251a0acaf4"]);
+        }
+    }
+
+    #[test]
+    fn identifiers_and_interface_names_follow_the_rules() {
+        for good in ["a", "0-_.x", &"x".repeat(4096)] {
+            assert!(is_identifier(good), "{good}");
+        }
+        for bad in ["", "-x", ".x", "_x", "a b", "a/b", "../x", "é", "a\n"] {
+            assert!(!is_identifier(bad), "{bad}");
+        }
+        for good in ["eth0", "a", "abcdefghijklmno", "eth0.7", "x(y)"] {
+            assert!(is_interface_name(good), "{good}");
+        }
+        for bad in [
+            "",
+            ".",
+            "..",
+            "a/b",
+            "a:b",
+            "a b",
+            "a;b",
+            "abcdefghijklmnop",
+            "é",
+        ] {
+            assert!(!is_interface_name(bad), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn different_keys_have_different_file_names_that_the_file_system_takes(
+            a in ("[a-z.]{1,3}", "[a-z.]{1,300}", "[a-z.]{1,3}"),
+            b in ("[a-z.]{1,3}", "[a-z.]{1,300}", "[a-z.]{1,3}"),
+        ) {
+            let [one, two] = [&a, &b].map(|(n, c, i)| key(n, c, i));
+            prop_assert_eq!(one == two, file_name(&one) == file_name(&two));
+            prop_assert!(file_name(&one).len() <= FILE_NAME_BYTES);
+        }
+
+        #[test]
+        fn macs_are_unicast_and_locally_administered(id in "[a-z]{1,9}") {
+            let (MacAddr(host), MacAddr(pod)) = macs(&key("azure", &id, "eth0"));
+            prop_assert_ne!(host, pod);
+            for [first, ..] in [host, pod] {
+                prop_assert_eq!(first & 0x03, 0x02);
+            }
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! The configuration's `ipam`.
+
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+
+use crate::document::Object;
+
+use super::error::{NetconfError, unsupported};
+use super::keys;
+
+/// `ipam`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Ipam {
+    /// `type`: the IPAM plug-in's file name.
+    pub(crate) plugin: Option<String>,
+    /// Only this pool.
+    pub(crate) subnet: Option<Ipv4Net>,
+    /// Only this address.
+    pub(crate) address: Option<Ipv4Addr>,
+}
+
+impl Ipam {
+    /// Validates the object.
+    pub(super) fn parse(fields: Object<'_>) -> Result<Self, NetconfError> {
+        keys::check_ipam_kinds(fields)?;
+        let plugin = fields.text("type")?;
+        if let Some(name) = plugin
+            && (name.is_empty() || name.contains(['/', '\0']) || matches!(name, "." | ".."))
+        {
+            return Err(NetconfError::Value {
+                key: "ipam.type",
+                value: name.escape_debug().to_string(),
+                rule: "it must be the file name of a plug-in in CNI_PATH",
+            });
+        }
+        if plugin == Some("azure-cns") {
+            return Err(unsupported(
+                "ipam.type",
+                "azure-cns",
+                "it needs Azure's container networking service (CNS)",
+            ));
+        }
+        match fields.text("environment")?.unwrap_or_default() {
+            "" | "azure" => {}
+            other => {
+                return Err(unsupported(
+                    "ipam.environment",
+                    other,
+                    "addresses come from the wireserver only, use azure",
+                ));
+            }
+        }
+        let address = fields.text("ipAddress")?.unwrap_or_default();
+        Ok(Self {
+            plugin: plugin.map(str::to_owned),
+            subnet: fields.prefix("subnet")?,
+            address: match address {
+                "" => None,
+                text => Some(text.parse().map_err(|_not_ipv4| NetconfError::Value {
+                    key: "ipam.ipAddress",
+                    value: text.to_owned(),
+                    rule: "it must be an IPv4 address",
+                })?),
+            },
+        })
+    }
+}

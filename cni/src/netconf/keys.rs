@@ -1,0 +1,83 @@
+//! Every key of azure-vnet's `NetworkConfig` and its type (reference `azure-vnet.md` §1.2): a value of the wrong kind is told
+//! even where we have no use for it.
+
+use crate::document::{Object, WrongKind};
+use crate::names;
+
+use super::error::{NetconfError, unsupported};
+
+const TEXTS: [&str; 14] = [
+    "type",
+    "master",
+    "adapterName",
+    "bridge",
+    "logLevel",
+    "logTarget",
+    "infraVnetAddressSpace",
+    "ipv6Mode",
+    "serviceCidrs",
+    "vnetCidrs",
+    "cnsurl",
+    "executionMode",
+    "env",
+    "mode",
+];
+const FLAGS: [&str; 6] = [
+    "multiTenancy",
+    "enableSnatOnHost",
+    "enableExactMatchForPodName",
+    "disableHairpinOnHostInterface",
+    "disableIPTableLock",
+    "disableAsyncDelete",
+];
+const TEXT_LISTS: [&str; 2] = ["podNamespaceForDualNetwork", "ipsToRouteViaHost"];
+const IPAM_TEXTS: [&str; 4] = ["mode", "environment", "addressSpace", "queryInterval"];
+
+/// Every value has the kind that Azure's plug-in wants.
+pub(super) fn check_kinds(root: Object<'_>) -> Result<(), NetconfError> {
+    for key in TEXTS {
+        root.text(key)?;
+    }
+    for key in FLAGS {
+        root.flag(key)?;
+    }
+    for key in TEXT_LISTS {
+        root.texts(key)?;
+    }
+    let bridge = root.text("bridge")?.unwrap_or_default();
+    if !bridge.is_empty() && !names::is_interface_name(bridge) {
+        return Err(NetconfError::Value {
+            key: "bridge",
+            value: bridge.escape_debug().to_string(),
+            rule: "it must be an interface name",
+        });
+    }
+    Ok(())
+}
+
+/// Nothing is asked for that only Azure's plug-in does.
+pub(super) fn refuse_unsupported(root: Object<'_>) -> Result<(), NetconfError> {
+    if root.flag("multiTenancy")? == Some(true) {
+        return Err(unsupported(
+            "multiTenancy",
+            "true",
+            "it needs Azure's container networking service (CNS)",
+        ));
+    }
+    match root.text("executionMode")?.unwrap_or_default() {
+        "" | "default" => Ok(()),
+        other => Err(unsupported(
+            "executionMode",
+            other,
+            "only the default is there",
+        )),
+    }
+}
+
+/// The same for `ipam`.
+pub(super) fn check_ipam_kinds(ipam: Object<'_>) -> Result<(), WrongKind> {
+    for key in IPAM_TEXTS {
+        ipam.text(key)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,74 @@
+//! The inside of a pod: what it must have, set up by ADD and looked for by CHECK.
+
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+use rpc::{Endpoint, MacAddr};
+
+use crate::link::{Link, LinkError, MAIN_TABLE, Netlink, Route};
+
+/// The pod's next hop: an address that nobody has, with the host veth's Ethernet address as permanent neighbour, so that a
+/// pod never sends ARP and sees no other pod on its link.
+pub(crate) const NEXT_HOP: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
+
+/// First routing table for interfaces that are not a pod's first; the interface's index is added.
+const FURTHER_TABLES: u32 = 10_000;
+
+/// Brings up the pod's interface, which has no carrier yet, and gives it its address and its way out.
+///
+/// A pod that has a default route already keeps it. This interface then gets a table of its own for what comes from its
+/// address, as `from_pod` takes no other source from it.
+pub(crate) fn configure(
+    pod: &Netlink,
+    link: &Link,
+    address: Ipv4Net,
+    host_mac: MacAddr,
+) -> Result<(), LinkError> {
+    pod.bring_up("lo")?;
+    pod.bring_up(&link.name)?;
+    pod.add_address(link, address)?;
+    pod.add_neighbour(link, NEXT_HOP, host_mac)?;
+    let is_first = !pod.routes()?.iter().any(Route::is_default);
+    let table = if is_first {
+        MAIN_TABLE
+    } else {
+        FURTHER_TABLES + link.index
+    };
+    pod.add_link_route(link, NEXT_HOP, table)?;
+    pod.add_default_route(link, NEXT_HOP, table)?;
+    if !is_first {
+        pod.add_source_rule(address.addr(), table)?;
+    }
+    Ok(())
+}
+
+/// What is missing in the pod. More than we made, another MTU or another Ethernet address is fine: later plug-ins may.
+pub(crate) fn missing(pod: &Netlink, endpoint: &Endpoint) -> Result<Vec<String>, LinkError> {
+    let ifname = &endpoint.key.ifname;
+    let Some(link) = pod.find(ifname)? else {
+        return Ok(vec![format!("interface {ifname} in the pod")]);
+    };
+    let mut missing = Vec::new();
+    if !link.up {
+        missing.push(format!("interface {ifname} in the pod being up"));
+    }
+    if !pod.addresses(&link)?.contains(&endpoint.address) {
+        missing.push(format!(
+            "address {} on {ifname} in the pod",
+            endpoint.address
+        ));
+    }
+    let has_default = pod.routes()?.iter().any(|route| {
+        route.is_default() && route.gateway == Some(NEXT_HOP) && route.link == Some(link.index)
+    });
+    if !has_default {
+        missing.push(format!("default route via {NEXT_HOP} in the pod"));
+    }
+    if pod.permanent_neighbour(&link, NEXT_HOP)? != Some(endpoint.host_mac) {
+        missing.push(format!(
+            "permanent neighbour {NEXT_HOP} = {} in the pod",
+            endpoint.host_mac
+        ));
+    }
+    Ok(missing)
+}

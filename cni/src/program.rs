@@ -1,0 +1,222 @@
+//! The frame of both plug-ins: arguments, verb, answer, log, exit status 0 or 1.
+
+use std::env as process_env;
+use std::ffi::OsStr;
+use std::io;
+use std::panic::{self, AssertUnwindSafe};
+use std::path::Path;
+use std::process::ExitCode;
+
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::geteuid;
+use serde_json::{Value, json};
+
+use crate::clock;
+use crate::env::{self, Command, EnvError, Environment};
+use crate::error::{Error, retryable};
+use crate::log;
+use crate::netconf::Netconf;
+use crate::output;
+use crate::steps::Steps;
+use crate::version::Version;
+
+/// One of the plug-ins.
+pub(crate) struct Program {
+    pub(crate) name: &'static str,
+    pub(crate) about: &'static str,
+    pub(crate) log: &'static str,
+    pub(crate) add: Verb,
+    pub(crate) check: Verb,
+    pub(crate) del: Verb,
+    /// The variables that a verb cannot do without.
+    pub(crate) required: fn(Command) -> &'static [&'static str],
+}
+
+/// Does the work and prints the result, if the verb has one.
+pub(crate) type Verb = fn(&mut Call) -> Result<(), Error>;
+
+/// What a verb works on.
+#[derive(Debug)]
+pub(crate) struct Call {
+    pub(crate) env: Environment,
+    /// The configuration as it was sent.
+    pub(crate) stdin: Vec<u8>,
+    pub(crate) steps: Steps,
+    program: &'static str,
+}
+
+impl Call {
+    /// To be asked once everything is validated, before anything is touched.
+    pub(crate) fn require_root(&self) -> Result<(), Error> {
+        if geteuid().is_root() {
+            return Ok(());
+        }
+        Err(Error::NotRoot {
+            program: self.program,
+        })
+    }
+}
+
+/// Runs `program` as the process's main function.
+pub(crate) fn run(program: &'static Program) -> ExitCode {
+    // The runtime's umask is not ours to trust; files have the modes that the code says.
+    umask(Mode::S_IWGRP | Mode::S_IWOTH);
+    panic::set_hook(Box::new(|_| {}));
+
+    let done = match process_env::args_os().nth(1) {
+        Some(argument) => with_argument(program, &argument),
+        None => match process_env::var_os(env::COMMAND) {
+            None => {
+                output::diagnose(&about(program));
+                Ok(())
+            }
+            Some(command) if command == "VERSION" => output::print(&Version::answer()),
+            Some(command) => return verb(program, &command),
+        },
+    };
+    finish(done)
+}
+
+fn with_argument(program: &Program, argument: &OsStr) -> Result<(), Error> {
+    match argument.to_str() {
+        Some("-v" | "--version") => output::text(concat!(
+            "Azure CNI Version v",
+            env!("CARGO_PKG_VERSION"),
+            "\n"
+        )),
+        Some("-h" | "--help") => output::text(&format!("{}\n", about(program))),
+        Some(_) | None => {
+            output::diagnose(&about(program));
+            Err(EnvError::Command {
+                command: "given as an argument".into(),
+            }
+            .into())
+        }
+    }
+}
+
+fn about(program: &Program) -> String {
+    format!(
+        "{} v{}: {}\n\n\
+         A container runtime runs it with CNI_COMMAND set to ADD, CHECK, DEL or VERSION and a network configuration on\n\
+         standard input (https://www.cni.dev/docs/spec). Log: {}\n\n\
+         Usage: {} [-v | --version | -h | --help]\n\
+         CNI protocol versions supported: {}",
+        program.name,
+        env!("CARGO_PKG_VERSION"),
+        program.about,
+        program.log,
+        program.name,
+        Version::list(),
+    )
+}
+
+fn finish(done: Result<(), Error>) -> ExitCode {
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::diagnose(&error.to_string());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Everything but VERSION: one error object on standard output, or what the verb prints, or nothing.
+fn verb(program: &'static Program, command: &OsStr) -> ExitCode {
+    let mut stdin = Vec::new();
+    let mut steps = Steps::start("validate");
+    let parsed = Command::parse(&command.to_string_lossy());
+    let is_del = matches!(parsed, Ok(Command::Del));
+    let result = match parsed {
+        Ok(command) => call(program, command, &mut stdin, &mut steps),
+        Err(error) => Err(error.into()),
+    };
+    let mut failure = result
+        .as_ref()
+        .err()
+        .map(|error| error.to_json(Netconf::claimed_version(&stdin)));
+    if let Some(object) = &mut failure {
+        if is_del {
+            retryable(object);
+        }
+        output::diagnose(&format!("{}: {object}", program.name));
+        if let Err(error) = output::print(object) {
+            output::diagnose(&error.to_string());
+        }
+    }
+    record(program, command, &steps, failure.as_ref());
+    if failure.is_none() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+fn call(
+    program: &'static Program,
+    command: Command,
+    stdin: &mut Vec<u8>,
+    steps: &mut Steps,
+) -> Result<(), Error> {
+    let env = Environment::read((program.required)(command), |name| {
+        process_env::var_os(name)
+    })?;
+    *stdin = Netconf::read(io::stdin().lock())?;
+    let mut call = Call {
+        env,
+        stdin: std::mem::take(stdin),
+        steps: std::mem::replace(steps, Steps::start("")),
+        program: program.name,
+    };
+    let run = match command {
+        Command::Add => program.add,
+        Command::Check => program.check,
+        Command::Del => program.del,
+    };
+    let caught = panic::catch_unwind(AssertUnwindSafe(|| run(&mut call)));
+    (*stdin, *steps) = (call.stdin, call.steps);
+    caught.unwrap_or_else(|payload| {
+        let message = payload
+            .downcast_ref::<String>()
+            .cloned()
+            .or_else(|| {
+                payload
+                    .downcast_ref::<&str>()
+                    .map(|text| (*text).to_owned())
+            })
+            .unwrap_or_default();
+        Err(Error::Panic {
+            program: program.name,
+            message,
+        })
+    })
+}
+
+/// Writes the log's line.
+fn record(program: &Program, command: &OsStr, steps: &Steps, failure: Option<&Value>) {
+    let variable = |name| {
+        process_env::var_os(name)
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned()
+    };
+    let timings: serde_json::Map<String, Value> = steps
+        .timings()
+        .into_iter()
+        .map(|(step, micros)| (step.to_owned(), micros.into()))
+        .collect();
+    let entry = json!({
+        "ts": clock::utc(),
+        "level": if failure.is_none() { "info" } else { "error" },
+        "pid": std::process::id(),
+        "verb": command.to_string_lossy(),
+        "container": variable(env::CONTAINER_ID),
+        "ifname": variable(env::IFNAME),
+        "netns": variable(env::NETNS),
+        "args": variable(env::ARGS),
+        "total_us": steps.total(),
+        "steps_us": timings,
+        "error": failure,
+    });
+    log::write(Path::new(program.log), &entry);
+}

@@ -1,0 +1,252 @@
+//! ADD.
+
+use std::net::Ipv4Addr;
+
+use rpc::{Endpoint, Key, MacAddr};
+
+use super::connect::{Plan, connect};
+use super::{Node, key};
+use crate::args::Args;
+use crate::delegate::Delegate;
+use crate::error::{Error, code};
+use crate::link::Netlink;
+use crate::lock::Lock;
+use crate::names;
+use crate::netconf::Netconf;
+use crate::netns::Netns;
+use crate::output;
+use crate::program::Call;
+use crate::record::Record;
+use crate::result::{Address, Dns};
+use crate::teardown::{Mark, PATIENCE, remove_veth};
+
+/// ADD cannot do what it is asked.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AddError {
+    #[error(
+        "create {ifname} in the pod: an interface of that name is there already; delete it or use another CNI_IFNAME"
+    )]
+    InterfaceExists { ifname: String },
+    #[error("name the host veth: {names} belong to other pods that still run; delete those first")]
+    NamesTaken { names: String },
+    #[error("write the draft of the endpoint record: {source}; this is a bug, please report it")]
+    Draft { source: serde_json::Error },
+}
+
+impl AddError {
+    /// The CNI code.
+    pub(crate) fn code(&self) -> u32 {
+        match self {
+            Self::InterfaceExists { .. } | Self::NamesTaken { .. } => code::PLUGIN,
+            Self::Draft { .. } => code::BUG,
+        }
+    }
+}
+
+/// A request that has been validated as far as that is possible without touching anything.
+struct Request<'a> {
+    netconf: Netconf,
+    /// As it was sent.
+    stdin: &'a [u8],
+    args: Args,
+    /// The Ethernet address that is asked for.
+    mac: Option<MacAddr>,
+    netns: Netns,
+    ipam: Delegate<'a>,
+    key: Key,
+}
+
+/// Connects a pod and prints the result.
+pub(super) fn add(call: &mut Call) -> Result<(), Error> {
+    let stdin = std::mem::take(&mut call.stdin);
+    let done = add_from(call, &stdin);
+    call.stdin = stdin;
+    done
+}
+
+fn add_from(call: &mut Call, stdin: &[u8]) -> Result<(), Error> {
+    let request = validate(call, stdin)?;
+    call.require_root()?;
+
+    call.steps.begin("lock");
+    let node = Node::open()?;
+    let pod = Netlink::inside(&request.netns, &node.runtime)?;
+    let path = node.run.locks().join(names::file_name(&request.key));
+    let mut lock = Lock::acquire(&path, PATIENCE)?;
+
+    call.steps.begin("existing");
+    if let Some(record) = existing(&node, &request, &mut lock, &pod)? {
+        output::print(&record.result().to_json(request.netconf.version))?;
+        return Ok(());
+    }
+
+    // Before the IPAM plug-in is asked: undoing its ADD could free the address of a pod that lives without a record.
+    if pod.find(&request.key.ifname)?.is_some() {
+        let ifname = request.key.ifname.clone();
+        return Err(at(call, AddError::InterfaceExists { ifname }));
+    }
+    let added = make(call, &node, &request, &mut lock, &pod);
+    // What could not be undone stays in the draft, for DEL.
+    if !matches!(&added, Err(Error::At { left, .. }) if !left.is_empty()) {
+        lock.clear_draft()?;
+    }
+    added
+}
+
+/// Everything that can be wrong with the request.
+fn validate<'a>(call: &Call, stdin: &'a [u8]) -> Result<Request<'a>, Error> {
+    let netconf = Netconf::parse(stdin)?;
+    netconf.prev_result()?;
+    let args = Args::parse(&call.env.args)?;
+    let plugin = netconf.ipam_plugin()?;
+    args.require_pod()?;
+    let ipam = Delegate::find(plugin, &call.env.path, stdin)?;
+    Ok(Request {
+        netns: Netns::open(&call.env.netns)?,
+        key: key(call, &netconf.name),
+        mac: netconf.mac(&args)?,
+        ipam,
+        args,
+        stdin,
+        netconf,
+    })
+}
+
+/// The attachment, if it is there and whole. What an interrupted call or a dead pod has left is taken away.
+fn existing(
+    node: &Node,
+    request: &Request<'_>,
+    lock: &mut Lock,
+    pod: &Netlink,
+) -> Result<Option<Record>, Error> {
+    let record = node.records.get(&request.key)?;
+    let interrupted = !lock.draft().is_empty();
+    if let Some(record) = &record
+        && !interrupted
+        && is_healthy(node, record, pod)?
+    {
+        return Ok(Some(record.clone()));
+    }
+    let leftover = record.or_else(|| serde_json::from_slice(lock.draft()).ok());
+    if let Some(leftover) = leftover {
+        remove_veth(node, &leftover.endpoint.host_ifname, Mark::of(&leftover))?;
+        // A loader that is not there will be asked before anything is made, so that its answer does not matter here.
+        drop(node.loader.unregister(&leftover.endpoint));
+        node.records.remove(&request.key)?;
+    }
+    lock.clear_draft()?;
+    Ok(None)
+}
+
+fn is_healthy(node: &Node, record: &Record, pod: &Netlink) -> Result<bool, Error> {
+    let host = node.netlink.find(&record.endpoint.host_ifname)?;
+    Ok(
+        host.is_some_and(|link| link.index == record.endpoint.host_ifindex)
+            && pod.find(&record.endpoint.key.ifname)?.is_some(),
+    )
+}
+
+/// Makes the attachment, and prints the result while everything can still be undone.
+fn make(
+    call: &mut Call,
+    node: &Node,
+    request: &Request<'_>,
+    lock: &mut Lock,
+    pod: &Netlink,
+) -> Result<(), Error> {
+    call.steps.begin("loader");
+    let view = node.loader.node().map_err(|error| at(call, error))?;
+
+    call.steps.begin("ipam");
+    let (address, dns) = request.ipam.add(&node.runtime).map_err(|error| {
+        let failure = at(call, error);
+        // The specification wants a failed delegate deleted; what that one says is of no interest.
+        drop(request.ipam.del(&node.runtime));
+        failure
+    })?;
+
+    let mut plan = Plan {
+        netns: &request.netns,
+        pod,
+        host_names: names::host_veths(
+            request.netconf.mode,
+            &request.key,
+            &request.args.pod_namespace,
+            &request.args.pod_name,
+        ),
+        record: draft(call, node, request, address, dns, view.mtu),
+    };
+    let made = connect(node, &mut plan, lock, &mut call.steps).and_then(|()| {
+        call.steps.begin("print");
+        output::print(&plan.record.result().to_json(request.netconf.version))
+    });
+    made.map_err(|error| {
+        let step = call.steps.current();
+        call.steps.begin("undo");
+        Error::At {
+            step,
+            source: Box::new(error),
+            left: undo(node, request, &plan.record, step),
+        }
+    })
+}
+
+/// Takes back what [`make`] did up to `step`; returns what could not be.
+fn undo(node: &Node, request: &Request<'_>, record: &Record, step: &str) -> Vec<Error> {
+    let mut left: Vec<Error> = Vec::new();
+    left.extend(node.records.remove(&request.key).err().map(Error::from));
+    let veth = if record.endpoint.host_ifname.is_empty() {
+        Ok(())
+    } else {
+        remove_veth(node, &record.endpoint.host_ifname, Mark::of(record))
+    };
+    if matches!(step, "register" | "print") {
+        let unregistered = node.loader.unregister(&record.endpoint);
+        left.extend(unregistered.err().map(Error::from));
+    }
+    match veth {
+        Ok(()) => left.extend(request.ipam.del(&node.runtime).err().map(Error::from)),
+        // An address whose veth is still there must not be given to another pod.
+        Err(stuck) => left.push(stuck),
+    }
+    left
+}
+
+/// The record of what is about to be made; the host veth has no name and index yet.
+fn draft(
+    call: &Call,
+    node: &Node,
+    request: &Request<'_>,
+    address: Address,
+    dns: Dns,
+    mtu: u32,
+) -> Record {
+    let (host_mac, own_mac) = names::macs(&request.key);
+    Record {
+        endpoint: Endpoint {
+            key: request.key.clone(),
+            boot_id: node.records.boot_id().to_owned(),
+            netns: call.env.netns.clone(),
+            pod_namespace: request.args.pod_namespace.clone(),
+            pod_name: request.args.pod_name.clone(),
+            mode: request.netconf.mode.as_str().to_owned(),
+            host_ifname: String::new(),
+            host_ifindex: 0,
+            host_mac,
+            mac: request.mac.unwrap_or(own_mac),
+            address: address.address,
+            gateway: address.gateway.unwrap_or(Ipv4Addr::UNSPECIFIED),
+        },
+        mtu,
+        dns,
+        netconf: String::from_utf8_lossy(request.stdin).into_owned(),
+    }
+}
+
+fn at(call: &Call, error: impl Into<Error>) -> Error {
+    Error::At {
+        step: call.steps.current(),
+        source: Box::new(error.into()),
+        left: Vec::new(),
+    }
+}

@@ -1,0 +1,128 @@
+//! The part of ADD that changes the kernel, in order.
+
+use std::time::Duration;
+
+use hooks::Hook;
+
+use super::{AddError, Node};
+use crate::error::Error;
+use crate::link::{Link, MAIN_TABLE, Netlink, Pair};
+use crate::lock::Lock;
+use crate::netns::Netns;
+use crate::pod;
+use crate::record::Record;
+use crate::steps::Steps;
+use crate::sysctl;
+use crate::teardown::{delete_veth, lock_name};
+
+/// How long the kernel may take from "up" to "running"; it is well below a millisecond.
+const CARRIER: Duration = Duration::from_secs(2);
+
+/// What is to be connected.
+pub(super) struct Plan<'a> {
+    pub(super) netns: &'a Netns,
+    /// The node's connection into `netns`.
+    pub(super) pod: &'a Netlink,
+    /// Names that the host veth may have, best first.
+    pub(super) host_names: Vec<String>,
+    /// What the record will say; name and index of the host veth are filled in here.
+    pub(super) record: Record,
+}
+
+/// Connects the pod. `draft` always holds what is to be taken away if we die or fail.
+///
+/// No packet of the pod is ever unguarded: the programs are on the host veth before it has carrier, and `from_pod` drops all
+/// that comes from a veth that is not registered. The record is there before the loader is asked, so that a reconciliation in
+/// between finds an endpoint that belongs to somebody.
+pub(super) fn connect(
+    node: &Node,
+    plan: &mut Plan<'_>,
+    draft: &mut Lock,
+    steps: &mut Steps,
+) -> Result<(), Error> {
+    steps.begin("links");
+    let ifname = plan.record.endpoint.key.ifname.clone();
+    let (name, name_lock) = choose_name(node, plan)?;
+    plan.record.endpoint.host_ifname = name;
+    write_draft(draft, &plan.record)?;
+    let host = create(node, plan)?;
+    plan.record.endpoint.host_ifindex = host.index;
+    write_draft(draft, &plan.record)?;
+
+    steps.begin("pod");
+    let endpoint = &plan.record.endpoint;
+    plan.netns
+        .enter(|| sysctl::pod_interface(&ifname))?
+        .map_err(Error::from)?;
+    let inside = plan.pod.existing(&ifname)?;
+    pod::configure(plan.pod, &inside, endpoint.address, endpoint.host_mac)?;
+
+    steps.begin("attach");
+    sysctl::host_veth(&host.name)?;
+    for hook in Hook::POD {
+        let mut program = hooks::open(&node.pins, hook)?;
+        hooks::attach(&node.pins, hook, &mut program, &host.name)?;
+    }
+
+    steps.begin("up");
+    node.netlink.bring_up(&host.name)?;
+    node.netlink
+        .add_link_route(&host, endpoint.address.addr(), MAIN_TABLE)?;
+    // Without it the node's first packet to the pod would wait for ARP.
+    node.netlink
+        .add_neighbour(&host, endpoint.address.addr(), endpoint.mac)?;
+    plan.pod.wait_until_running(&inside, CARRIER)?;
+
+    steps.begin("record");
+    node.records.put(&plan.record)?;
+    drop(name_lock);
+
+    steps.begin("register");
+    Ok(node.loader.register(&plan.record.endpoint)?)
+}
+
+/// The first name that no other live attachment has; what else has it is in the way and goes.
+fn choose_name(node: &Node, plan: &Plan<'_>) -> Result<(String, Lock), Error> {
+    for name in &plan.host_names {
+        let lock = lock_name(&node.run, name)?;
+        let Some(link) = node.netlink.find(name)? else {
+            return Ok((name.clone(), lock));
+        };
+        let claimed = node.records.all()?.into_iter().any(|record| {
+            record.endpoint.key != plan.record.endpoint.key
+                && record.endpoint.host_ifname == *name
+                && record.endpoint.host_ifindex == link.index
+        });
+        if !claimed {
+            delete_veth(node, &link)?;
+            return Ok((name.clone(), lock));
+        }
+    }
+    Err(AddError::NamesTaken {
+        names: plan.host_names.join(", "),
+    }
+    .into())
+}
+
+fn create(node: &Node, plan: &Plan<'_>) -> Result<Link, Error> {
+    let endpoint = &plan.record.endpoint;
+    let pair = Pair {
+        host_name: &endpoint.host_ifname,
+        host_mac: endpoint.host_mac,
+        pod_name: &endpoint.key.ifname,
+        pod_mac: endpoint.mac,
+        mtu: plan.record.mtu,
+    };
+    match node.netlink.create_pair(&pair, plan.netns) {
+        Err(error) if error.exists() => Err(AddError::InterfaceExists {
+            ifname: endpoint.key.ifname.clone(),
+        }
+        .into()),
+        created => Ok(created?),
+    }
+}
+
+fn write_draft(draft: &mut Lock, record: &Record) -> Result<(), Error> {
+    let content = serde_json::to_vec(record).map_err(|source| AddError::Draft { source })?;
+    Ok(draft.write_draft(&content)?)
+}

@@ -1,0 +1,190 @@
+//! DEL, of what is there, is not, or is broken.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::exec::netconf_with;
+use crate::loader::{Loader, Manner};
+use crate::sandbox::Sandbox;
+
+const RECORD: &str = "/run/azure-vnet/endpoints/azure:c1:eth0.json";
+const TOMBSTONE: &str = "/run/azure-vnet/endpoints/azure:c1:eth0.deleted";
+const LEASE: &str = "/run/azure-vnet/ipam/leases/10.240.0.5";
+
+/// A lease and a record as ADD leaves them, without the veth, which died with the pod's namespace.
+fn attached() -> Sandbox {
+    let sandbox = Sandbox::with_pod();
+    sandbox.cache_pools(&[5, 6, 7, 8, 9]);
+    sandbox.ipam("ADD").run().document();
+    fs::create_dir_all("/run/azure-vnet/endpoints").unwrap();
+    write_record(&json!({}));
+    sandbox
+}
+
+fn write_record(changes: &Value) {
+    let mut record = json!({
+        "network": "azure", "container_id": "c1", "ifname": "eth0",
+        "boot_id": rpc::boot_id().unwrap(),
+        "netns": "/run/netns/pod", "pod_namespace": "ns", "pod_name": "web", "mode": "bridge",
+        "host_ifname": "azv00000000000", "host_ifindex": 77,
+        "host_mac": "02:00:00:00:00:01", "mac": "02:00:00:00:00:02",
+        "address": "10.240.0.5/16", "gateway": "10.240.0.1", "mtu": 1500, "dns": {},
+        "netconf": crate::exec::netconf().to_string(),
+    });
+    for (key, value) in changes.as_object().unwrap() {
+        record[key] = value.clone();
+    }
+    rpc::write_json(Path::new(RECORD), &record).unwrap();
+}
+
+fn exists(path: &str) -> bool {
+    fs::exists(path).unwrap()
+}
+
+/// Rows 64 to 66.
+#[test]
+fn del_succeeds_as_often_as_it_is_asked_with_or_without_a_namespace() {
+    let sandbox = attached();
+    let loader = Loader::start(Manner::Helpful);
+    sandbox.azure_vnet("DEL").run().silence();
+    assert!(!exists(RECORD) && !exists(TOMBSTONE) && !exists(LEASE));
+    for netns in ["", "", "/nowhere", "/run/conf"] {
+        sandbox
+            .azure_vnet("DEL")
+            .env("CNI_NETNS", netns)
+            .run()
+            .silence();
+    }
+    sandbox
+        .azure_vnet("DEL")
+        .unset("CNI_NETNS")
+        .unset("CNI_ARGS")
+        .run()
+        .silence();
+    assert_eq!(loader.requests(), ["unregister"]);
+}
+
+/// Row 65: what was never added is still the IPAM plug-in's to know.
+#[test]
+fn del_of_what_was_never_added_still_asks_the_ipam_plugin() {
+    let sandbox = Sandbox::with_pod();
+    sandbox.cache_pools(&[5]);
+    sandbox.ipam("ADD").run().document();
+    sandbox.azure_vnet("DEL").run().silence();
+    assert!(!exists(LEASE));
+}
+
+/// Row 73.
+#[test]
+fn without_a_loader_del_leaves_a_tombstone() {
+    for manner in [None, Some(Manner::Hanging)] {
+        let sandbox = attached();
+        let _loader = manner.map(Loader::start);
+        sandbox.azure_vnet("DEL").run().silence();
+        assert!(!exists(RECORD) && exists(TOMBSTONE) && !exists(LEASE));
+        let endpoint: rpc::Endpoint = rpc::read_json(Path::new(TOMBSTONE)).unwrap();
+        assert_eq!(endpoint.address.to_string(), "10.240.0.5/16");
+    }
+}
+
+/// Row 71, also with a network name that no longer parses.
+#[test]
+fn with_a_broken_configuration_everything_is_released_before_it_is_told() {
+    for (stdin, code) in [
+        ("{", 6),
+        ("", 6),
+        (r#"{"cniVersion":"9.9.9","name":"azure"}"#, 1),
+        (
+            r#"{"cniVersion":"0.3.0","name":"azure","mode":"nonsense"}"#,
+            7,
+        ),
+    ] {
+        let sandbox = attached();
+        let _loader = Loader::start(Manner::Helpful);
+        let other = sandbox
+            .ipam("ADD")
+            .env("CNI_CONTAINERID", "c2")
+            .run()
+            .document();
+        sandbox
+            .azure_vnet("DEL")
+            .stdin(stdin.as_bytes())
+            .run()
+            .error(code);
+        assert!(!exists(RECORD) && !exists(LEASE), "{stdin}");
+        assert_eq!(
+            sandbox
+                .ipam("ADD")
+                .env("CNI_CONTAINERID", "c2")
+                .run()
+                .document(),
+            other
+        );
+    }
+}
+
+/// Row 70: the IPAM plug-in that gave the address is asked, with the configuration of that time.
+#[test]
+fn del_after_a_change_of_ipam_asks_the_one_of_then() {
+    let sandbox = attached();
+    let _loader = Loader::start(Manner::Helpful);
+    let changed = netconf_with(
+        json!({"ipam": {"type": "host-local"}, "cniVersion": "1.0.0", "mode": "transparent"}),
+    );
+    sandbox.azure_vnet("DEL").conf(&changed).run().silence();
+    assert!(!exists(LEASE));
+}
+
+/// Rows 72 and 80: a record that is damaged or of another boot says nothing.
+#[test]
+fn a_useless_record_does_not_hold_del_up() {
+    let sandbox = attached();
+    for spoil in [
+        || fs::write(RECORD, "").unwrap(),
+        || fs::write(RECORD, "   ").unwrap(),
+        || fs::write(RECORD, "00000000\n{}").unwrap(),
+        || write_record(&json!({"boot_id": "another"})),
+    ] {
+        sandbox.ipam("ADD").run().document();
+        spoil();
+        sandbox.azure_vnet("DEL").run().silence();
+        assert!(!exists(RECORD));
+        assert_eq!(
+            fs::read_dir("/run/azure-vnet/ipam/leases").unwrap().count(),
+            0
+        );
+    }
+}
+
+/// Row 76: go-cni takes errors with certain words for success.
+#[test]
+fn a_del_error_that_should_be_retried_does_not_sound_like_success() {
+    let sandbox = Sandbox::with_pod();
+    let script = r#"echo '{"cniVersion":"0.3.0","code":100,"msg":"pool not found","details":"x: no such file or directory"}'; exit 1"#;
+    let plugins = sandbox.add_plugin("azure-vnet-ipam", script);
+    let answer = sandbox.azure_vnet("DEL").env("CNI_PATH", plugins).run();
+    answer.error(100);
+    let text = answer.stdout + &answer.stderr;
+    assert!(
+        !text.contains("not found") && !text.contains("no such file or directory"),
+        "{text}"
+    );
+}
+
+/// An address is not given back while DEL cannot be completed, and the record stays for the next try.
+#[test]
+fn a_failed_del_can_be_tried_again() {
+    let sandbox = attached();
+    let _loader = Loader::start(Manner::Helpful);
+    let plugins = sandbox.add_plugin("azure-vnet-ipam", "exit 1");
+    sandbox
+        .azure_vnet("DEL")
+        .env("CNI_PATH", plugins)
+        .run()
+        .error(104);
+    assert!(exists(RECORD) && exists(LEASE));
+    sandbox.azure_vnet("DEL").run().silence();
+    assert!(!exists(RECORD) && !exists(LEASE));
+}

@@ -1,0 +1,300 @@
+//! What the environment may say, and what not.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::time::Duration;
+
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::stat::{Mode, umask};
+
+use crate::exec::{AZURE_VNET, AZURE_VNET_IPAM, BOTH, Exec};
+use crate::loader::{Loader, Manner};
+use crate::sandbox::Sandbox;
+
+/// Rows 11 and 12.
+#[test]
+fn every_missing_variable_is_named_at_once() {
+    const MAIN: [&str; 4] = ["CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_PATH"];
+    let _sandbox = Sandbox::new();
+    let del = ["CNI_CONTAINERID", "CNI_IFNAME", "CNI_PATH"];
+    for (program, verb, missing) in [
+        (AZURE_VNET, "ADD", MAIN.as_slice()),
+        (AZURE_VNET, "CHECK", &MAIN),
+        (AZURE_VNET, "DEL", &del),
+        (AZURE_VNET_IPAM, "ADD", &MAIN[..3]),
+        (AZURE_VNET_IPAM, "DEL", &["CNI_CONTAINERID", "CNI_IFNAME"]),
+    ] {
+        let exec = MAIN
+            .iter()
+            .fold(Exec::new(program, verb), |exec, name| exec.unset(name));
+        exec.run().error_saying(4, missing);
+    }
+}
+
+/// Rows 13, 15 and 16.
+#[test]
+fn ids_and_interface_names_that_break_the_rules_touch_nothing() {
+    let sandbox = Sandbox::with_pod();
+    let before = sandbox.snapshot();
+    for program in BOTH {
+        for verb in ["ADD", "DEL", "CHECK"] {
+            for bad in ["../../etc", "a/b", "-x", ".x", "a b", "a\nb", "é", ""] {
+                let answer = Exec::new(program, verb).env("CNI_CONTAINERID", bad).run();
+                answer.error_saying(4, &["CNI_CONTAINERID"]);
+                assert!(!answer.error(4).contains('\n'));
+            }
+            for bad in [
+                "abcdefghijklmnop",
+                ".",
+                "..",
+                "a/b",
+                "a:b",
+                "a b",
+                "a;b",
+                "",
+            ] {
+                Exec::new(program, verb)
+                    .env("CNI_IFNAME", bad)
+                    .run()
+                    .error_saying(4, &["CNI_IFNAME"]);
+            }
+            for name in ["CNI_CONTAINERID", "CNI_IFNAME", "CNI_NETNS", "CNI_ARGS"] {
+                let broken = OsStr::from_bytes(b"\xff\x01");
+                Exec::new(program, verb)
+                    .env(name, broken)
+                    .run()
+                    .error_saying(4, &[name]);
+            }
+        }
+    }
+    assert_eq!(sandbox.snapshot(), before);
+}
+
+/// Row 14.
+#[test]
+fn a_long_id_works_and_never_collides_with_another() {
+    let sandbox = Sandbox::with_pod();
+    sandbox.cache_pools(&[5, 6, 7, 8, 9, 10, 11, 12]);
+    let mut given = Vec::new();
+    for length in [64, 253, 4096, 100_000] {
+        for last in ["a", "b"] {
+            let id = format!("{}{last}", "x".repeat(length - 1));
+            let answer = sandbox
+                .ipam("ADD")
+                .env("CNI_CONTAINERID", &id)
+                .run()
+                .document();
+            given.push(answer["ips"][0]["address"].to_string());
+            sandbox
+                .azure_vnet("ADD")
+                .env("CNI_CONTAINERID", &id)
+                .run()
+                .error(11);
+            sandbox
+                .azure_vnet("DEL")
+                .env("CNI_CONTAINERID", &id)
+                .unset("CNI_NETNS")
+                .run()
+                .silence();
+            sandbox
+                .ipam("DEL")
+                .env("CNI_CONTAINERID", &id)
+                .run()
+                .silence();
+        }
+    }
+    given.sort();
+    given.dedup();
+    assert_eq!(given.len(), 8);
+}
+
+/// Rows 17, 18 and 19; a FIFO must not block, and nothing is changed.
+#[test]
+fn what_is_no_foreign_network_namespace_is_refused_before_anything_is_done() {
+    let sandbox = Sandbox::new();
+    let loader = Loader::start(Manner::Helpful);
+    fs::write("/run/file", "").unwrap();
+    nix::unistd::mkfifo("/run/fifo", Mode::S_IRWXU).unwrap();
+    std::os::unix::fs::symlink("/nowhere", "/run/dangling").unwrap();
+    let before = sandbox.snapshot();
+    for path in [
+        "/nowhere",
+        "/run/file",
+        "/run",
+        "/run/fifo",
+        "/run/azure-vnet/loader.sock",
+        "/dev/null",
+        "/proc/self/ns/mnt",
+        "/run/dangling",
+        "/proc/self/ns/net",
+        "relative",
+    ] {
+        let answer = sandbox.azure_vnet("ADD").env("CNI_NETNS", path).run();
+        answer.error_saying(8, &[path]);
+        assert!(answer.took < Duration::from_secs(1));
+    }
+    assert_eq!(sandbox.snapshot(), before);
+    assert!(loader.requests().is_empty());
+}
+
+/// Row 21: `ctr` passes `/proc/<pid>/ns/net`. Row 20: DEL does not care.
+#[test]
+fn a_namespace_of_a_process_is_fine_and_del_wants_none() {
+    let sandbox = Sandbox::with_pod();
+    let mut sleeper = std::process::Command::new("sleep");
+    sleeper.arg("60");
+    // SAFETY: only a system call between fork and exec.
+    unsafe {
+        sleeper.pre_exec(|| Ok(nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)?));
+    }
+    let mut sleeper = sleeper.spawn().unwrap();
+    let path = format!("/proc/{}/ns/net", sleeper.id());
+    let before = sandbox.snapshot();
+    // No loader: the namespace was accepted.
+    sandbox
+        .azure_vnet("ADD")
+        .env("CNI_NETNS", &path)
+        .run()
+        .error(11);
+    for netns in ["/proc/self/ns/net", "/nowhere", "", "/dev/null"] {
+        sandbox
+            .azure_vnet("DEL")
+            .env("CNI_NETNS", netns)
+            .run()
+            .silence();
+    }
+    assert_eq!(sandbox.snapshot(), before);
+    sleeper.kill().unwrap();
+    sleeper.wait().unwrap();
+}
+
+/// Rows 22 to 26.
+#[test]
+fn cni_args_are_read_strictly_and_the_pod_is_required() {
+    let sandbox = Sandbox::with_pod();
+    let pod = "K8S_POD_NAMESPACE=ns;K8S_POD_NAME=web";
+    for (args, code, word) in [
+        (format!("{pod};X=1"), 4, "unknown args X"),
+        (format!("X=1;{pod};IgnoreUnknown=1"), 11, "loader"),
+        (format!("IgnoreUnknown=True;{pod};X=1"), 11, "loader"),
+        ("A".into(), 4, "invalid pair"),
+        ("A=B=C".into(), 4, "invalid pair"),
+        (";".into(), 4, "invalid pair"),
+        ("A=1;".into(), 4, "invalid pair"),
+        (
+            String::new(),
+            100,
+            "Pod Namespace not specified in CNI Args",
+        ),
+        (
+            "K8S_POD_NAMESPACE=ns".into(),
+            100,
+            "Pod Name not specified in CNI Args",
+        ),
+        (
+            format!(
+                "K8S_POD_NAMESPACE=ns;K8S_POD_NAME=%s$(reboot)\n{}",
+                "x".repeat(253)
+            ),
+            11,
+            "loader",
+        ),
+    ] {
+        sandbox
+            .azure_vnet("ADD")
+            .env("CNI_ARGS", &args)
+            .run()
+            .error_saying(code, &[word]);
+        sandbox
+            .azure_vnet("DEL")
+            .env("CNI_ARGS", &args)
+            .run()
+            .silence();
+    }
+    let log = fs::read_to_string("/var/log/azure-vnet.log").unwrap();
+    for line in log.lines() {
+        serde_json::from_str::<serde_json::Value>(line).unwrap();
+    }
+}
+
+/// Row 27.
+#[test]
+fn a_hostile_environment_changes_nothing() {
+    let sandbox = Sandbox::with_pod();
+    sandbox.cache_pools(&[5]);
+    for (name, value) in [
+        ("LD_PRELOAD", "/nonexistent.so"),
+        ("RUST_LOG", "trace"),
+        ("RUST_BACKTRACE", "full"),
+        ("PATH", ""),
+        ("TMPDIR", "/nonexistent"),
+        ("LC_ALL", "xx"),
+        ("TZ", "bad"),
+    ] {
+        let answer = sandbox.ipam("ADD").env(name, value).run().document();
+        assert_eq!(answer["ips"][0]["address"], "10.240.0.5/16");
+        sandbox.azure_vnet("ADD").env(name, value).run().error(11);
+    }
+}
+
+/// Row 28.
+#[test]
+fn few_files_little_memory_and_any_umask_are_enough_and_files_keep_their_modes() {
+    let sandbox = Sandbox::with_pod();
+    sandbox.cache_pools(&[5]);
+    for mask in [0o777, 0] {
+        drop(fs::remove_dir_all("/run/azure-vnet/endpoints"));
+        drop(fs::remove_dir_all("/run/azure-vnet/ipam/leases"));
+        let others = sandbox.azure_vnet("DEL").env("CNI_CONTAINERID", "c2");
+        for exec in [sandbox.ipam("ADD"), others] {
+            let mut exec = exec;
+            // SAFETY: only system calls between fork and exec.
+            unsafe {
+                exec.command.pre_exec(move || {
+                    setrlimit(Resource::RLIMIT_NOFILE, 32, 32)?;
+                    setrlimit(Resource::RLIMIT_AS, 128 << 20, 128 << 20)?;
+                    umask(Mode::from_bits_truncate(mask));
+                    Ok(())
+                });
+            }
+            let answer = exec.run();
+            assert!(answer.status.success(), "{answer}");
+        }
+        for (path, mode) in [
+            ("/run/azure-vnet/endpoints", 0o700),
+            ("/run/azure-vnet/ipam/leases", 0o700),
+            ("/run/azure-vnet/ipam/leases/10.240.0.5", 0o600),
+            ("/var/log/azure-vnet.log", 0o600),
+        ] {
+            assert_eq!(
+                fs::metadata(path).unwrap().permissions().mode() & 0o777,
+                mode,
+                "{path}"
+            );
+        }
+    }
+}
+
+/// Row 99.
+#[test]
+fn without_root_nothing_is_tried() {
+    let sandbox = Sandbox::with_pod();
+    let before = sandbox.snapshot();
+    for program in BOTH {
+        for verb in ["ADD", "DEL"] {
+            let copy = "/run/plug-in";
+            fs::copy(program, copy).unwrap();
+            fs::set_permissions(copy, fs::Permissions::from_mode(0o755)).unwrap();
+            fs::set_permissions("/run", fs::Permissions::from_mode(0o755)).unwrap();
+            let plugins = sandbox.add_plugin("azure-vnet-ipam", "exit 1");
+            let mut exec = Exec::new(copy, verb).env("CNI_PATH", plugins);
+            exec.command.uid(65_534).gid(65_534);
+            exec.run()
+                .error_saying(101, &["root", "CAP_NET_ADMIN", "CAP_SYS_ADMIN"]);
+        }
+    }
+    assert_eq!(sandbox.snapshot(), before);
+}

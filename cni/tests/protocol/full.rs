@@ -1,0 +1,321 @@
+//! Whole attachments, with programs that pass everything: what is made, looked at, killed half-way and taken away.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::exec::{netconf, netconf_with};
+use crate::loader::{Loader, Manner};
+use crate::programs;
+use crate::sandbox::Sandbox;
+
+const POD: &str = "/run/netns/pod";
+
+/// A node where ADD can succeed.
+fn node(manner: Manner) -> (Sandbox, Loader) {
+    let sandbox = Sandbox::with_pod();
+    programs::pin();
+    sandbox.cache_pools(&(5..=250).collect::<Vec<u8>>());
+    (sandbox, Loader::start(manner))
+}
+
+fn host_veth(result: &Value) -> &str {
+    result["interfaces"][1]["name"].as_str().unwrap()
+}
+
+fn mac_of(interface: &Value) -> String {
+    interface["mac"].as_str().unwrap().to_owned()
+}
+
+/// Rows 41 to 46, 51 and 63.
+#[test]
+fn an_attachment_comes_and_goes_in_every_version() {
+    let (sandbox, loader) = node(Manner::Helpful);
+    let before = sandbox.snapshot();
+    for (round, version) in [
+        "0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0",
+    ]
+    .iter()
+    .enumerate()
+    {
+        let conf = netconf_with(json!({"cniVersion": version}));
+        let result = sandbox.azure_vnet("ADD").conf(&conf).run().document();
+        let address = format!("10.240.0.{}/16", 5 + round);
+        assert_eq!(result["cniVersion"], *version);
+        if version.starts_with("0.1") || version.starts_with("0.2") {
+            assert_eq!(result["ip4"]["ip"], address);
+        } else {
+            assert_eq!(result["ips"][0]["address"], address);
+            assert_eq!(result["ips"][0]["interface"], 0);
+            assert_eq!(result["interfaces"][0]["name"], "eth0");
+            assert_eq!(result["interfaces"][0]["sandbox"], POD);
+            assert_eq!(result["interfaces"][1].get("sandbox"), None);
+            assert_eq!(
+                result["interfaces"][0].get("mtu"),
+                (*version == "1.1.0").then_some(&json!(1400))
+            );
+            assert_eq!(
+                sandbox.mac(host_veth(&result)),
+                mac_of(&result["interfaces"][1])
+            );
+            assert_eq!(sandbox.mac_in_pod("eth0"), mac_of(&result["interfaces"][0]));
+        }
+        assert_eq!(
+            sandbox.azure_vnet("ADD").conf(&conf).run().document(),
+            result
+        );
+        assert_eq!(
+            sandbox.interfaces_in(Path::new(POD)),
+            BTreeSet::from(["lo".into(), "eth0".into()])
+        );
+        sandbox.azure_vnet("DEL").conf(&conf).run().silence();
+        assert_eq!(sandbox.snapshot(), before, "{version}");
+    }
+    let once = ["node", "register", "remove_link", "unregister"];
+    assert_eq!(loader.requests(), once.repeat(7));
+}
+
+/// Damages an attachment; gets the host veth's name.
+type Spoil = Box<dyn Fn(&Sandbox, &str)>;
+
+/// Rows 79 to 81.
+#[test]
+fn check_names_exactly_what_is_missing() {
+    let (sandbox, _loader) = node(Manner::Helpful);
+    let conf = |result: &Value| netconf_with(json!({"cniVersion": "1.0.0", "prevResult": result}));
+    let add = || {
+        sandbox
+            .azure_vnet("ADD")
+            .conf(&netconf_with(json!({"cniVersion": "1.0.0"})))
+            .run()
+            .document()
+    };
+    let host = host_veth(&add()).to_owned();
+
+    let cases: [(&str, Spoil); 11] = [
+        (
+            "host interface",
+            Box::new(|sandbox, host| sandbox.ip(&format!("link del {host}"))),
+        ),
+        (
+            "being up",
+            Box::new(|sandbox, host| sandbox.ip(&format!("link set {host} down"))),
+        ),
+        (
+            "route 10.240.0.",
+            Box::new(|sandbox, host| sandbox.ip(&format!("route flush dev {host}"))),
+        ),
+        (
+            "interface eth0 in the pod being up",
+            Box::new(|sandbox, _| drop(sandbox.ip_in_pod("link set eth0 down"))),
+        ),
+        (
+            "address 10.240.0.",
+            Box::new(|sandbox, _| drop(sandbox.ip_in_pod("addr flush dev eth0"))),
+        ),
+        (
+            "default route",
+            Box::new(|sandbox, _| drop(sandbox.ip_in_pod("route del default"))),
+        ),
+        (
+            "permanent neighbour",
+            Box::new(|sandbox, _| drop(sandbox.ip_in_pod("neigh del 169.254.1.1 dev eth0"))),
+        ),
+        (
+            "program from_pod",
+            Box::new(|sandbox, host| sandbox.tc(&format!("filter del dev {host} ingress"))),
+        ),
+        (
+            "program to_pod",
+            Box::new(|sandbox, host| sandbox.tc(&format!("filter del dev {host} egress"))),
+        ),
+        (
+            "IPAM's reservation",
+            Box::new(|_, _| fs::remove_dir_all("/run/azure-vnet/ipam/leases").unwrap()),
+        ),
+        (
+            "a working data path",
+            Box::new(|_, _| fs::remove_file("/run/azure-vnet/loader.sock").unwrap()),
+        ),
+    ];
+    for (missing, spoil) in cases {
+        let result = add();
+        sandbox.ip_in_pod("link set eth0 mtu 1300");
+        sandbox.ip_in_pod("route add 192.0.2.0/24 via 169.254.1.1");
+        sandbox
+            .azure_vnet("CHECK")
+            .conf(&conf(&result))
+            .run()
+            .silence();
+        spoil(&sandbox, &host);
+        let answer = sandbox.azure_vnet("CHECK").conf(&conf(&result)).run();
+        answer.error_saying(105, &[missing]);
+        sandbox.azure_vnet("DEL").run().silence();
+    }
+}
+
+/// Row 53 at the last steps, and row 92.
+#[test]
+fn a_refusal_or_a_reader_that_is_gone_undoes_everything() {
+    let (sandbox, loader) = node(Manner::Refusing);
+    let before = sandbox.snapshot();
+    let answer = sandbox.azure_vnet("ADD").run();
+    answer.error_saying(11, &["register: full; wait", "failed at step `register`"]);
+    assert_eq!(sandbox.snapshot(), before);
+    assert_eq!(
+        loader.requests(),
+        ["node", "register", "remove_link", "unregister"]
+    );
+
+    let (sandbox, loader) = node(Manner::Helpful);
+    let before = sandbox.snapshot();
+    fs::write("/run/conf", netconf().to_string()).unwrap();
+    let mut exec = sandbox.azure_vnet("ADD");
+    exec.command
+        .stdin(fs::File::open("/run/conf").unwrap())
+        .stdout(
+            fs::OpenOptions::new()
+                .write(true)
+                .open("/dev/full")
+                .unwrap(),
+        )
+        .stderr(Stdio::null());
+    assert_eq!(exec.command.status().unwrap().code(), Some(1));
+    assert_eq!(sandbox.snapshot(), before);
+    assert_eq!(
+        loader.requests(),
+        ["node", "register", "remove_link", "unregister"]
+    );
+}
+
+/// Row 52, in the mode where both would like to have the pod's name.
+#[test]
+fn two_interfaces_of_one_pod_live_and_die_on_their_own() {
+    let (sandbox, _loader) = node(Manner::Helpful);
+    let before = sandbox.snapshot();
+    let conf = netconf_with(json!({"mode": "transparent"}));
+    let add = |ifname: &str| {
+        sandbox
+            .azure_vnet("ADD")
+            .env("CNI_IFNAME", ifname)
+            .conf(&conf)
+            .run()
+    };
+    let first = add("eth0").document();
+    let second = add("net1").document();
+    assert_ne!(host_veth(&first), host_veth(&second));
+    assert_eq!(host_veth(&first), "azvc04432ae156");
+    // What comes from an address leaves by its interface.
+    for (result, ifname) in [(&first, "eth0"), (&second, "net1")] {
+        let address = result["ips"][0]["address"].as_str().unwrap();
+        let source = address.split_once('/').unwrap().0;
+        let way = sandbox.ip_in_pod(&format!("route get 192.0.2.1 from {source}"));
+        assert!(
+            way.contains(&format!("via 169.254.1.1 dev {ifname}")),
+            "{way}"
+        );
+    }
+    sandbox
+        .azure_vnet("DEL")
+        .env("CNI_IFNAME", "net1")
+        .conf(&conf)
+        .run()
+        .silence();
+    assert_eq!(
+        sandbox.mac(host_veth(&first)),
+        mac_of(&first["interfaces"][1])
+    );
+    sandbox.azure_vnet("DEL").conf(&conf).run().silence();
+    assert_eq!(sandbox.snapshot(), before);
+}
+
+/// A pod that is made anew under its name, while DEL of the old one is late: the late DEL must leave the new one alone.
+#[test]
+fn a_late_del_leaves_the_pod_of_the_same_name_alone() {
+    let (sandbox, _loader) = node(Manner::Helpful);
+    let conf = netconf_with(json!({"mode": "transparent"}));
+    let add = |id: &str, netns: &str| {
+        sandbox
+            .azure_vnet("ADD")
+            .env("CNI_CONTAINERID", id)
+            .env("CNI_NETNS", netns)
+            .conf(&conf)
+            .run()
+            .document()
+    };
+    let old = add("old", POD);
+    // The old pod dies with its namespace.
+    sandbox.ip(&format!("link del {}", host_veth(&old)));
+    let path = sandbox.add_netns("pod2");
+    let new = add("new", path.to_str().unwrap());
+    assert_eq!(host_veth(&old), host_veth(&new));
+    sandbox
+        .azure_vnet("DEL")
+        .env("CNI_CONTAINERID", "old")
+        .conf(&conf)
+        .run()
+        .silence();
+    assert_eq!(sandbox.mac(host_veth(&new)), mac_of(&new["interfaces"][1]));
+    let conf =
+        netconf_with(json!({"mode": "transparent", "cniVersion": "1.0.0", "prevResult": new}));
+    sandbox
+        .azure_vnet("CHECK")
+        .env("CNI_CONTAINERID", "new")
+        .env("CNI_NETNS", path)
+        .conf(&conf)
+        .run()
+        .silence();
+}
+
+/// Whoever takes over after a crash reads the draft: it says all that the loader is told, before the loader is told.
+#[test]
+fn the_draft_is_complete_before_the_loader_is_asked() {
+    let (sandbox, loader) = node(Manner::Helpful);
+    sandbox.azure_vnet("ADD").run().document();
+    let [(request, draft)] = loader.registered().try_into().unwrap();
+    for key in ["host_ifname", "host_ifindex", "host_mac", "mac", "address"] {
+        assert_eq!(draft[key], request[key], "{key}");
+    }
+    assert_ne!(draft["host_ifindex"], 0);
+}
+
+/// Row 74: killed at any time, one DEL, or another ADD and a DEL, leaves nothing.
+#[test]
+fn an_add_that_is_killed_leaves_nothing_after_the_first_del() {
+    let (sandbox, _loader) = node(Manner::Helpful);
+    let before = sandbox.snapshot();
+    fs::write("/run/conf", netconf().to_string()).unwrap();
+    for round in 0..40_u32 {
+        let mut exec = sandbox.azure_vnet("ADD");
+        let mut child = exec
+            .command
+            .stdin(fs::File::open("/run/conf").unwrap())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        // The pipe is never written: this is only a wait that ends at any offset within an ADD.
+        let (reader, _writer) = std::io::pipe().unwrap();
+        let mut waited = [nix::poll::PollFd::new(
+            std::os::fd::AsFd::as_fd(&reader),
+            nix::poll::PollFlags::POLLIN,
+        )];
+        nix::poll::poll(
+            &mut waited,
+            nix::poll::PollTimeout::try_from(Duration::from_millis((round * 3 / 2).into()))
+                .unwrap(),
+        )
+        .unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        if round % 2 == 0 {
+            sandbox.azure_vnet("ADD").run().document();
+        }
+        sandbox.azure_vnet("DEL").run().silence();
+        assert_eq!(sandbox.snapshot(), before, "killed in round {round}");
+    }
+}

@@ -1,0 +1,31 @@
+//! The plug-ins as a runtime sees them: exec'd, with environment and standard input, judged by what they print.
+//!
+//! Numbers in the tests' comments are the rows of the project's CNI conformance list. The tests need root, because each runs in
+//! a mount and a network namespace of its own; nothing outside of these is touched.
+
+#[cfg(test)]
+mod add;
+#[cfg(test)]
+mod check;
+#[cfg(test)]
+mod config;
+#[cfg(test)]
+mod del;
+#[cfg(test)]
+mod delegate;
+#[cfg(test)]
+mod environment;
+#[cfg(test)]
+mod exec;
+#[cfg(test)]
+mod full;
+#[cfg(test)]
+mod ipam;
+#[cfg(test)]
+mod loader;
+#[cfg(test)]
+mod programs;
+#[cfg(test)]
+mod sandbox;
+#[cfg(test)]
+mod version;

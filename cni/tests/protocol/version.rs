@@ -1,0 +1,132 @@
+//! VERSION and odd commands.
+
+use std::fs;
+use std::time::Duration;
+
+use crate::exec::{AZURE_VNET, BOTH, Exec, netconf, run_with_open_stdin};
+use crate::sandbox::Sandbox;
+
+const SUPPORTED: [&str; 7] = [
+    "0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0",
+];
+
+/// Rows 1, 2, 5.
+#[test]
+fn version_lists_every_version_whatever_else_is_said() {
+    for program in BOTH {
+        let bare = || Exec::bare(program).env("CNI_COMMAND", "VERSION");
+        let dummies = ["CNI_NETNS", "CNI_IFNAME", "CNI_PATH"]
+            .into_iter()
+            .fold(bare(), |exec, name| exec.env(name, "dummy"));
+        for exec in [
+            bare(),
+            dummies.env("CNI_CONTAINERID", ""),
+            bare().conf(&netconf()),
+        ] {
+            let answer = exec.run().document();
+            assert_eq!(answer["supportedVersions"], serde_json::json!(SUPPORTED));
+            assert!(SUPPORTED.contains(&answer["cniVersion"].as_str().unwrap()));
+        }
+    }
+}
+
+/// Row 3.
+#[test]
+fn version_does_not_wait_for_standard_input() {
+    for program in BOTH {
+        let exec = Exec::bare(program).env("CNI_COMMAND", "VERSION");
+        let answer = run_with_open_stdin(exec, Duration::from_millis(200));
+        assert!(answer.is_some_and(|text| text.contains("supportedVersions")));
+    }
+}
+
+/// Row 4.
+#[test]
+fn version_creates_nothing_and_is_quick() {
+    let _sandbox = Sandbox::new();
+    for program in BOTH {
+        let answer = Exec::new(program, "VERSION").run();
+        answer.document();
+        assert!(answer.took < Duration::from_millis(50), "{:?}", answer.took);
+    }
+    assert_eq!(fs::read_dir("/var/log").unwrap().count(), 0);
+    assert!(!fs::exists("/run/azure-vnet").unwrap());
+}
+
+/// Row 6.
+#[test]
+fn without_a_command_it_tells_about_itself_on_standard_error() {
+    for program in BOTH {
+        let answer = Exec::bare(program).run();
+        answer.silence();
+        assert!(
+            answer
+                .stderr
+                .contains("CNI protocol versions supported: 0.1.0, "),
+            "{answer}"
+        );
+    }
+}
+
+/// Row 7, and what this plug-in does not do yet.
+#[test]
+fn an_unknown_command_is_told_by_name() {
+    let _sandbox = Sandbox::new();
+    for program in BOTH {
+        for command in [
+            "FOO",
+            "add",
+            "ADD ",
+            "GC",
+            "STATUS",
+            "UPDATE",
+            "GET_ENDPOINT_STATE",
+        ] {
+            Exec::new(program, command)
+                .run()
+                .error_saying(4, &["CNI_COMMAND", command.trim()]);
+        }
+    }
+}
+
+/// Row 9: CNS splits the line into exactly four words.
+#[test]
+fn the_version_flag_prints_four_words_and_the_help_flag_usage() {
+    let _sandbox = Sandbox::new();
+    for program in BOTH {
+        for flag in ["-v", "--version"] {
+            let mut exec = Exec::bare(program);
+            exec.command.arg(flag);
+            let text = exec.run().stdout;
+            let words: Vec<&str> = text.split_whitespace().collect();
+            assert_eq!(words[..3], ["Azure", "CNI", "Version"]);
+            assert_eq!(words[3..], [concat!("v", env!("CARGO_PKG_VERSION"))]);
+        }
+        for flag in ["-h", "--help"] {
+            let mut exec = Exec::bare(program);
+            exec.command.arg(flag);
+            assert!(exec.run().stdout.contains("Usage: "));
+        }
+        let mut exec = Exec::bare(program);
+        exec.command.arg("--nonsense");
+        assert_eq!(exec.run().status.code(), Some(1));
+    }
+}
+
+/// Row 10.
+#[test]
+fn a_symlink_and_a_deleted_working_directory_change_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let link = directory.path().join("link");
+    std::os::unix::fs::symlink(AZURE_VNET, &link).unwrap();
+    let mut exec = Exec::bare("/bin/sh").env("CNI_COMMAND", "VERSION");
+    exec.command
+        .args(["-c", "rmdir \"$PWD\"; exec \"$0\""])
+        .arg(&link)
+        .current_dir({
+            let gone = directory.path().join("gone");
+            fs::create_dir(&gone).unwrap();
+            gone
+        });
+    exec.run().document();
+}
