@@ -159,7 +159,7 @@ impl Daemon {
         match request {
             Request::Node => Reply::Node(self.node.borrow().nic.clone()),
             Request::Register(endpoint) => done(
-                self.registry.borrow_mut().register(&endpoint),
+                self.registry.borrow_mut().register(&self.pins, &endpoint),
                 "register the pod",
             ),
             Request::Unregister(endpoint) => done(
@@ -251,10 +251,22 @@ impl Daemon {
         }
     }
 
+    /// Installs the kernel's fallback again when somebody has removed it.
+    pub(crate) fn repair_fallback(&self) {
+        if !fallback::is_installed() {
+            warn!("the nftables table `azure-vnet` is gone: installing it again");
+            self.install_fallback();
+        }
+    }
+
     /// Brings records, maps and programs together.
     pub(crate) fn reconcile(&self) {
-        for error in reconcile::reconcile(&mut self.registry.borrow_mut(), &self.run, &self.boot_id)
-        {
+        for error in reconcile::reconcile(
+            &mut self.registry.borrow_mut(),
+            &self.pins,
+            &self.run,
+            &self.boot_id,
+        ) {
             error!(%error, "reconcile");
         }
         if let Err(error) = reconcile::repair_pods(&self.pins, &self.registry.borrow()) {
@@ -278,7 +290,13 @@ impl Daemon {
                         error!(%error, "write the NIC's settings");
                     }
                 }
-                if let Err(error) = reconcile::attach_nic_if_needed(&self.pins, &node.nic.nic) {
+                // A NIC that was made anew has lost its programs, though their links are still pinned.
+                let attached = if changed {
+                    reconcile::attach_nic(&self.pins, &node.nic.nic)
+                } else {
+                    reconcile::attach_nic_if_needed(&self.pins, &node.nic.nic)
+                };
+                if let Err(error) = attached {
                     error!(%error, "attach to the NIC");
                 }
                 *self.node.borrow_mut() = node;

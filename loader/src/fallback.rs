@@ -9,6 +9,8 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use abi::Class;
+
 use crate::classes::{Rule, WIRESERVER};
 use crate::config::PortRange;
 
@@ -55,6 +57,17 @@ pub fn install(nic: &str, rules: &[Rule], block_wireserver: bool) -> Result<(), 
     run_nft(&table(nic, rules, block_wireserver))
 }
 
+/// Whether our table is there; somebody may have flushed the ruleset.
+pub fn is_installed() -> bool {
+    let list = Command::new("nft")
+        .args(["list", "table", "ip", "azure-vnet"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    list.is_ok_and(|status| status.success())
+}
+
 fn run_nft(script: &str) -> Result<(), FallbackError> {
     let mut nft = Command::new("nft")
         .args(["-f", "-"])
@@ -94,11 +107,7 @@ fn table(nic: &str, rules: &[Rule], block_wireserver: bool) -> String {
     } else {
         format!("elements = {{ {} }};", ranges.join(", "))
     };
-    let block = if block_wireserver {
-        format!("iifname \"azv*\" ip daddr {WIRESERVER} tcp dport {{ 80, 32526 }} counter drop")
-    } else {
-        String::new()
-    };
+    let refused = refused(rules, block_wireserver).join("\n    ");
     // Writing to a String cannot fail.
     let _infallible = write!(
         script,
@@ -110,12 +119,28 @@ fn table(nic: &str, rules: &[Rule], block_wireserver: bool) -> String {
   }}
   chain forward {{
     type filter hook forward priority filter; policy accept;
-    {block}
+    {refused}
   }}
 }}
 "
     );
     script
+}
+
+/// What pods are refused without our programs, too.
+fn refused(rules: &[Rule], block_wireserver: bool) -> Vec<String> {
+    let protected = format!("{WIRESERVER} tcp dport {{ 80, 32526 }}");
+    let denied = rules
+        .iter()
+        .filter(|rule| rule.class == Class::Deny)
+        .map(|rule| rule.prefix.to_string());
+    let destinations = block_wireserver
+        .then_some(protected)
+        .into_iter()
+        .chain(denied);
+    destinations
+        .map(|to| format!("iifname \"azv*\" ip daddr {to} counter drop"))
+        .collect()
 }
 
 /// The ranges whose longest matching rule says "no masquerading", merged and ascending.
@@ -164,8 +189,6 @@ pub fn ephemeral_ports() -> Option<PortRange> {
 
 #[cfg(test)]
 mod tests {
-    use abi::Class;
-
     use super::*;
 
     fn rule(prefix: &str, masquerade: bool) -> Rule {

@@ -28,6 +28,7 @@ pub mod nic;
 pub mod object;
 pub mod reconcile;
 pub mod registry;
+pub mod report;
 pub mod server;
 mod settings;
 pub mod status;

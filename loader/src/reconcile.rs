@@ -41,7 +41,10 @@ pub fn attach_nic(pins: &Pins, nic: &str) -> Result<(), AttachError> {
 
 /// Attaches the NIC's programs that do not run.
 pub fn attach_nic_if_needed(pins: &Pins, nic: &str) -> Result<(), AttachError> {
-    if Hook::NIC.into_iter().all(|hook| hooks::runs(hook, nic)) {
+    if Hook::NIC
+        .into_iter()
+        .all(|hook| hooks::runs(pins, hook, nic))
+    {
         return Ok(());
     }
     warn!(
@@ -75,16 +78,21 @@ pub fn replace_on_pods(pins: &Pins, registry: &Registry) -> Result<usize, Reconc
 /// Attaches what somebody has removed from a registered pod's host veth.
 pub fn repair_pods(pins: &Pins, registry: &Registry) -> Result<(), ReconcileError> {
     for ifname in registry.host_veths()? {
-        for hook in Hook::POD
-            .into_iter()
-            .filter(|hook| !hooks::runs(*hook, &ifname))
-        {
-            let mut program = hooks::open(pins, hook)?;
-            hooks::attach(pins, hook, &mut program, &ifname)?;
+        attach_missing(pins, &ifname)?;
+    }
+    Ok(())
+}
+
+/// Attaches the programs that do not run on a pod's host veth, or that are older than the pinned ones.
+fn attach_missing(pins: &Pins, ifname: &str) -> Result<(), AttachError> {
+    for hook in Hook::POD {
+        if !hooks::runs(pins, hook, ifname) {
+            let outcome = hooks::attach(pins, hook, &mut hooks::open(pins, hook)?, ifname)?;
             warn!(
                 interface = ifname,
                 program = hook.program,
-                "the program was not attached any more: attached anew"
+                ?outcome,
+                "repaired"
             );
         }
     }
@@ -105,6 +113,7 @@ pub fn remove_stale_links(pins: &Pins, nic: &str) -> Result<(), AttachError> {
 /// Brings maps and records together, in both directions. Goes on after an error and returns all of them.
 pub fn reconcile(
     registry: &mut Registry,
+    pins: &Pins,
     run: &RunDirectory,
     boot_id: &str,
 ) -> Vec<ReconcileError> {
@@ -119,13 +128,11 @@ pub fn reconcile(
             && if_nametoindex(endpoint.host_ifname.as_str())
                 .is_ok_and(|index| index == endpoint.host_ifindex);
         let repaired = if lives {
-            restore(registry, &endpoint)
+            restore(registry, pins, &endpoint)
         } else {
-            registry.unregister(&endpoint)
+            registry.unregister(&endpoint).map_err(Into::into)
         };
-        if let Err(error) = repaired {
-            errors.push(error.into());
-        }
+        errors.extend(repaired.err());
     }
     match registry.remove_dead() {
         Ok(0) => {}
@@ -135,12 +142,18 @@ pub fn reconcile(
     errors
 }
 
-fn restore(registry: &mut Registry, endpoint: &Endpoint) -> Result<(), RegistryError> {
+/// Puts an endpoint that the maps have lost back; its veth may run programs of lost maps, or none.
+fn restore(
+    registry: &mut Registry,
+    pins: &Pins,
+    endpoint: &Endpoint,
+) -> Result<(), ReconcileError> {
     if registry.is_registered(endpoint.address.addr())? {
         return Ok(());
     }
     warn!(endpoint = %endpoint.key, address = %endpoint.address, "the maps had lost an endpoint: restored");
-    registry.register(endpoint)
+    attach_missing(pins, &endpoint.host_ifname)?;
+    Ok(registry.register(pins, endpoint)?)
 }
 
 /// A DEL that found no loader left its record behind under another name.

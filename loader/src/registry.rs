@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use abi::{Counter, IfIndex, Ip4, MAX_PODS, Mac, Path, Pod, Slot, Veth};
 use aya::maps::{MapError, PerCpuValues};
-use hooks::{Abi, Hook, Maps};
+use hooks::{Abi, Hook, Maps, Pins};
 use nix::net::if_::if_nametoindex;
 use rpc::{Endpoint, Refusal};
 
@@ -56,8 +56,8 @@ impl Registry {
     }
 
     /// Puts an endpoint whose programs are attached into the maps and checks by reading back. Idempotent.
-    pub fn register(&mut self, endpoint: &Endpoint) -> Result<(), RegistryError> {
-        check_guarded(endpoint)?;
+    pub fn register(&mut self, pins: &Pins, endpoint: &Endpoint) -> Result<(), RegistryError> {
+        check_guarded(pins, endpoint)?;
         let addr = Ip4::from(endpoint.address.addr());
         let ifindex = IfIndex::new(endpoint.host_ifindex);
         let known = self.pod(addr)?;
@@ -247,7 +247,7 @@ impl Registry {
 }
 
 /// READY means that both programs run on the host veth.
-fn check_guarded(endpoint: &Endpoint) -> Result<(), Refusal> {
+fn check_guarded(pins: &Pins, endpoint: &Endpoint) -> Result<(), Refusal> {
     let refusal = |why: String| Refusal {
         what: format!("register {}", endpoint.key),
         why,
@@ -269,7 +269,7 @@ fn check_guarded(endpoint: &Endpoint) -> Result<(), Refusal> {
         }
     }
     for hook in Hook::POD {
-        if !hooks::runs(hook, &endpoint.host_ifname) {
+        if !hooks::runs(pins, hook, &endpoint.host_ifname) {
             return Err(refusal(format!(
                 "program {} does not run on {}",
                 hook.program, endpoint.host_ifname

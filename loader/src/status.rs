@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 
 use abi::{Counter, DropReason, MAX_BINDINGS, MAX_CLASSES, MAX_FLOWS, MAX_PODS, Path, pins};
 use aya::maps::MapError;
-use hooks::{Hook, Maps, total};
+use hooks::{Hook, Maps, Pins, total};
 use rpc::{Attached, Counted, Endpoint, PodView, PoolView, Pools, Status, TableView};
 
 use crate::config::PortRange;
@@ -26,7 +26,11 @@ impl Daemon {
             node: self.node.borrow().nic.clone(),
             nat_ports: (self.config.nat_ports.first, self.config.nat_ports.last),
             pools: pools.as_ref().map(pool_view).map_err(Clone::clone),
-            attached: attached(&self.node.borrow().nic.nic, &registry.host_veths()?),
+            attached: attached(
+                &self.pins,
+                &self.node.borrow().nic.nic,
+                &registry.host_veths()?,
+            ),
             tables: tables(&registry.maps),
             classes: self.rules.borrow().iter().map(Into::into).collect(),
             pods: pods(&registry.maps, &reconcile::endpoints(&self.run))?,
@@ -99,14 +103,14 @@ fn tables(maps: &Maps) -> Vec<TableView> {
 }
 
 /// The programs that the kernel runs on the NIC and on the pods' host veths.
-fn attached(nic: &str, host_veths: &[String]) -> Vec<Attached> {
+fn attached(pins: &Pins, nic: &str, host_veths: &[String]) -> Vec<Attached> {
     let on_nic = Hook::NIC.into_iter().map(|hook| (nic, hook));
     let on_pods = host_veths
         .iter()
         .flat_map(|veth| Hook::POD.into_iter().map(|hook| (veth.as_str(), hook)));
     let running = on_nic
         .chain(on_pods)
-        .filter(|(ifname, hook)| hooks::runs(*hook, ifname));
+        .filter(|(ifname, hook)| hooks::runs(pins, *hook, ifname));
     running
         .map(|(ifname, hook)| Attached {
             ifname: ifname.to_owned(),

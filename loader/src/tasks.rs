@@ -73,5 +73,6 @@ pub(crate) async fn keep_true(daemon: Rc<Daemon>) {
         ticks.tick().await;
         daemon.follow_node().await;
         daemon.reconcile();
+        daemon.repair_fallback();
     }
 }

@@ -128,6 +128,48 @@ fn a_loader_that_finds_its_maps_gone_restores_the_pods_from_their_records() {
 }
 
 #[test]
+fn programs_of_lost_maps_are_replaced_and_missing_ones_attached_again() {
+    let lab = lab();
+    let node = lab.node(1);
+    let pods = [
+        node.add_pod("stale").unwrap(),
+        node.add_pod("bare").unwrap(),
+    ];
+    let bare = pods[1].result()["interfaces"][1]["name"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    node.loader().kill9().unwrap();
+    node.exec(&["rm", "-r", "/sys/fs/bpf/azure-vnet"]).unwrap();
+    node.exec(&["tc", "qdisc", "del", "dev", &bare, "clsact"])
+        .unwrap();
+    node.start_loader().unwrap();
+    for pod in &pods {
+        let pins = [
+            "bpftool",
+            "-j",
+            "prog",
+            "show",
+            "pinned",
+            "/sys/fs/bpf/azure-vnet/v1/programs/from_pod",
+        ];
+        let program: Value = serde_json::from_str(&node.exec(&pins).unwrap()).unwrap();
+        let veth = pod.result()["interfaces"][1]["name"].as_str().unwrap();
+        let filters = node
+            .exec(&["tc", "filter", "show", "dev", veth, "ingress"])
+            .unwrap();
+        assert!(
+            filters.contains(&format!("id {}", program["id"])),
+            "{veth}: {filters}"
+        );
+        assert_eq!(
+            pod.tcp(lab.inet().addr(), 8080).unwrap().peer_ip(),
+            node.addr()
+        );
+    }
+}
+
+#[test]
 fn a_map_with_another_layout_is_not_used_again() {
     let lab = lab();
     let node = lab.node(1);

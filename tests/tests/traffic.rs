@@ -229,3 +229,32 @@ fn the_wireservers_secrets_are_out_of_reach_with_and_without_programs() {
         "and so does the Internet"
     );
 }
+
+#[test]
+fn metadata_can_be_denied_with_and_without_programs() {
+    let lab = lab_with("imds: deny\n");
+    let pod = lab.node(1).add_pod("web").unwrap();
+    let reached = || {
+        pod.within(Duration::from_millis(300))
+            .tcp(lab::IMDS, 80)
+            .is_ok()
+    };
+    assert!(!reached());
+    let drops = lab.node(1).exec(&["vnetctl", "status"]).unwrap();
+    assert!(drops.contains("denied"), "{drops}");
+    let veth = pod.result()["interfaces"][1]["name"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    lab.node(1)
+        .exec(&["tc", "qdisc", "del", "dev", &veth, "clsact"])
+        .unwrap();
+    assert!(!reached(), "the kernel's own rule");
+    let own = lab.node(1).http(
+        lab::IMDS,
+        80,
+        "/metadata/instance/network?api-version=2021-01-01",
+        &[("Metadata", "true")],
+    );
+    assert_eq!(own.unwrap().status, 200, "the node itself is not denied");
+}

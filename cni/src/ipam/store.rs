@@ -15,6 +15,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::net::Ipv4Addr;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use ipnet::Ipv4Net;
@@ -142,7 +143,12 @@ impl Store {
             }
             Change::Mark(address, at_ms) => {
                 let path = self.released().join(format!("{address}@{at_ms}"));
-                File::create(&path)
+                File::options()
+                    .write(true)
+                    .create(true)
+                    .truncate(true)
+                    .mode(0o600)
+                    .open(&path)
                     .map(drop)
                     .map_err(|source| io_error("write", &path, source))
             }

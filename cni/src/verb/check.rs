@@ -115,7 +115,7 @@ fn missing_on_host(node: &Node, record: &Record) -> Result<Vec<String>, LinkErro
         missing.push(format!("route {wanted} dev {ifname}"));
     }
     for hook in Hook::POD {
-        if !hooks::runs(hook, ifname) {
+        if !hooks::runs(&node.pins, hook, ifname) {
             missing.push(format!("program {} on {ifname}", hook.program));
         }
     }

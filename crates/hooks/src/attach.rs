@@ -3,8 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
-use aya::programs::ProgramError;
 use aya::programs::tc::SchedClassifier;
+use aya::programs::{ProgramError, ProgramInfo};
 
 use crate::hook::Mechanism;
 use crate::{Hook, Pins, filter, link};
@@ -80,11 +80,15 @@ pub fn attach(
     }
 }
 
-/// Whether the kernel runs the program of `hook` on `ifname` now. `false` when the interface is gone.
-pub fn runs(hook: Hook, ifname: &str) -> bool {
+/// Whether the kernel runs the pinned program of `hook`, and not an older one of the same name, on `ifname` now.
+/// `false` when the interface or the program is gone.
+pub fn runs(pins: &Pins, hook: Hook, ifname: &str) -> bool {
+    let Ok(program) = ProgramInfo::from_pin(pins.program(hook.program)) else {
+        return false;
+    };
     match hook.mechanism {
-        Mechanism::Tcx => link::runs(hook, ifname),
-        Mechanism::Clsact => filter::runs(hook, ifname),
+        Mechanism::Tcx => link::runs(pins, hook, program.id(), ifname),
+        Mechanism::Clsact => filter::runs(hook, program.id(), ifname),
     }
 }
 

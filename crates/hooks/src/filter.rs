@@ -71,9 +71,8 @@ pub(crate) fn attach(
     Ok(outcome)
 }
 
-pub(crate) fn runs(hook: Hook, ifname: &str) -> bool {
-    programs(ifname, hook.direction)
-        .is_ok_and(|programs| programs.iter().any(|name| name == hook.program))
+pub(crate) fn runs(hook: Hook, program: u32, ifname: &str) -> bool {
+    programs(ifname, hook.direction).is_ok_and(|programs| programs.contains(&program))
 }
 
 fn errno(error: &TcError) -> Option<Errno> {
@@ -85,8 +84,8 @@ fn errno(error: &TcError) -> Option<Errno> {
     }
 }
 
-/// Names of the BPF programs that clsact filters of `ifname` run.
-fn programs(ifname: &str, direction: Direction) -> io::Result<Vec<String>> {
+/// Ids of the BPF programs that clsact filters of `ifname` run.
+fn programs(ifname: &str, direction: Direction) -> io::Result<Vec<u32>> {
     let mut request = TcMessage::default();
     request.header.index = i32::try_from(if_nametoindex(ifname)?).map_err(io::Error::other)?;
     request.header.parent = Parent {
@@ -96,20 +95,20 @@ fn programs(ifname: &str, direction: Direction) -> io::Result<Vec<String>> {
             Direction::Egress => Parent::MIN_EGRESS,
         },
     };
-    let mut names = Vec::new();
+    let mut ids = Vec::new();
     for filter in dump(request)? {
         for attribute in filter.attributes {
             let TcAttribute::Options(options) = attribute else {
                 continue;
             };
             for option in options {
-                if let TcOption::Bpf(TcFilterBpfOption::ProgName(name)) = option {
-                    names.push(name);
+                if let TcOption::Bpf(TcFilterBpfOption::ProgId(id)) = option {
+                    ids.push(id);
                 }
             }
         }
     }
-    Ok(names)
+    Ok(ids)
 }
 
 /// Asks the kernel for filters and reads its answer to the end.

@@ -9,6 +9,7 @@ use aya::programs::tc::{SchedClassifier, SchedClassifierLink, TcAttachOptions};
 use aya::programs::{LinkOrder, ProgramError};
 use aya::sys::SyscallError;
 use nix::errno::Errno;
+use nix::net::if_::if_nametoindex;
 
 use crate::attach::refused;
 use crate::hook::Direction;
@@ -47,12 +48,13 @@ pub(crate) fn attach(
     Ok(Outcome::Attached)
 }
 
-pub(crate) fn runs(hook: Hook, ifname: &str) -> bool {
-    SchedClassifier::query_tcx(ifname, hook.attach_type()).is_ok_and(|(_revision, programs)| {
-        programs
-            .iter()
-            .any(|info| info.name_as_str() == Some(hook.program))
-    })
+/// A link whose interface was made anew still names its program; the loader attaches again when the NIC changes.
+pub(crate) fn runs(pins: &Pins, hook: Hook, program: u32, ifname: &str) -> bool {
+    let link = PinnedLink::from_pin(pins.link(ifname, hook.program)).map(FdLink::from);
+    let runs = link
+        .and_then(|link| link.info())
+        .is_ok_and(|info| info.program_id() == program);
+    runs && if_nametoindex(ifname).is_ok()
 }
 
 /// Removes every link pin of `ifname`, which detaches the programs. Nothing pinned is success.

@@ -39,7 +39,7 @@ fn main() -> ExitCode {
     match runtime.block_on(loader::daemon::run()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            error!("{error:#}");
+            error!("{}", loader::report::one_line(&error));
             ExitCode::FAILURE
         }
     }

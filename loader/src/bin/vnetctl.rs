@@ -42,7 +42,7 @@ fn main() -> ExitCode {
     match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("vnetctl: {error:#}");
+            eprintln!("vnetctl: {}", loader::report::one_line(&error));
             ExitCode::FAILURE
         }
     }
