@@ -11,6 +11,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::fs::{self, File, TryLockError};
+use std::net::Ipv4Addr;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::rc::Rc;
@@ -44,6 +45,8 @@ pub struct Daemon {
     pub(crate) pools: RefCell<Result<Pools, String>>,
     pub(crate) rules: RefCell<Vec<Rule>>,
     pub(crate) flows_full: Cell<bool>,
+    /// Secondary addresses of the NIC that the node has given itself.
+    pub(crate) own_secondaries: RefCell<Vec<Ipv4Addr>>,
 }
 
 /// Starts, serves until SIGTERM or SIGINT, and leaves the data plane running.
@@ -144,6 +147,7 @@ impl Daemon {
             pools: RefCell::new(pools),
             rules: RefCell::new(rules),
             flows_full: Cell::new(false),
+            own_secondaries: RefCell::default(),
         };
         fallback::enable_forwarding()?;
         daemon.install_fallback();
@@ -205,7 +209,7 @@ impl Daemon {
         let read = spawn_blocking(move || wireserver::fetch(&node))
             .await
             .map_err(|error| error.to_string())?;
-        let fresh = match read {
+        let mut fresh = match read {
             Ok(pools) => pools,
             Err(error) => {
                 let why = error.to_string();
@@ -216,6 +220,8 @@ impl Daemon {
                 return Err(why);
             }
         };
+        self.own_secondaries
+            .replace(wireserver::take_out_own(&mut fresh, &self.node.borrow()));
         write_json(&self.run.pools(), &fresh).map_err(|error| error.to_string())?;
         *self.pools.borrow_mut() = Ok(fresh.clone());
         self.reclassify();

@@ -58,6 +58,20 @@ impl Daemon {
                 "the ports of the kernel's masquerading",
             ));
         }
+        let own: Vec<String> = self
+            .own_secondaries
+            .borrow()
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        if !own.is_empty() {
+            warnings.push(format!(
+                "the node has given itself {} of the NIC's secondary addresses, which pods cannot get then ({}): remove them \
+                 with `ip address del`, and tell cloud-init or netplan not to set them up",
+                own.len(),
+                own.join(", ")
+            ));
+        }
         if self.flows_full.get() {
             warnings.push(
                 "the flow table is nearly full: flows that are not in it take the kernel's path"

@@ -184,6 +184,26 @@ fn subnet(told: XmlSubnet) -> Option<Subnet> {
     Some(subnet)
 }
 
+/// Takes out of `pools`, and returns, the secondary addresses that an interface of this node has itself: what comes for
+/// such an address through the kernel ends at the node, so no pod may get it. cloud-init sets them up on plain VMs.
+pub fn take_out_own(pools: &mut Pools, node: &Node) -> Vec<Ipv4Addr> {
+    let mut own = Vec::new();
+    for subnet in pools
+        .interfaces
+        .iter_mut()
+        .flat_map(|interface| &mut interface.subnets)
+    {
+        subnet.secondary.retain(|addr| {
+            let is_own = node.addresses.contains(addr);
+            if is_own {
+                own.push(*addr);
+            }
+            !is_own
+        });
+    }
+    own
+}
+
 /// What Go's `ParseBool` takes as true.
 fn go_bool(text: &str) -> bool {
     matches!(text, "1" | "t" | "T" | "true" | "TRUE" | "True")
@@ -261,6 +281,21 @@ mod tests {
             [Ipv4Addr::new(10, 240, 0, 5), Ipv4Addr::new(10, 240, 0, 6)]
         );
         assert_eq!(subnet.gateway(), Ipv4Addr::new(10, 240, 0, 1));
+    }
+
+    #[test]
+    fn an_address_that_the_node_has_itself_is_not_for_pods() {
+        let mut node = node();
+        node.addresses = vec![Ipv4Addr::new(10, 240, 0, 4), Ipv4Addr::new(10, 240, 0, 5)];
+        let mut pools = parse(DOCUMENTED, &node).unwrap();
+        assert_eq!(
+            take_out_own(&mut pools, &node),
+            [Ipv4Addr::new(10, 240, 0, 5)]
+        );
+        assert_eq!(
+            pools.interfaces[0].subnets[0].secondary,
+            [Ipv4Addr::new(10, 240, 0, 6)]
+        );
     }
 
     #[test]

@@ -19,11 +19,14 @@ use std::net::Ipv4Addr;
 /// The conflist of the plug-in's documentation, byte for byte.
 pub const AZURE_CONFLIST: &str = include_str!("azure.conflist");
 
-/// Where the product's binaries are when nothing else is said.
-const BIN_DIR: &str = concat!(
-    env!("CARGO_MANIFEST_DIR"),
-    "/../target/x86_64-unknown-linux-gnu/release"
-);
+/// Where `cargo xtask build` leaves the product's binaries unless told otherwise.
+fn product_dir() -> PathBuf {
+    let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../target")
+        .join(triple)
+        .join("release")
+}
 
 /// An address of `inet` behind a hop with an MTU of 1400.
 pub const NARROW: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 20);
@@ -63,7 +66,7 @@ impl Lab {
             nodes: 2,
             secondaries: 32,
             mtu: 1500,
-            binaries: binaries.map_or_else(|| PathBuf::from(BIN_DIR), PathBuf::from),
+            binaries: binaries.map_or_else(product_dir, PathBuf::from),
             conflist: AZURE_CONFLIST.to_owned(),
             record: true,
         }

@@ -15,6 +15,7 @@
 //! children with a parent-death signal, vanishes with the process, even with SIGKILL.
 
 mod capture;
+mod conntrack;
 mod dns;
 mod dump;
 mod echo;
@@ -45,6 +46,7 @@ mod vnet;
 mod wait;
 
 pub use capture::Capture;
+pub use conntrack::Tracked;
 pub use echo::{Client, EchoServer, Transport};
 pub use fabric::Fabric;
 pub use http::Response;

@@ -17,6 +17,17 @@ const WRITABLE: [&str; 4] = ["/etc", "/run", "/tmp", "/var"];
 /// Pinned maps whose keys stand for pods.
 const POD_MAPS: [&str; 2] = ["pods", "veths"];
 
+/// What stays after the first pod, on purpose.
+const KEPT: [&str; 7] = [
+    "/run/azure-vnet/ipam/boot",
+    "/run/azure-vnet/ipam/lock",
+    "/run/azure-vnet/ipam/pools.json",
+    "/run/azure-vnet/ipam/released/",
+    "/run/xtables.lock",
+    "/var/log/azure-vnet",
+    "CNI-HOSTPORT",
+];
+
 /// What a node consists of, line by line, in sections.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot(BTreeMap<&'static str, BTreeSet<String>>);
@@ -52,6 +63,19 @@ impl Snapshot {
             added: later.lines_not_in(self),
             removed: self.lines_not_in(later),
         }
+    }
+
+    /// What a pod that came after this snapshot and has gone by `later` left behind; nothing when it is as it should be.
+    ///
+    /// Not counted: IPAM's note that an address rests for 30 s, the empty chains that the chained portmap keeps, logs.
+    pub fn left(&self, later: &Self) -> Vec<String> {
+        let diff = self.diff(later);
+        let counts = |line: &String| !KEPT.iter().any(|part| line.contains(part));
+        diff.added
+            .into_iter()
+            .chain(diff.removed)
+            .filter(counts)
+            .collect()
     }
 
     fn lines_not_in(&self, other: &Self) -> Vec<String> {

@@ -1,6 +1,6 @@
 //! `cargo xtask bench`: what a connection costs a pod, against the node itself.
 
-use crate::{build, command, setup};
+use crate::{build, command, setup, workspace};
 use anyhow::{Context as _, Result, ensure};
 
 #[derive(Debug, clap::Args)]
@@ -21,6 +21,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     })?;
     build::run()?;
     let mut cargo = command::cargo();
+    cargo.env("AZURE_VNET_BIN_DIR", workspace::product_dir());
     cargo.args(["run", "--release", "--quiet", "--package", "bench", "--"]);
     command::run(cargo.args(&arguments.rest)).context("run the benchmark")
 }

@@ -62,13 +62,20 @@ fn main() -> ExitCode {
 fn run() -> anyhow::Result<()> {
     match Arguments::parse().verb {
         Verb::Setup(arguments) => setup::run(&arguments),
-        Verb::BuildEbpf => build_ebpf::run(),
-        Verb::Build => build::run(),
+        Verb::BuildEbpf => {
+            setup::ensure(setup::Needs::BUILD)?;
+            build_ebpf::run()
+        }
+        Verb::Build => {
+            setup::ensure(setup::Needs::BUILD)?;
+            build::run()
+        }
         Verb::Test(arguments) => test::run(&arguments),
         Verb::Check(arguments) => check::run(&arguments),
         Verb::Docs => docs::run(),
         Verb::Bench(arguments) => bench::run(&arguments),
         Verb::Demo(arguments) => {
+            demo::require_root()?;
             if arguments.builds() {
                 setup::ensure(setup::Needs {
                     run_time: true,

@@ -55,6 +55,18 @@ impl Kernel {
         Self { object, maps }
     }
 
+    /// Instructions that the verifier walked through, by program.
+    pub(crate) fn verified_instructions(&self) -> Vec<(&'static str, u32)> {
+        let count = |name| {
+            self.program(name)
+                .info()
+                .unwrap()
+                .verified_instruction_count()
+                .unwrap()
+        };
+        program::ALL.map(|name| (name, count(name))).into()
+    }
+
     pub(crate) fn program(&self, name: &str) -> &SchedClassifier {
         self.object.program(name).unwrap().try_into().unwrap()
     }

@@ -138,3 +138,15 @@ fn every_verdict_is_within_its_budget() {
     let _quiet = QUIET.write();
     budget::check();
 }
+
+/// Half of what the kernel allows.
+const MAX_INSTRUCTIONS: u32 = 500_000;
+
+#[test]
+fn no_program_is_too_much_for_the_verifier() {
+    enter_new_namespace();
+    for (name, instructions) in Kernel::load().verified_instructions() {
+        println!("{name:<10} {instructions} instructions verified, {MAX_INSTRUCTIONS} at most");
+        assert!(instructions <= MAX_INSTRUCTIONS, "{name}");
+    }
+}

@@ -36,11 +36,16 @@ impl Arguments {
     }
 }
 
-pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+/// Refuses early what would fail after minutes of building.
+pub(crate) fn require_root() -> Result<()> {
     ensure!(
         nix::unistd::geteuid().is_root(),
         "the demo makes network namespaces and loads BPF programs: run it as root"
     );
+    Ok(())
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if arguments.down {
         let was_there = keep::down(&pidfile())?;
         println!(
@@ -72,12 +77,17 @@ fn show(keeper: bool) -> Result<()> {
     checks::look(&scene, &mut table);
     life::survive(&scene, &mut table);
     if keeper {
-        table.finish(start.elapsed())?;
+        checks::fabric(&scene, &mut table);
+        // Kept also when something failed: then most of all, somebody wants to look.
+        if let Err(error) = table.finish(start.elapsed()) {
+            println!("{error}");
+        }
         scene.explain();
         let (lab, _inhabitants) = scene.into_parts();
         return keep::keep(lab, &pidfile());
     }
     life::hurry(&scene, &mut table);
+    checks::fabric(&scene, &mut table);
     life::leave(scene, &mut table);
     table.finish(start.elapsed())
 }

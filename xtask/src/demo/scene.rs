@@ -7,6 +7,7 @@ use lab::{EchoServer, Lab, Node, Pod, Snapshot, keep};
 use serde_json::Value;
 
 use super::table::Table;
+use crate::workspace;
 
 /// Where pods answer.
 pub(crate) const PORT: u16 = 80;
@@ -32,6 +33,7 @@ impl Scene {
         let lab = Lab::new()
             .nodes(2)
             .secondaries(ADDRESSES)
+            .binaries(workspace::product_dir())
             .build()
             .context("bring up the lab")?;
         for node in lab.nodes() {
@@ -111,9 +113,7 @@ impl Scene {
             println!("  {name:<22} {line}");
         }
         let (db, api, internet) = (self.db.addr(), self.api.addr(), self.internet());
-        println!(
-            "Try, in pod web:   ping -c1 {db}; ping -c1 {api}; ping -c1 {internet}; nc {internet} 8080"
-        );
+        println!("Try, in pod web:   ping -c1 {db}; ping -c1 {api}; ping -c1 {internet}");
         println!(
             "Try, in node1:     vnetctl status; conntrack -L; nft list ruleset; tail /var/log/azure-vnet.log"
         );

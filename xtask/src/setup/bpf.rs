@@ -45,7 +45,9 @@ impl Installer {
                 return Ok(());
             }
             bail!(
-                "no compiler here has an LLVM in {LINKER_LLVM:?} whose llvm-N-dev can be installed from packages"
+                "no compiler here has an LLVM in {LINKER_LLVM:?} whose llvm-N-dev can be installed from packages; install a \
+                 toolchain with rust-src (`rustup toolchain install nightly --component rust-src`) and the bpf-linker of its \
+                 LLVM by hand, and name the toolchain with EBPF_CARGO and EBPF_RUSTC"
             );
         };
         let llvm = format!("llvm-{}-dev", rust.llvm_major);

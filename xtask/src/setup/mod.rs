@@ -27,6 +27,14 @@ pub(crate) struct Needs {
     pub(crate) lint: bool,
 }
 
+impl Needs {
+    /// Only building.
+    pub(crate) const BUILD: Self = Self {
+        run_time: false,
+        lint: false,
+    };
+}
+
 /// What is wrong with this machine.
 #[derive(Debug)]
 struct Missing {
