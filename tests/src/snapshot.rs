@@ -28,6 +28,12 @@ const KEPT: [&str; 7] = [
     "CNI-HOSTPORT",
 ];
 
+/// Directories that the first pod makes; what is in them counts.
+const KEPT_EMPTY: [&str; 2] = [
+    "/run/azure-vnet/ipam/leases/",
+    "/run/azure-vnet/ipam/owners/",
+];
+
 /// What a node consists of, line by line, in sections.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot(BTreeMap<&'static str, BTreeSet<String>>);
@@ -70,7 +76,9 @@ impl Snapshot {
     /// Not counted: IPAM's note that an address rests for 30 s, the empty chains that the chained portmap keeps, logs.
     pub fn left(&self, later: &Self) -> Vec<String> {
         let diff = self.diff(later);
-        let counts = |line: &String| !KEPT.iter().any(|part| line.contains(part));
+        let kept = |line: &String| KEPT.iter().any(|part| line.contains(part));
+        let counts =
+            |line: &String| !kept(line) && !KEPT_EMPTY.iter().any(|path| line.ends_with(path));
         diff.added
             .into_iter()
             .chain(diff.removed)
