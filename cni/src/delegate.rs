@@ -15,11 +15,13 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
 use tokio::runtime::Runtime;
 
+use crate::deadline::{Deadline, Patience};
 use crate::env;
 use crate::error::code;
+use crate::program::Call;
 use crate::result::{Address, BadResult, Dns, Success};
 
-/// How long the IPAM plug-in may take.
+/// How long the IPAM plug-in may take; longer than ours waits for anything, so that it can tell what it waited for.
 const LIMIT: Duration = Duration::from_secs(10);
 /// Most bytes of its answer.
 const MOST_BYTES: u64 = 1 << 20;
@@ -33,8 +35,8 @@ pub(crate) enum DelegateError {
     Missing { name: String, searched: String },
     #[error("run the IPAM plug-in {path}: {source}; check the file")]
     Run { path: PathBuf, source: io::Error },
-    #[error("run the IPAM plug-in {path}: no end within {} s, killed; see its log", LIMIT.as_secs())]
-    Late { path: PathBuf },
+    #[error("run the IPAM plug-in {path}: no end within {patience}, killed; see its log")]
+    Late { path: PathBuf, patience: Patience },
     #[error(
         "run the IPAM plug-in {path}: more than {MOST_BYTES} bytes of output, killed; it is no CNI plug-in"
     )]
@@ -99,20 +101,26 @@ impl DelegateError {
 pub(crate) struct Delegate<'a> {
     path: PathBuf,
     stdin: &'a [u8],
+    deadline: Deadline,
 }
 
 impl<'a> Delegate<'a> {
-    /// Looks for `name` in `cni_path` and nowhere else.
-    pub(crate) fn find(name: &str, cni_path: &str, stdin: &'a [u8]) -> Result<Self, DelegateError> {
+    /// Looks for `name` in the call's `CNI_PATH` and nowhere else.
+    pub(crate) fn find(call: &Call, name: &str, stdin: &'a [u8]) -> Result<Self, DelegateError> {
+        let cni_path = &call.env.path;
         cni_path
             .split(':')
             .filter(|directory| !directory.is_empty())
             .map(|directory| Path::new(directory).join(name))
             .find(|path| path.is_file())
-            .map(|path| Self { path, stdin })
+            .map(|path| Self {
+                path,
+                stdin,
+                deadline: call.deadline.clone(),
+            })
             .ok_or_else(|| DelegateError::Missing {
                 name: name.to_owned(),
-                searched: cni_path.to_owned(),
+                searched: cni_path.clone(),
             })
     }
 
@@ -149,9 +157,18 @@ impl<'a> Delegate<'a> {
             path: self.path.clone(),
             source,
         };
+        let patience = self.deadline.spare(LIMIT);
+        let late = || DelegateError::Late {
+            path: self.path.clone(),
+            patience,
+        };
+        if patience.limit().is_zero() {
+            return Err(late());
+        }
         let (status, output) = runtime.block_on(async {
             let mut child = self.command(command).spawn().map_err(run_error)?;
-            let talk = tokio::time::timeout(LIMIT, exchange(&mut child, self.stdin)).await;
+            let talk =
+                tokio::time::timeout(patience.limit(), exchange(&mut child, self.stdin)).await;
             let ended = match talk {
                 Ok(Ok((_, ref output))) if output.len() as u64 > MOST_BYTES => {
                     Err(DelegateError::TooLong {
@@ -159,9 +176,7 @@ impl<'a> Delegate<'a> {
                     })
                 }
                 Ok(ended) => ended.map_err(run_error),
-                Err(_late) => Err(DelegateError::Late {
-                    path: self.path.clone(),
-                }),
+                Err(_elapsed) => Err(late()),
             };
             if ended.is_err() {
                 // It may have ended by itself by now, which is as good.

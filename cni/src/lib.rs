@@ -6,6 +6,7 @@
 
 mod args;
 mod clock;
+mod deadline;
 mod delegate;
 mod document;
 mod env;

@@ -7,20 +7,25 @@ use std::time::Duration;
 
 use rpc::{CallError, Endpoint, Key, NodeView, Pools, Refusal, Reply, Request, RunDirectory};
 
+use crate::deadline::{Deadline, Patience};
 use crate::error::code;
 
 /// ADD and CHECK: how long the loader may take.
 const PATIENT: Duration = Duration::from_secs(5);
 /// DEL: it leaves a tombstone and goes on.
 const HASTY: Duration = Duration::from_secs(2);
+/// By how much the client's own limit is longer, so that it is always this module that tells of a late answer.
+const MARGIN: Duration = Duration::from_secs(1);
 
 /// The loader was not reached, or said no.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LoaderError {
     #[error(transparent)]
     Call(#[from] CallError),
-    #[error("ask the loader at {socket}: no answer within {} s; see the loader's log (journalctl -u azure-vnet-loader)", limit.as_secs())]
-    Late { socket: PathBuf, limit: Duration },
+    #[error(
+        "ask the loader at {socket}: no answer within {patience}; see the loader's log (journalctl -u azure-vnet-loader)"
+    )]
+    Late { socket: PathBuf, patience: Patience },
     #[error("the loader refuses: {0}")]
     Refused(#[from] Refusal),
     #[error(
@@ -43,13 +48,15 @@ impl LoaderError {
 #[derive(Clone, Debug)]
 pub(crate) struct Loader {
     socket: PathBuf,
+    deadline: Deadline,
 }
 
 impl Loader {
-    /// The loader of this node.
-    pub(crate) fn of(run: &RunDirectory) -> Self {
+    /// The loader of this node, for a call that must be over at `deadline`.
+    pub(crate) fn of(run: &RunDirectory, deadline: &Deadline) -> Self {
         Self {
             socket: run.socket(),
+            deadline: deadline.clone(),
         }
     }
 
@@ -94,8 +101,8 @@ impl Loader {
         }
     }
 
-    fn done(&self, request: Request, limit: Duration) -> Result<(), LoaderError> {
-        match self.ask(request, limit)? {
+    fn done(&self, request: Request, most: Duration) -> Result<(), LoaderError> {
+        match self.ask(request, most)? {
             Reply::Done => Ok(()),
             Reply::Node(_) | Reply::Pools(_) | Reply::Status(_) | Reply::Refused(_) => {
                 Err(self.off_topic())
@@ -105,17 +112,24 @@ impl Loader {
 
     /// The client's own limit is for each step and does not cover `connect`, which waits for a loader that accepts no more;
     /// so the exchange has a thread, which ends with the process.
-    fn ask(&self, request: Request, limit: Duration) -> Result<Reply, LoaderError> {
+    fn ask(&self, request: Request, most: Duration) -> Result<Reply, LoaderError> {
+        let patience = self.deadline.spare(most);
+        let late = || LoaderError::Late {
+            socket: self.socket.clone(),
+            patience,
+        };
+        if patience.limit().is_zero() {
+            // Nobody would hear the answer, but the loader would act.
+            return Err(late());
+        }
         let (sender, receiver) = mpsc::channel();
         let socket = self.socket.clone();
+        let limit = patience.limit() + MARGIN;
         thread::spawn(move || sender.send(rpc::call(&socket, &request, limit)));
-        match receiver.recv_timeout(limit) {
+        match receiver.recv_timeout(patience.limit()) {
             Ok(Ok(Reply::Refused(refusal))) => Err(refusal.into()),
             Ok(answer) => Ok(answer?),
-            Err(_late) => Err(LoaderError::Late {
-                socket: self.socket.clone(),
-                limit,
-            }),
+            Err(_late) => Err(late()),
         }
     }
 

@@ -1,16 +1,18 @@
 //! Kernel locks on files: given back by the kernel when their holder dies, never held for the whole node.
 //!
-//! A lock file exists while an operation is under way. Its content is the operation's draft, so that whoever gets the
-//! lock after a crash knows what to take away; a crash of the machine takes everything away, so nothing is synced.
+//! A lock file exists while an operation is under way. Its content is the operation's drafts, a line each, of which the last
+//! counts, so that whoever gets the lock after a crash knows what to take away. A line is only ever appended: one that was cut
+//! short is no line, and the one before still holds. A crash of the machine takes everything away, so nothing is synced.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read as _, Seek as _, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::io::{self, Read as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::deadline::Patience;
 use crate::error::code;
 
 /// A lock could not be had or kept.
@@ -22,8 +24,10 @@ pub(crate) enum LockError {
         path: PathBuf,
         source: io::Error,
     },
-    #[error("wait for the lock {path}: another call held it for {} s; try again, `lsof {path}` shows the holder", limit.as_secs())]
-    Busy { path: PathBuf, limit: Duration },
+    #[error(
+        "wait for the lock {path}: another call held it for {patience}; try again, `lsof {path}` shows the holder"
+    )]
+    Busy { path: PathBuf, patience: Patience },
 }
 
 impl LockError {
@@ -41,20 +45,23 @@ impl LockError {
 pub(crate) struct Lock {
     file: File,
     path: PathBuf,
+    /// The last one; empty when there is none.
     draft: Vec<u8>,
+    /// Where the next line goes.
+    end: u64,
     permanent: bool,
 }
 
 impl Lock {
     /// Like [`Lock::acquire`], with a file that is never removed: for a lock that many wait for.
-    pub(crate) fn acquire_permanent(path: &Path, limit: Duration) -> Result<Self, LockError> {
-        let mut lock = Self::acquire(path, limit)?;
+    pub(crate) fn acquire_permanent(path: &Path, patience: Patience) -> Result<Self, LockError> {
+        let mut lock = Self::acquire(path, patience)?;
         lock.permanent = true;
         Ok(lock)
     }
 
-    /// Waits for the lock on `path`, at most `limit`; the file is made when it is missing.
-    pub(crate) fn acquire(path: &Path, limit: Duration) -> Result<Self, LockError> {
+    /// Waits for the lock on `path`; the file is made when it is missing.
+    pub(crate) fn acquire(path: &Path, patience: Patience) -> Result<Self, LockError> {
         let error = |doing| {
             move |source| LockError::Io {
                 doing,
@@ -62,7 +69,7 @@ impl Lock {
                 source,
             }
         };
-        let deadline = Instant::now() + limit;
+        let deadline = Instant::now() + patience.limit();
         loop {
             let mut file = OpenOptions::new()
                 .read(true)
@@ -76,16 +83,21 @@ impl Lock {
             if !wait(&file, left).map_err(error("take"))? {
                 return Err(LockError::Busy {
                     path: path.to_owned(),
-                    limit,
+                    patience,
                 });
             }
             if is_at(&file, path).map_err(error("look at"))? {
-                let mut draft = Vec::new();
-                file.read_to_end(&mut draft).map_err(error("read"))?;
+                let mut content = Vec::new();
+                file.read_to_end(&mut content).map_err(error("read"))?;
+                let lines = whole_lines(&content);
+                if lines.len() < content.len() {
+                    file.set_len(lines.len() as u64).map_err(error("mend"))?;
+                }
                 return Ok(Self {
                     file,
                     path: path.to_owned(),
-                    draft,
+                    draft: last_line(lines).to_owned(),
+                    end: lines.len() as u64,
                     permanent: false,
                 });
             }
@@ -97,24 +109,33 @@ impl Lock {
         &self.draft
     }
 
-    /// Replaces the draft.
+    /// Replaces the draft; `content` is one line. Whoever kills us meanwhile leaves the old one or the new one.
     pub(crate) fn write_draft(&mut self, content: &[u8]) -> Result<(), LockError> {
+        let line = [content, b"\n"].concat();
         self.file
-            .set_len(0)
-            .and_then(|()| self.file.rewind())
-            .and_then(|()| self.file.write_all(content))
-            .map_err(|source| LockError::Io {
-                doing: "write the draft in",
-                path: self.path.clone(),
-                source,
-            })?;
+            .write_all_at(&line, self.end)
+            .map_err(|source| self.draft_error(source))?;
+        self.end += line.len() as u64;
         content.clone_into(&mut self.draft);
         Ok(())
     }
 
     /// The operation is done, or undone.
     pub(crate) fn clear_draft(&mut self) -> Result<(), LockError> {
-        self.write_draft(b"")
+        self.file
+            .set_len(0)
+            .map_err(|source| self.draft_error(source))?;
+        self.end = 0;
+        self.draft.clear();
+        Ok(())
+    }
+
+    fn draft_error(&self, source: io::Error) -> LockError {
+        LockError::Io {
+            doing: "write the draft in",
+            path: self.path.clone(),
+            source,
+        }
     }
 }
 
@@ -125,6 +146,19 @@ impl Drop for Lock {
             drop(fs::remove_file(&self.path));
         }
     }
+}
+
+/// `content` without the line that somebody could not finish.
+fn whole_lines(content: &[u8]) -> &[u8] {
+    let end = content.iter().rposition(|byte| *byte == b'\n');
+    end.and_then(|end| content.get(..=end)).unwrap_or_default()
+}
+
+fn last_line(lines: &[u8]) -> &[u8] {
+    lines
+        .split(|byte| *byte == b'\n')
+        .rfind(|line| !line.is_empty())
+        .unwrap_or_default()
 }
 
 /// Whether `file` is still what `path` names. The holder before us may have removed it while we waited: then this lock is
@@ -158,33 +192,58 @@ fn wait(file: &File, limit: Duration) -> io::Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::deadline::Deadline;
 
-    const SOON: Duration = Duration::from_millis(50);
+    fn soon() -> Patience {
+        Deadline::after(Duration::from_mins(1)).spare(Duration::from_millis(50))
+    }
 
     #[test]
     fn a_held_lock_makes_others_wait_and_then_give_up_with_try_again() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x");
-        let held = Lock::acquire(&path, SOON).unwrap();
-        let error = Lock::acquire(&path, SOON).unwrap_err();
+        let held = Lock::acquire(&path, soon()).unwrap();
+        let error = Lock::acquire(&path, soon()).unwrap_err();
         assert_eq!(error.code(), code::TRY_AGAIN);
         drop(held);
-        Lock::acquire(&path, SOON).unwrap();
+        Lock::acquire(&path, soon()).unwrap();
     }
 
     #[test]
     fn a_draft_survives_its_writer_and_a_file_without_one_is_removed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x");
-        let mut lock = Lock::acquire(&path, SOON).unwrap();
+        let mut lock = Lock::acquire(&path, soon()).unwrap();
         lock.write_draft(b"a long draft").unwrap();
         lock.write_draft(b"short").unwrap();
         drop(lock);
-        let mut lock = Lock::acquire(&path, SOON).unwrap();
+        let mut lock = Lock::acquire(&path, soon()).unwrap();
         assert_eq!(lock.draft(), b"short");
         lock.clear_draft().unwrap();
         drop(lock);
         assert!(!path.exists());
+    }
+
+    /// A writer that is killed has written any first part of its line.
+    #[test]
+    fn a_draft_that_is_cut_short_leaves_the_one_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x");
+        let mut lock = Lock::acquire(&path, soon()).unwrap();
+        lock.write_draft(b"the first draft").unwrap();
+        let first = fs::read(&path).unwrap();
+        lock.write_draft(b"the second").unwrap();
+        drop(lock);
+        let both = fs::read(&path).unwrap();
+        assert!(both.starts_with(&first), "the file was never without it");
+        for cut in first.len()..both.len() {
+            fs::write(&path, &both[..cut]).unwrap();
+            let mut lock = Lock::acquire(&path, soon()).unwrap();
+            assert_eq!(lock.draft(), b"the first draft", "cut at {cut}");
+            lock.write_draft(b"another").unwrap();
+            drop(lock);
+            assert_eq!(Lock::acquire(&path, soon()).unwrap().draft(), b"another");
+        }
     }
 
     /// The unlink race: of many who lock, do and remove, never two are inside at once.
@@ -194,11 +253,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x");
         let inside = AtomicU32::new(0);
+        let patience = Deadline::after(Duration::from_mins(1)).spare(Duration::from_secs(20));
         thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| {
                     for _ in 0..200 {
-                        let _lock = Lock::acquire(&path, Duration::from_secs(20)).unwrap();
+                        let _lock = Lock::acquire(&path, patience).unwrap();
                         assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0);
                         (0..20).for_each(|_| thread::yield_now());
                         inside.fetch_sub(1, Ordering::SeqCst);

@@ -2,16 +2,19 @@
 
 use std::env as process_env;
 use std::ffi::OsStr;
+use std::fmt::Display;
 use std::io;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::geteuid;
 use serde_json::{Value, json};
 
 use crate::clock;
+use crate::deadline::Deadline;
 use crate::env::{self, Command, EnvError, Environment};
 use crate::error::{Error, retryable};
 use crate::log;
@@ -30,6 +33,8 @@ pub(crate) struct Program {
     pub(crate) del: Verb,
     /// The variables that a verb cannot do without.
     pub(crate) required: fn(Command) -> &'static [&'static str],
+    /// How long a verb may work; see [`Deadline`].
+    pub(crate) limit: fn(Command) -> Duration,
 }
 
 /// Does the work and prints the result, if the verb has one.
@@ -42,10 +47,20 @@ pub(crate) struct Call {
     /// The configuration as it was sent.
     pub(crate) stdin: Vec<u8>,
     pub(crate) steps: Steps,
+    pub(crate) deadline: Deadline,
+    /// What was passed over, for the log.
+    warnings: Vec<String>,
     program: &'static str,
 }
 
 impl Call {
+    /// Tells of something that is wrong but does not keep the verb from succeeding.
+    pub(crate) fn warn(&mut self, warning: &dyn Display) {
+        let warning = warning.to_string();
+        output::diagnose(&format!("{}: {warning}", self.program));
+        self.warnings.push(warning);
+    }
+
     /// To be asked once everything is validated, before anything is touched.
     pub(crate) fn require_root(&self) -> Result<(), Error> {
         if geteuid().is_root() {
@@ -121,20 +136,30 @@ fn finish(done: Result<(), Error>) -> ExitCode {
     }
 }
 
+/// What is known of a call when it is over, however it ended.
+struct Told {
+    stdin: Vec<u8>,
+    steps: Steps,
+    warnings: Vec<String>,
+}
+
 /// Everything but VERSION: one error object on standard output, or what the verb prints, or nothing.
 fn verb(program: &'static Program, command: &OsStr) -> ExitCode {
-    let mut stdin = Vec::new();
-    let mut steps = Steps::start("validate");
+    let mut told = Told {
+        stdin: Vec::new(),
+        steps: Steps::start("validate"),
+        warnings: Vec::new(),
+    };
     let parsed = Command::parse(&command.to_string_lossy());
     let is_del = matches!(parsed, Ok(Command::Del));
     let result = match parsed {
-        Ok(command) => call(program, command, &mut stdin, &mut steps),
+        Ok(command) => call(program, command, &mut told),
         Err(error) => Err(error.into()),
     };
     let mut failure = result
         .as_ref()
         .err()
-        .map(|error| error.to_json(Netconf::claimed_version(&stdin)));
+        .map(|error| error.to_json(Netconf::claimed_version(&told.stdin)));
     if let Some(object) = &mut failure {
         if is_del {
             retryable(object);
@@ -144,7 +169,7 @@ fn verb(program: &'static Program, command: &OsStr) -> ExitCode {
             output::diagnose(&error.to_string());
         }
     }
-    record(program, command, &steps, failure.as_ref());
+    record(program, command, &told, failure.as_ref());
     if failure.is_none() {
         ExitCode::SUCCESS
     } else {
@@ -152,20 +177,17 @@ fn verb(program: &'static Program, command: &OsStr) -> ExitCode {
     }
 }
 
-fn call(
-    program: &'static Program,
-    command: Command,
-    stdin: &mut Vec<u8>,
-    steps: &mut Steps,
-) -> Result<(), Error> {
+fn call(program: &'static Program, command: Command, told: &mut Told) -> Result<(), Error> {
     let env = Environment::read((program.required)(command), |name| {
         process_env::var_os(name)
     })?;
-    *stdin = Netconf::read(io::stdin().lock())?;
+    told.stdin = Netconf::read(io::stdin().lock())?;
     let mut call = Call {
         env,
-        stdin: std::mem::take(stdin),
-        steps: std::mem::replace(steps, Steps::start("")),
+        stdin: std::mem::take(&mut told.stdin),
+        steps: std::mem::replace(&mut told.steps, Steps::start("")),
+        deadline: Deadline::after((program.limit)(command)),
+        warnings: Vec::new(),
         program: program.name,
     };
     let run = match command {
@@ -174,7 +196,11 @@ fn call(
         Command::Del => program.del,
     };
     let caught = panic::catch_unwind(AssertUnwindSafe(|| run(&mut call)));
-    (*stdin, *steps) = (call.stdin, call.steps);
+    *told = Told {
+        stdin: call.stdin,
+        steps: call.steps,
+        warnings: call.warnings,
+    };
     caught.unwrap_or_else(|payload| {
         let message = payload
             .downcast_ref::<String>()
@@ -193,29 +219,36 @@ fn call(
 }
 
 /// Writes the log's line.
-fn record(program: &Program, command: &OsStr, steps: &Steps, failure: Option<&Value>) {
+fn record(program: &Program, command: &OsStr, told: &Told, failure: Option<&Value>) {
     let variable = |name| {
         process_env::var_os(name)
             .unwrap_or_default()
             .to_string_lossy()
             .into_owned()
     };
-    let timings: serde_json::Map<String, Value> = steps
+    let level = match failure {
+        Some(_) => "error",
+        None if told.warnings.is_empty() => "info",
+        None => "warn",
+    };
+    let timings: serde_json::Map<String, Value> = told
+        .steps
         .timings()
         .into_iter()
         .map(|(step, micros)| (step.to_owned(), micros.into()))
         .collect();
     let entry = json!({
         "ts": clock::utc(),
-        "level": if failure.is_none() { "info" } else { "error" },
+        "level": level,
         "pid": std::process::id(),
         "verb": command.to_string_lossy(),
         "container": variable(env::CONTAINER_ID),
         "ifname": variable(env::IFNAME),
         "netns": variable(env::NETNS),
         "args": variable(env::ARGS),
-        "total_us": steps.total(),
+        "total_us": told.steps.total(),
         "steps_us": timings,
+        "warnings": told.warnings,
         "error": failure,
     });
     log::write(Path::new(program.log), &entry);

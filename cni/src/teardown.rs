@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use rpc::{MacAddr, RunDirectory};
+use rpc::MacAddr;
 
 use crate::error::Error;
 use crate::link::Link;
@@ -12,8 +12,8 @@ use crate::lock::{Lock, LockError};
 use crate::record::Record;
 use crate::verb::Node;
 
-/// How long a call waits for another one that works on the same attachment or interface.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a call waits for another one that works on an interface of the same name.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What tells a host veth as ours.
 #[derive(Clone, Copy, Debug)]
@@ -45,7 +45,7 @@ impl Mark {
 ///
 /// An interface that only has the same name is another attachment's by now and is left alone.
 pub(crate) fn remove_veth(node: &Node, ifname: &str, mark: Mark) -> Result<(), Error> {
-    let _alone = lock_name(&node.run, ifname)?;
+    let _alone = lock_name(node, ifname)?;
     match node.netlink.find(ifname)? {
         Some(link) if mark.fits(&link) => delete_veth(node, &link),
         Some(_) | None => Ok(()),
@@ -63,6 +63,9 @@ pub(crate) fn delete_veth(node: &Node, link: &Link) -> Result<(), Error> {
 }
 
 /// The lock on an interface name: names can be shared over time, and whoever looks and then acts must be alone.
-pub(crate) fn lock_name(run: &RunDirectory, ifname: &str) -> Result<Lock, LockError> {
-    Lock::acquire(&run.locks().join(ifname), PATIENCE)
+pub(crate) fn lock_name(node: &Node, ifname: &str) -> Result<Lock, LockError> {
+    Lock::acquire(
+        &node.run.locks().join(ifname),
+        node.deadline.spare(PATIENCE),
+    )
 }

@@ -39,7 +39,9 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn pod(&self, addr: Ip4) -> Option<Pod> {
-        // SAFETY: copied out at once; an entry that is replaced meanwhile stays readable until the program ends (RCU).
+        // SAFETY: the memory belongs to the map for as long as the program lives, and the value is copied out at once. An
+        // entry that is removed meanwhile may be recycled: the copy is then another pod's, or torn; every bit pattern is
+        // valid, and a wrong copy misjudges one packet of an address that is just being released.
         unsafe { PODS.get(addr) }.copied()
     }
 
@@ -85,9 +87,10 @@ impl Tables for Maps {
     #[inline(always)]
     fn see_binding(&self, key: &BindingKey, state: BindingState, now: Seconds) {
         if let Some(entry) = SNAT.get_ptr_mut(key) {
-            // SAFETY: the entry stays in place until the program ends (RCU); a concurrent writer of the same entry
-            // writes the same kind of value, and either one's state and time are right.
-            unsafe { *entry = (*entry).seen(state, now.0) };
+            // SAFETY: the memory belongs to the map for as long as the program lives. The entry may be recycled for
+            // another key at the same time; then state and time are written there, which costs that flow one wrong
+            // time-out until its next packet.
+            unsafe { (*entry).see(state, now.0) };
         }
     }
 

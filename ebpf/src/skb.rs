@@ -14,13 +14,24 @@ pub(crate) struct Skb {
     skb: *mut __sk_buff,
 }
 
+/// All headers that a decision may look at: Ethernet, IPv4, ICMP, and the quoted IPv4 and TCP headers.
+const HEADERS: u32 = 14 + 20 + 8 + 20 + 20;
+
 impl Skb {
+    /// The frame of `ctx`, its headers in the linear part, which is all that `bytes` can reach.
     #[inline(always)]
     #[expect(
         clippy::needless_pass_by_value,
         reason = "a frame has one owner: the context is not used beside it"
     )]
     pub(crate) fn new(ctx: TcContext) -> Self {
+        let length = ctx.len();
+        if ctx.data() + HEADERS as usize > ctx.data_end()
+            && ctx.data() + (length as usize) > ctx.data_end()
+        {
+            // A failure leaves the frame as it was; what cannot be read then is left to the stack or dropped.
+            let _best_effort = ctx.pull_data(if length < HEADERS { length } else { HEADERS });
+        }
         Self { skb: ctx.skb.skb }
     }
 
@@ -98,6 +109,12 @@ impl Packet for Skb {
     fn gso_size(&self) -> u32 {
         // SAFETY: as in `bytes`.
         unsafe { (*self.skb).gso_size }
+    }
+
+    #[inline(always)]
+    fn has_vlan_tag(&self) -> bool {
+        // SAFETY: as in `bytes`.
+        unsafe { (*self.skb).vlan_present != 0 }
     }
 
     #[inline(always)]

@@ -71,6 +71,14 @@ pub fn classify(config: &Config, node: &Node, pools: Option<&Pools>) -> Vec<Rule
     for &addr in &node.addresses {
         rules.add(host(addr), Class::Stack, false, "address of the node");
     }
+    for &prefix in &node.elsewhere {
+        rules.add(
+            prefix,
+            Class::Stack,
+            false,
+            "routed by another interface of the node",
+        );
+    }
     rules.add(
         host(WIRESERVER),
         Class::Wireserver,
@@ -216,6 +224,7 @@ mod tests {
                 primary: Ipv4Addr::new(10, 240, 0, 4),
             },
             connected: vec!["10.240.0.0/16".parse().unwrap()],
+            elsewhere: vec!["172.17.0.0/16".parse().unwrap()],
             addresses: vec![Ipv4Addr::LOCALHOST, Ipv4Addr::new(10, 240, 0, 4)],
             interfaces: Vec::new(),
         }
@@ -281,6 +290,13 @@ mod tests {
         assert_eq!(class(&rules, "10.0.0.10"), (Class::Stack, false));
         assert_eq!(class(&rules, "10.1.0.10"), (Class::Direct, false));
         assert_eq!(class(&rules, "100.64.0.1"), (Class::Snat, true));
+    }
+
+    #[test]
+    fn what_the_node_reaches_by_another_interface_is_the_kernels() {
+        let rules = classify(&config("serviceCidrs: [10.0.0.0/16]"), &node(), None);
+        assert_eq!(class(&rules, "172.17.0.2"), (Class::Stack, false));
+        assert_eq!(class(&rules, "172.18.0.2"), (Class::Direct, false));
     }
 
     #[test]

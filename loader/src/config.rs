@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use ipnet::Ipv4Net;
 use serde::Deserialize;
 
+use crate::fallback::KERNEL_PORTS;
+
 /// The loader's configuration. YAML, so JSON works too.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
@@ -91,6 +93,10 @@ impl TryFrom<String> for PortRange {
             })
         });
         match parsed {
+            Some(range) if range.overlaps(KERNEL_PORTS) => Err(format!(
+                "`{text}` overlaps {}-{}, the ports of the kernel's own masquerading: answers would reach the wrong pod",
+                KERNEL_PORTS.first, KERNEL_PORTS.last
+            )),
             Some(range) if range.first >= 1024 && range.first <= range.last => Ok(range),
             _ => Err(format!(
                 "`{text}` is not a port range such as 1024-29999 (first port 1024 or higher)"
@@ -279,6 +285,7 @@ mod tests {
             "vnetCidrs: [10.0.0.0/33]",
             "imds: maybe",
             "natPorts: 80-90",
+            "natPorts: 60000-61000",
             "- a",
         ] {
             let error = parse(text).unwrap_err();

@@ -26,6 +26,7 @@ use tracing::{error, info, warn};
 
 use crate::classes::{Rule, classify};
 use crate::config::Config;
+use crate::gc::Swept;
 use crate::nic::{self, Node};
 use crate::registry::Registry;
 use crate::server::{self, refused};
@@ -45,6 +46,10 @@ pub struct Daemon {
     pub(crate) pools: RefCell<Result<Pools, String>>,
     pub(crate) rules: RefCell<Vec<Rule>>,
     pub(crate) flows_full: Cell<bool>,
+    /// When the last request to the wireserver ended, and what came of it.
+    last_read: tokio::sync::Mutex<Option<(Instant, Result<Pools, String>)>>,
+    /// What the last sweep over the tables found.
+    pub(crate) swept: Cell<Swept>,
     /// Secondary addresses of the NIC that the node has given itself.
     pub(crate) own_secondaries: RefCell<Vec<Ipv4Addr>>,
 }
@@ -135,6 +140,7 @@ impl Daemon {
         reconcile::attach_nic(&pins, &node.nic.nic)?;
         reconcile::remove_stale_links(&pins, &node.nic.nic)?;
 
+        let flows_full = registry.flows_full()?;
         let daemon = Self {
             config,
             run,
@@ -146,15 +152,14 @@ impl Daemon {
             registry: RefCell::new(registry),
             pools: RefCell::new(pools),
             rules: RefCell::new(rules),
-            flows_full: Cell::new(false),
+            flows_full: Cell::new(flows_full),
+            last_read: tokio::sync::Mutex::default(),
+            swept: Cell::default(),
             own_secondaries: RefCell::default(),
         };
         fallback::enable_forwarding()?;
         daemon.install_fallback();
-        // Endpoints first: what a record has and the maps have lost gets the new programs, too.
         daemon.reconcile();
-        let pods = reconcile::replace_on_pods(&daemon.pins, &daemon.registry.borrow())?;
-        info!(pods, "programs are in place");
         Ok(daemon)
     }
 
@@ -204,7 +209,23 @@ impl Daemon {
     }
 
     /// Reads the pools from the wireserver and, when they changed, everything that depends on them.
+    ///
+    /// One request at a time, and its answer serves everybody who was waiting for it: a node whose pool is exhausted asks
+    /// for every ADD, and an ADD does not wait for two time-outs.
     pub(crate) async fn read_pools(&self) -> Result<Pools, String> {
+        let asked = Instant::now();
+        let mut last = self.last_read.lock().await;
+        if let Some((ended, answer)) = &*last
+            && *ended >= asked
+        {
+            return answer.clone();
+        }
+        let answer = self.ask_for_pools().await;
+        *last = Some((Instant::now(), answer.clone()));
+        answer
+    }
+
+    async fn ask_for_pools(&self) -> Result<Pools, String> {
         let node = self.node.borrow().clone();
         let read = spawn_blocking(move || wireserver::fetch(&node))
             .await
@@ -275,8 +296,9 @@ impl Daemon {
         ) {
             error!(%error, "reconcile");
         }
-        if let Err(error) = reconcile::repair_pods(&self.pins, &self.registry.borrow()) {
-            error!(%error, "attach to the pods' veths");
+        // After the endpoints: what a record has and the maps had lost is guarded, too.
+        for error in reconcile::guard_pods(&self.pins, &self.registry.borrow()) {
+            error!(%error, "attach to a pod's veth");
         }
     }
 
@@ -298,7 +320,8 @@ impl Daemon {
                 }
                 // A NIC that was made anew has lost its programs, though their links are still pinned.
                 let attached = if changed {
-                    reconcile::attach_nic(&self.pins, &node.nic.nic)
+                    reconcile::remove_stale_links(&self.pins, &node.nic.nic)
+                        .and_then(|()| reconcile::attach_nic(&self.pins, &node.nic.nic))
                 } else {
                     reconcile::attach_nic_if_needed(&self.pins, &node.nic.nic)
                 };

@@ -7,9 +7,14 @@ use ipnet::Ipv4Net;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::{LinkAttribute, LinkMessage};
-use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteType};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType,
+};
 use rpc::{MacAddr, NodeView};
 use rtnetlink::{Handle, RouteMessageBuilder};
+
+/// Names of pods' host veths begin so.
+const HOST_VETH_PREFIX: &str = "azv";
 
 /// What the kernel says of this network namespace.
 #[derive(Clone, Debug)]
@@ -18,6 +23,8 @@ pub struct Node {
     pub nic: NodeView,
     /// Its connected prefixes.
     pub connected: Vec<Ipv4Net>,
+    /// Destinations that the main routing table sends to another interface than the NIC, pods' own left out.
+    pub elsewhere: Vec<Ipv4Net>,
     /// Every address of the node, on whatever interface.
     pub addresses: Vec<Ipv4Addr>,
     /// Every interface with an Ethernet address: (index, name, address).
@@ -103,20 +110,21 @@ async fn read(handle: &Handle, wanted: Option<&str>) -> Result<Node, NicError> {
         .map_err(netlink("addresses"))?;
 
     let interfaces: Vec<Link> = links.iter().filter_map(link).collect();
+    let query = RouteMessageBuilder::<Ipv4Addr>::new().build();
+    let routes: Vec<RouteMessage> = handle
+        .route()
+        .get(query)
+        .execute()
+        .try_collect()
+        .await
+        .map_err(netlink("routes"))?;
+    let routes: Vec<Route> = routes.iter().filter_map(main_route).collect();
     let nic = if let Some(name) = wanted {
         interfaces
             .iter()
             .find(|link| link.name == name)
             .ok_or_else(|| no_such(name, &interfaces))?
     } else {
-        let query = RouteMessageBuilder::<Ipv4Addr>::new().build();
-        let routes: Vec<RouteMessage> = handle
-            .route()
-            .get(query)
-            .execute()
-            .try_collect()
-            .await
-            .map_err(netlink("routes"))?;
         let index = default_route(&routes).ok_or(NicError::NoDefaultRoute)?;
         interfaces
             .iter()
@@ -154,6 +162,7 @@ async fn read(handle: &Handle, wanted: Option<&str>) -> Result<Node, NicError> {
             .filter_map(ipv4)
             .map(|(addr, _)| addr)
             .collect(),
+        elsewhere: elsewhere(&routes, nic.index, &interfaces),
         interfaces,
     })
 }
@@ -216,28 +225,70 @@ fn prefix(addr: Ipv4Addr, len: u8) -> Option<Ipv4Net> {
     Ipv4Net::new(addr, len).ok().map(|net| net.trunc())
 }
 
-/// The interface of the default route with the lowest metric.
-fn default_route(routes: &[RouteMessage]) -> Option<u32> {
-    let defaults = routes.iter().filter(|route| {
-        route.header.destination_prefix_length == 0 && route.header.kind == RouteType::Unicast
-    });
-    let with_metric = defaults.filter_map(|route| {
-        let mut metric = 0;
-        let mut interface = None;
-        for attribute in &route.attributes {
-            #[expect(
-                clippy::wildcard_enum_match_arm,
-                reason = "the kernel tells many other things"
-            )]
-            match attribute {
-                RouteAttribute::Priority(priority) => metric = *priority,
-                RouteAttribute::Oif(index) => interface = Some(*index),
-                _ => {}
+/// A route of the main table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Route {
+    destination: Ipv4Net,
+    metric: u32,
+    /// Index of the interface; of a multipath route, that of the first next hop.
+    interface: u32,
+}
+
+/// `None`: of another table (policy routing has several), without an interface, or not unicast.
+fn main_route(message: &RouteMessage) -> Option<Route> {
+    let mut table = u32::from(message.header.table);
+    let (mut metric, mut interface, mut destination) = (0, None, Ipv4Addr::UNSPECIFIED);
+    for attribute in &message.attributes {
+        #[expect(
+            clippy::wildcard_enum_match_arm,
+            reason = "the kernel tells many other things"
+        )]
+        match attribute {
+            RouteAttribute::Table(number) => table = *number,
+            RouteAttribute::Priority(priority) => metric = *priority,
+            RouteAttribute::Oif(index) => interface = Some(*index),
+            RouteAttribute::MultiPath(hops) => {
+                interface = hops.first().map(|hop| hop.interface_index);
             }
+            RouteAttribute::Destination(RouteAddress::Inet(addr)) => destination = *addr,
+            _ => {}
         }
-        interface.map(|index| (metric, index))
-    });
-    with_metric.min().map(|(_, index)| index)
+    }
+    let is_main =
+        table == u32::from(RouteHeader::RT_TABLE_MAIN) && message.header.kind == RouteType::Unicast;
+    let destination = prefix(destination, message.header.destination_prefix_length)?;
+    interface.filter(|_| is_main).map(|interface| Route {
+        destination,
+        metric,
+        interface,
+    })
+}
+
+/// The interface of the default route with the lowest metric.
+fn default_route(routes: &[Route]) -> Option<u32> {
+    let defaults = routes
+        .iter()
+        .filter(|route| route.destination.prefix_len() == 0);
+    defaults
+        .min_by_key(|route| (route.metric, route.interface))
+        .map(|route| route.interface)
+}
+
+/// What the node reaches by another interface than the NIC: containers of another runtime, tunnels. Pods are known
+/// otherwise.
+fn elsewhere(routes: &[Route], nic: u32, interfaces: &[Link]) -> Vec<Ipv4Net> {
+    let is_pod = |index: u32| {
+        interfaces
+            .iter()
+            .any(|link| link.index == index && link.name.starts_with(HOST_VETH_PREFIX))
+    };
+    let others = routes
+        .iter()
+        .filter(|route| route.interface != nic && !is_pod(route.interface));
+    others
+        .map(|route| route.destination)
+        .filter(|destination| destination.prefix_len() > 0)
+        .collect()
 }
 
 /// Name of the interface with this index in our network namespace.
@@ -253,6 +304,48 @@ pub fn ifname(index: u32) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn route(destination: &str, interface: u32, metric: u32) -> Route {
+        Route {
+            destination: destination.parse().unwrap(),
+            metric,
+            interface,
+        }
+    }
+
+    #[test]
+    fn the_default_route_with_the_lowest_metric_names_the_nic() {
+        let routes = [
+            route("0.0.0.0/0", 3, 100),
+            route("0.0.0.0/0", 2, 50),
+            route("10.0.0.0/8", 4, 0),
+        ];
+        assert_eq!(default_route(&routes), Some(2));
+        assert_eq!(default_route(&[]), None);
+    }
+
+    #[test]
+    fn what_other_interfaces_reach_is_elsewhere_and_pods_are_not() {
+        let link = |index, name: &str| Link {
+            index,
+            name: name.into(),
+            mac: MacAddr([0; 6]),
+            mtu: 1500,
+        };
+        let interfaces = [link(2, "eth0"), link(3, "docker0"), link(9, "azv123")];
+        let routes = [
+            route("0.0.0.0/0", 2, 0),
+            route("10.240.0.0/16", 2, 0),
+            route("172.17.0.0/16", 3, 0),
+            route("10.240.1.10/32", 9, 0),
+            route("198.51.100.0/24", 7, 0),
+        ];
+        let elsewhere: Vec<String> = elsewhere(&routes, 2, &interfaces)
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(elsewhere, ["172.17.0.0/16", "198.51.100.0/24"]);
+    }
 
     #[test]
     fn an_index_without_an_interface_has_no_name() {

@@ -54,46 +54,37 @@ pub fn attach_nic_if_needed(pins: &Pins, nic: &str) -> Result<(), AttachError> {
     attach_nic(pins, nic)
 }
 
-/// Puts the new programs onto every registered pod's host veth. Returns the number of pods.
-pub fn replace_on_pods(pins: &Pins, registry: &Registry) -> Result<usize, ReconcileError> {
-    let mut programs = Vec::new();
-    for hook in Hook::POD {
-        programs.push((hook, hooks::open(pins, hook)?));
-    }
-    let veths = registry.host_veths()?;
-    for ifname in &veths {
-        for (hook, program) in &mut programs {
-            if hooks::attach(pins, *hook, program, ifname)? == Outcome::Attached {
-                warn!(
-                    interface = ifname,
-                    program = hook.program,
-                    "the program was not attached any more: attached anew"
-                );
-            }
-        }
-    }
-    Ok(veths.len())
-}
-
-/// Attaches what somebody has removed from a registered pod's host veth.
-pub fn repair_pods(pins: &Pins, registry: &Registry) -> Result<(), ReconcileError> {
-    for ifname in registry.host_veths()? {
-        attach_missing(pins, &ifname)?;
-    }
-    Ok(())
+/// Attaches, to every registered pod's host veth, the programs that do not run there or that are older than the pinned
+/// ones. Goes on after an error and returns all of them: one bad veth must not leave the others unguarded.
+pub fn guard_pods(pins: &Pins, registry: &Registry) -> Vec<ReconcileError> {
+    let veths = match registry.host_veths() {
+        Ok(veths) => veths,
+        Err(error) => return vec![error.into()],
+    };
+    let failed = veths
+        .iter()
+        .filter_map(|ifname| attach_missing(pins, ifname).err());
+    failed.map(Into::into).collect()
 }
 
 /// Attaches the programs that do not run on a pod's host veth, or that are older than the pinned ones.
 fn attach_missing(pins: &Pins, ifname: &str) -> Result<(), AttachError> {
     for hook in Hook::POD {
-        if !hooks::runs(pins, hook, ifname) {
-            let outcome = hooks::attach(pins, hook, &mut hooks::open(pins, hook)?, ifname)?;
-            warn!(
-                interface = ifname,
-                program = hook.program,
-                ?outcome,
-                "repaired"
-            );
+        if hooks::runs(pins, hook, ifname) {
+            continue;
+        }
+        match hooks::attach(pins, hook, &mut hooks::open(pins, hook)?, ifname) {
+            Ok(Outcome::Replaced) => info!(interface = ifname, program = hook.program, "replaced"),
+            Ok(Outcome::Attached) => {
+                warn!(
+                    interface = ifname,
+                    program = hook.program,
+                    "was not attached: attached anew"
+                );
+            }
+            // Deleted meanwhile.
+            Err(_) if if_nametoindex(ifname).is_err() => return Ok(()),
+            Err(error) => return Err(error),
         }
     }
     Ok(())

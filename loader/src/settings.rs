@@ -13,9 +13,11 @@ use crate::classes::Rule;
 use crate::config::PortRange;
 use crate::registry::{Registry, RegistryError, map_error};
 
-/// The mark bit of fast packets. Bits 0x2000, 0x4000 and 0x8000 belong to portmap and kube-proxy, 0xf00 to Cilium, all
-/// above 0xffff to Calico.
-const FAST_MARK: u32 = 0x1000;
+/// The mark of fast packets between redirect and NIC egress, where only programs and `ip rule` see it.
+///
+/// One bit that none of these uses: kube-proxy 0xc000, portmap 0x2000, Azure NPM 0x3000, Cilium 0xf00 and the upper half,
+/// Calico the upper half, the transparent modes of the original 0x3 and 0x14d.
+const FAST_MARK: u32 = 0x10;
 
 impl Registry {
     /// Writes the node's settings; the generation and the table's fill are kept.
@@ -38,6 +40,11 @@ impl Registry {
             generation: old.generation,
         })?;
         self.ensure_secret()
+    }
+
+    /// Whether `flows` counts as above its high-water mark.
+    pub(crate) fn flows_full(&self) -> Result<bool, RegistryError> {
+        Ok(self.config()?.flags.contains(ConfigFlags::FLOWS_FULL))
     }
 
     /// Says whether `flows` is above its high-water mark.

@@ -11,6 +11,7 @@ use rpc::{Attached, Counted, Endpoint, PodView, PoolView, Pools, Status, TableVi
 
 use crate::config::PortRange;
 use crate::daemon::Daemon;
+use crate::gc::Swept;
 use crate::{fallback, reconcile, wireserver};
 
 impl Daemon {
@@ -31,7 +32,7 @@ impl Daemon {
                 &self.node.borrow().nic.nic,
                 &registry.host_veths()?,
             ),
-            tables: tables(&registry.maps),
+            tables: tables(&registry.maps, self.swept.get()),
             classes: self.rules.borrow().iter().map(Into::into).collect(),
             pods: pods(&registry.maps, &reconcile::endpoints(&self.run))?,
             drops: drops(&registry.maps)?,
@@ -49,13 +50,6 @@ impl Daemon {
                 ours,
                 ephemeral,
                 "the node's ephemeral ports (net.ipv4.ip_local_port_range)",
-            ));
-        }
-        if ours.overlaps(fallback::KERNEL_PORTS) {
-            warnings.push(port_warning(
-                ours,
-                fallback::KERNEL_PORTS,
-                "the ports of the kernel's masquerading",
             ));
         }
         let own: Vec<String> = self
@@ -101,18 +95,24 @@ fn port_warning(ours: PortRange, other: PortRange, what: &str) -> String {
     )
 }
 
-/// How full the tables are.
-fn tables(maps: &Maps) -> Vec<TableView> {
-    let view = |name: &str, used: usize, capacity: u32| TableView {
+/// How full the tables are. Flows and bindings are those of the last sweep: counting up to half a million entries would
+/// keep everybody else waiting.
+fn tables(maps: &Maps, swept: Swept) -> Vec<TableView> {
+    let view = |name: &str, used: u32, capacity: u32| TableView {
         name: name.to_owned(),
-        used: u32::try_from(used).unwrap_or(u32::MAX),
+        used,
         capacity,
     };
+    let count = |entries: usize| u32::try_from(entries).unwrap_or(u32::MAX);
     vec![
-        view(pins::map::PODS, maps.pods.keys().count(), MAX_PODS),
-        view(pins::map::DST4, maps.dst4.keys().count(), MAX_CLASSES),
-        view(pins::map::FLOWS, maps.flows.keys().count(), MAX_FLOWS),
-        view(pins::map::SNAT, maps.snat.keys().count(), MAX_BINDINGS),
+        view(pins::map::PODS, count(maps.pods.keys().count()), MAX_PODS),
+        view(
+            pins::map::DST4,
+            count(maps.dst4.keys().count()),
+            MAX_CLASSES,
+        ),
+        view(pins::map::FLOWS, swept.flows, MAX_FLOWS),
+        view(pins::map::SNAT, swept.bindings, MAX_BINDINGS),
     ]
 }
 

@@ -13,8 +13,10 @@ use crate::gc;
 const POOL_PERIOD: Duration = Duration::from_secs(30);
 /// The first retry after a failure; doubled up to [`POOL_PERIOD`].
 const POOL_RETRY: Duration = Duration::from_secs(1);
-/// Between sweeps over the tables.
+/// Between sweeps over the tables …
 const GC_PERIOD: Duration = Duration::from_secs(10);
+/// … and while `flows` is filling up.
+const GC_HASTE: Duration = Duration::from_secs(1);
 /// Between reconciliations.
 const RECONCILE_PERIOD: Duration = Duration::from_secs(30);
 
@@ -40,27 +42,36 @@ pub(crate) async fn refresh_pools(daemon: Rc<Daemon>) {
 
 /// Removes dead bindings and flows.
 pub(crate) async fn collect_garbage(daemon: Rc<Daemon>) {
-    let mut ticks = tokio::time::interval(GC_PERIOD);
     loop {
-        ticks.tick().await;
-        let pins = daemon.pins.clone();
-        match spawn_blocking(move || gc::sweep(&pins)).await {
-            Ok(Ok(swept)) => {
-                let full = swept.flows_full(daemon.flows_full.get());
-                if full != daemon.flows_full.replace(full) {
-                    warn!(
-                        full,
-                        flows = swept.flows,
-                        "the flow table crossed its high-water mark"
-                    );
-                }
-                if let Err(error) = daemon.registry.borrow_mut().set_flows_full(full) {
-                    error!(%error, "write the flow table's fill");
-                }
-            }
-            Ok(Err(error)) => error!(%error, "sweep the tables"),
-            Err(error) => error!(%error, "sweep the tables"),
-        }
+        sweep(&daemon).await;
+        let wait = if daemon.swept.get().is_filling() {
+            GC_HASTE
+        } else {
+            GC_PERIOD
+        };
+        tokio::time::sleep(wait).await;
+    }
+}
+
+async fn sweep(daemon: &Daemon) {
+    let (pins, was_full) = (daemon.pins.clone(), daemon.flows_full.get());
+    let swept = match spawn_blocking(move || gc::sweep(&pins, was_full)).await {
+        Ok(Ok(swept)) => swept,
+        Ok(Err(error)) => return error!(%error, "sweep the tables"),
+        Err(error) => return error!(%error, "sweep the tables"),
+    };
+    daemon.swept.set(swept);
+    let full = swept.flows_full(was_full);
+    if full != was_full {
+        warn!(
+            full,
+            flows = swept.flows,
+            "the flow table crossed its high-water mark"
+        );
+        daemon.flows_full.set(full);
+    }
+    if let Err(error) = daemon.registry.borrow_mut().set_flows_full(full) {
+        error!(%error, "write the flow table's fill");
     }
 }
 

@@ -245,6 +245,7 @@ mod tests {
                 primary: Ipv4Addr::new(10, 240, 0, 4),
             },
             connected: Vec::new(),
+            elsewhere: Vec::new(),
             addresses: Vec::new(),
             interfaces: vec![vf, nic],
         }

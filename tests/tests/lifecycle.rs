@@ -296,3 +296,25 @@ fn an_address_that_the_node_gave_itself_is_not_given_to_a_pod() {
         "{warnings}"
     );
 }
+
+#[test]
+fn a_default_route_of_another_table_does_not_name_the_nic() {
+    let lab = Lab::new().nodes(1).build().unwrap();
+    let node = lab.node(1);
+    node.ip("link add tun7 type veth peer name tun8\nlink set tun7 up\nlink set tun8 up\n")
+        .unwrap();
+    node.ip("route add default dev tun7 table 101\nroute add 198.18.7.0/24 dev tun7\n")
+        .unwrap();
+    node.start_loader().unwrap();
+    let status = status(node);
+    assert_eq!(status["node"]["nic"], "eth0");
+    let elsewhere = status["classes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|class| class["prefix"] == "198.18.7.0/24");
+    assert_eq!(
+        elsewhere.expect("the route of another interface")["class"],
+        "stack"
+    );
+}

@@ -18,11 +18,12 @@ use rpc::{Key, Pools, RunDirectory, StateError, read_json};
 
 use crate::args::Args;
 use crate::clock;
+use crate::deadline::Deadline;
 use crate::env::{self, Command};
 use crate::error::{Error, code};
 use crate::loader::{Loader, LoaderError};
 use crate::lock::Lock;
-use crate::netconf::Netconf;
+use crate::netconf::{Leaving, Netconf};
 use crate::output;
 use crate::program::{Call, Program};
 use crate::record::make_directory;
@@ -34,8 +35,10 @@ use store::{Change, Lease, Store};
 
 /// Azure's DNS server, which every virtual network has.
 const DNS: &str = "168.63.129.16";
-/// How long to wait for the lock; it is held for about a millisecond at a time.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long to wait for the lock, which is held for about a millisecond at a time.
+const PATIENCE: Duration = Duration::from_secs(4);
+/// How long a call may take in all: less than a main plug-in waits, which would kill us and never hear the reason.
+const LIMIT: Duration = Duration::from_secs(9);
 
 /// `azure-vnet-ipam`.
 pub(crate) const PROGRAM: Program = Program {
@@ -49,6 +52,7 @@ pub(crate) const PROGRAM: Program = Program {
         Command::Add | Command::Check => &[env::CONTAINER_ID, env::NETNS, env::IFNAME],
         Command::Del => &[env::CONTAINER_ID, env::IFNAME],
     },
+    limit: |_| LIMIT,
 };
 
 /// No address, or not the one that was asked for. The first words are Azure's, for tools that look for them.
@@ -122,35 +126,54 @@ fn add(call: &mut Call) -> Result<(), Error> {
     let netconf = Netconf::parse(&call.stdin)?;
     let args = Args::parse(&call.env.args)?;
     let wish = Wish {
-        key: key(call, &netconf),
+        key: key(call, &netconf.name),
         address: netconf.address(&args)?,
         subnet: netconf.ipam.subnet,
         master: netconf.master.clone(),
     };
     call.require_root()?;
 
-    let ipam = Ipam::open()?;
+    let ipam = Ipam::open(&call.deadline)?;
     call.steps.begin("cached");
-    let lease = match ipam.give(&wish, ipam.cached_pools().as_ref())? {
-        Given::Lease(lease) => lease,
+    let given = match ipam.give(&wish, ipam.cached_pools().as_ref())? {
+        Given::Lease(given) => given,
         Given::Nothing(exhausted) => {
             call.steps.begin("refresh");
             ipam.give_from_fresh(&wish, exhausted)?
         }
     };
     call.steps.begin("print");
-    let printed = output::print(&result(&lease).to_json(netconf.version));
-    if printed.is_err() {
-        ipam.take_back(&wish.key)?;
-    }
-    printed
+    output::print(&result(&given.lease).to_json(netconf.version)).map_err(|error| {
+        let step = call.steps.current();
+        call.steps.begin("undo");
+        // What the owner had before is a live pod's.
+        let taken_back = if given.is_new {
+            ipam.take_back(&wish.key)
+        } else {
+            Ok(())
+        };
+        Error::At {
+            step,
+            source: Box::new(error),
+            left: taken_back.err().into_iter().collect(),
+        }
+    })
 }
 
 fn del(call: &mut Call) -> Result<(), Error> {
-    let netconf = Netconf::parse(&call.stdin)?;
-    call.require_root()?;
-    call.steps.begin("release");
-    Ipam::open()?.take_back(&key(call, &netconf))
+    let stdin = std::mem::take(&mut call.stdin);
+    let done = Leaving::parse(&stdin)
+        .map_err(Error::from)
+        .and_then(|current| {
+            call.require_root()?;
+            if let Some(complaint) = &current.complaint {
+                call.warn(&format_args!("passed over at DEL: {complaint}"));
+            }
+            call.steps.begin("release");
+            Ipam::open(&call.deadline)?.take_back(&key(call, &current.name))
+        });
+    call.stdin = stdin;
+    done
 }
 
 fn check(call: &mut Call) -> Result<(), Error> {
@@ -160,8 +183,9 @@ fn check(call: &mut Call) -> Result<(), Error> {
     }
     let previous = netconf.prev_result()?.ok_or(CheckError::NoPrevResult)?;
     call.require_root()?;
-    let key = key(call, &netconf);
-    let Some(lease) = Ipam::open()?.with_store(|store| Ok(store.lease_of(&key)?))? else {
+    let key = key(call, &netconf.name);
+    let Some(lease) = Ipam::open(&call.deadline)?.with_store(|store| Ok(store.lease_of(&key)?))?
+    else {
         return Err(IpamError::NoLease { key }.into());
     };
     if previous
@@ -180,30 +204,39 @@ fn check(call: &mut Call) -> Result<(), Error> {
 
 /// What the cache can give.
 enum Given {
-    Lease(Lease),
+    Lease(Granted),
     /// No pools, or nothing left in them.
     Nothing(Option<Exhausted>),
+}
+
+/// A lease, and whether this call made it.
+struct Granted {
+    lease: Lease,
+    is_new: bool,
 }
 
 /// The plug-in on this node.
 struct Ipam {
     run: RunDirectory,
     boot_id: String,
+    deadline: Deadline,
 }
 
 impl Ipam {
-    fn open() -> Result<Self, StateError> {
+    fn open(deadline: &Deadline) -> Result<Self, StateError> {
         let run = RunDirectory::default();
         make_directory(&run.ipam())?;
         Ok(Self {
             run,
             boot_id: rpc::boot_id()?,
+            deadline: deadline.clone(),
         })
     }
 
     /// Runs `work` under the lock.
     fn with_store<T>(&self, work: impl FnOnce(&Store) -> Result<T, Error>) -> Result<T, Error> {
-        let _alone = Lock::acquire_permanent(&self.run.ipam().join("lock"), PATIENCE)?;
+        let path = self.run.ipam().join("lock");
+        let _alone = Lock::acquire_permanent(&path, self.deadline.spare(PATIENCE))?;
         work(&Store::open(&self.run.ipam(), &self.boot_id)?)
     }
 
@@ -219,7 +252,8 @@ impl Ipam {
             match allocate::plan_add(store, wish, pools, clock::boottime_ms()) {
                 Ok(Some((lease, changes))) => {
                     apply(store, &changes)?;
-                    Ok(Given::Lease(lease))
+                    let is_new = !changes.is_empty();
+                    Ok(Given::Lease(Granted { lease, is_new }))
                 }
                 Ok(None) => Ok(Given::Nothing(None)),
                 Err(Error::Ipam(IpamError::Exhausted(exhausted))) => {
@@ -231,8 +265,9 @@ impl Ipam {
     }
 
     /// Asks the loader for newer pools, without the lock: others may have better luck meanwhile.
-    fn give_from_fresh(&self, wish: &Wish, exhausted: Option<Exhausted>) -> Result<Lease, Error> {
-        let pools = match (Loader::of(&self.run).refresh_pools(), exhausted) {
+    fn give_from_fresh(&self, wish: &Wish, exhausted: Option<Exhausted>) -> Result<Granted, Error> {
+        let loader = Loader::of(&self.run, &self.deadline);
+        let pools = match (loader.refresh_pools(), exhausted) {
             (Ok(pools), _) => pools,
             (Err(source), None) => return Err(IpamError::NoPools { source }.into()),
             (Err(source), Some(exhausted)) => {
@@ -240,7 +275,7 @@ impl Ipam {
             }
         };
         match self.give(wish, Some(&pools))? {
-            Given::Lease(lease) => Ok(lease),
+            Given::Lease(given) => Ok(given),
             Given::Nothing(exhausted) => {
                 Err(IpamError::Exhausted(exhausted.unwrap_or_default()).into())
             }
@@ -276,9 +311,9 @@ fn result(lease: &Lease) -> Success {
     }
 }
 
-fn key(call: &Call, netconf: &Netconf) -> Key {
+fn key(call: &Call, network: &str) -> Key {
     Key {
-        network: netconf.name.clone(),
+        network: network.to_owned(),
         container_id: call.env.container_id.clone(),
         ifname: call.env.ifname.clone(),
     }

@@ -8,7 +8,6 @@ mod query;
 use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
-use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::{LocalBoxStream, Stream};
@@ -23,6 +22,7 @@ use tokio::runtime::Runtime;
 pub(crate) use change::Pair;
 pub(crate) use query::Route;
 
+use crate::deadline::Patience;
 use crate::netns::{Netns, NetnsError};
 
 /// The routing table that is looked at by default (`RT_TABLE_MAIN`).
@@ -35,8 +35,10 @@ pub(crate) enum LinkError {
     Netlink { doing: String, source: io::Error },
     #[error(transparent)]
     Netns(#[from] NetnsError),
-    #[error("bring up {ifname} in the pod: no carrier within {} s; see `ip link` on both sides", limit.as_secs())]
-    NoCarrier { ifname: String, limit: Duration },
+    #[error(
+        "bring up {ifname} in the pod: no carrier within {patience}; see `ip link` on both sides"
+    )]
+    NoCarrier { ifname: String, patience: Patience },
     #[error(
         "look at {ifname}, just made: it is gone; somebody else deletes interfaces on this node"
     )]
@@ -117,7 +119,11 @@ impl Netlink {
     ///
     /// Between carrier and notice the interface drops what it should send; nobody may be told that the pod is ready. Can be
     /// waited for once.
-    pub(crate) fn wait_until_running(&self, link: &Link, limit: Duration) -> Result<(), LinkError> {
+    pub(crate) fn wait_until_running(
+        &self,
+        link: &Link,
+        patience: Patience,
+    ) -> Result<(), LinkError> {
         let events = self.events.take();
         let notice = async {
             let Some(mut events) = events else {
@@ -135,13 +141,13 @@ impl Netlink {
         };
         let heard = self
             .runtime
-            .block_on(async { tokio::time::timeout(limit, notice).await });
+            .block_on(async { tokio::time::timeout(patience.limit(), notice).await });
         if heard == Ok(true) {
             return Ok(());
         }
         Err(LinkError::NoCarrier {
             ifname: link.name.clone(),
-            limit,
+            patience,
         })
     }
 

@@ -57,6 +57,10 @@ pub(crate) enum NetconfError {
         "use the network configuration: prevResult is not a result: {source}; the plug-in before this one is broken"
     )]
     PrevResult { source: BadResult },
+    #[error(
+        "use the network configuration: prevResult has interfaces of another plug-in ({names}), which azure-vnet's result would drop; put azure-vnet first in the list in /etc/cni/net.d"
+    )]
+    PrevInterfaces { names: String },
 }
 
 impl NetconfError {
@@ -68,9 +72,11 @@ impl NetconfError {
                 code::DECODE
             }
             Self::Version { .. } => code::INCOMPATIBLE_VERSION,
-            Self::Kind(_) | Self::Value { .. } | Self::Missing { .. } | Self::PrevResult { .. } => {
-                code::CONFIG
-            }
+            Self::Kind(_)
+            | Self::Value { .. }
+            | Self::Missing { .. }
+            | Self::PrevResult { .. }
+            | Self::PrevInterfaces { .. } => code::CONFIG,
             Self::Unsupported { .. } => code::UNSUPPORTED,
         }
     }

@@ -9,6 +9,9 @@ use crate::document::Object;
 use super::error::{NetconfError, unsupported};
 use super::keys;
 
+/// Azure's IPAM plug-in for clusters with CNS.
+const AZURE_CNS: &str = "azure-cns";
+
 /// `ipam`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Ipam {
@@ -26,7 +29,7 @@ impl Ipam {
         keys::check_ipam_kinds(fields)?;
         let plugin = fields.text("type")?;
         if let Some(name) = plugin
-            && (name.is_empty() || name.contains(['/', '\0']) || matches!(name, "." | ".."))
+            && !is_file_name(name)
         {
             return Err(NetconfError::Value {
                 key: "ipam.type",
@@ -34,10 +37,10 @@ impl Ipam {
                 rule: "it must be the file name of a plug-in in CNI_PATH",
             });
         }
-        if plugin == Some("azure-cns") {
+        if plugin == Some(AZURE_CNS) {
             return Err(unsupported(
                 "ipam.type",
-                "azure-cns",
+                AZURE_CNS,
                 "it needs Azure's container networking service (CNS)",
             ));
         }
@@ -65,4 +68,13 @@ impl Ipam {
             },
         })
     }
+}
+
+/// Whether `ipam.type` names a plug-in that we would run.
+pub(super) fn is_plugin_name(name: &str) -> bool {
+    is_file_name(name) && name != AZURE_CNS
+}
+
+fn is_file_name(name: &str) -> bool {
+    !name.is_empty() && !name.contains(['/', '\0']) && !matches!(name, "." | "..")
 }

@@ -3,6 +3,7 @@
 mod error;
 mod ipam;
 mod keys;
+mod leaving;
 
 use std::io::Read;
 use std::net::Ipv4Addr;
@@ -19,6 +20,7 @@ use crate::version::Version;
 pub(crate) use error::NetconfError;
 use error::unsupported;
 use ipam::Ipam;
+pub(crate) use leaving::Leaving;
 
 /// Most bytes of a configuration. libcni's own are below 300 KiB even with every annotation that Kubernetes allows.
 const MOST_BYTES: u64 = 2 << 20;
@@ -97,19 +99,11 @@ impl Netconf {
         let mut value: Value =
             serde_json::from_slice(bytes).map_err(|source| NetconfError::Json { source })?;
         lower_keys(&mut value);
-        let root = Object::root(&value).ok_or(NetconfError::NotAnObject)?;
-        let version = version(root)?;
-        let name = root.text("name")?.unwrap_or_default().to_owned();
-        if name.is_empty() {
-            return Err(NetconfError::Missing { key: "name" });
-        }
-        if !names::is_identifier(&name) {
-            return Err(NetconfError::Value {
-                key: "name",
-                value: name.escape_debug().to_string(),
-                rule: "it must start with a letter or digit and go on with letters, digits, `_`, `.` and `-`",
-            });
-        }
+        Self::validate(Object::root(&value).ok_or(NetconfError::NotAnObject)?)
+    }
+
+    fn validate(root: Object<'_>) -> Result<Self, NetconfError> {
+        let (version, name) = identity(root)?;
         keys::check_kinds(root)?;
         keys::refuse_unsupported(root)?;
         let runtime = root.object("runtimeConfig")?;
@@ -166,6 +160,26 @@ impl Netconf {
             .transpose()
     }
 
+    /// Nothing that another plug-in has made would be lost: our result has our interfaces only.
+    pub(crate) fn refuse_previous_interfaces(&self) -> Result<(), NetconfError> {
+        let interfaces = self
+            .prev_result
+            .as_ref()
+            .and_then(|result| result.get("interfaces")?.as_array())
+            .filter(|interfaces| !interfaces.is_empty());
+        let Some(interfaces) = interfaces else {
+            return Ok(());
+        };
+        let names: Vec<String> = interfaces
+            .iter()
+            .filter_map(|interface| interface.get("name")?.as_str())
+            .map(|name| name.escape_debug().to_string())
+            .collect();
+        Err(NetconfError::PrevInterfaces {
+            names: names.join(", ").chars().take(80).collect(),
+        })
+    }
+
     /// The Ethernet address that is asked for: capability `mac`, else `CNI_ARGS` (CONVENTIONS.md's precedence).
     pub(crate) fn mac(&self, args: &Args) -> Result<Option<MacAddr>, NetconfError> {
         let (key, text) = match &self.runtime_mac {
@@ -210,6 +224,23 @@ impl Netconf {
                 rule: "it must be an IPv4 address, with or without prefix length",
             })
     }
+}
+
+/// What tells whose configuration it is and in which version to answer.
+fn identity(root: Object<'_>) -> Result<(Version, String), NetconfError> {
+    let version = version(root)?;
+    let name = root.text("name")?.unwrap_or_default().to_owned();
+    if name.is_empty() {
+        return Err(NetconfError::Missing { key: "name" });
+    }
+    if !names::is_identifier(&name) {
+        return Err(NetconfError::Value {
+            key: "name",
+            value: name.escape_debug().to_string(),
+            rule: "it must start with a letter or digit and go on with letters, digits, `_`, `.` and `-`",
+        });
+    }
+    Ok((version, name))
 }
 
 fn version(root: Object<'_>) -> Result<Version, NetconfError> {

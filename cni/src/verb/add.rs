@@ -1,24 +1,34 @@
 //! ADD.
 
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
+use hooks::Hook;
 use rpc::{Endpoint, Key, MacAddr};
 
+use super::address::give_back;
 use super::connect::{Plan, connect};
-use super::{Node, key};
+use super::{Node, UNDO, key};
 use crate::args::Args;
 use crate::delegate::Delegate;
 use crate::error::{Error, code};
 use crate::link::Netlink;
+use crate::loader::LoaderError;
 use crate::lock::Lock;
 use crate::names;
-use crate::netconf::Netconf;
+use crate::netconf::{Leaving, Netconf};
 use crate::netns::Netns;
 use crate::output;
 use crate::program::Call;
 use crate::record::Record;
 use crate::result::{Address, Dns};
-use crate::teardown::{Mark, PATIENCE, remove_veth};
+use crate::teardown::{Mark, remove_veth};
+
+/// How long to wait for another call on the same attachment. A loader and an IPAM plug-in that are late, too, must still find
+/// the time to say so.
+const PATIENCE: Duration = Duration::from_secs(4);
+/// The draft before anything is made: the IPAM plug-in may have given an address that no record tells of.
+const BEGUN: &[u8] = b"{}";
 
 /// ADD cannot do what it is asked.
 #[derive(Debug, thiserror::Error)]
@@ -69,13 +79,13 @@ fn add_from(call: &mut Call, stdin: &[u8]) -> Result<(), Error> {
     call.require_root()?;
 
     call.steps.begin("lock");
-    let node = Node::open()?;
+    let node = Node::open(&call.deadline)?;
     let pod = Netlink::inside(&request.netns, &node.runtime)?;
     let path = node.run.locks().join(names::file_name(&request.key));
-    let mut lock = Lock::acquire(&path, PATIENCE)?;
+    let mut lock = Lock::acquire(&path, node.deadline.spare(PATIENCE))?;
 
     call.steps.begin("existing");
-    if let Some(record) = existing(&node, &request, &mut lock, &pod)? {
+    if let Some(record) = existing(call, &node, &request, &mut lock, &pod)? {
         output::print(&record.result().to_json(request.netconf.version))?;
         return Ok(());
     }
@@ -83,12 +93,14 @@ fn add_from(call: &mut Call, stdin: &[u8]) -> Result<(), Error> {
     // Before the IPAM plug-in is asked: undoing its ADD could free the address of a pod that lives without a record.
     if pod.find(&request.key.ifname)?.is_some() {
         let ifname = request.key.ifname.clone();
-        return Err(at(call, AddError::InterfaceExists { ifname }));
+        return Err(AddError::InterfaceExists { ifname }.into());
     }
     let added = make(call, &node, &request, &mut lock, &pod);
     // What could not be undone stays in the draft, for DEL.
-    if !matches!(&added, Err(Error::At { left, .. }) if !left.is_empty()) {
-        lock.clear_draft()?;
+    let is_over = !matches!(&added, Err(Error::At { left, .. }) if !left.is_empty());
+    if is_over && let Err(error) = lock.clear_draft() {
+        // The answer is out. A draft that stays makes the next call clean up first, no more.
+        call.warn(&error);
     }
     added
 }
@@ -97,10 +109,11 @@ fn add_from(call: &mut Call, stdin: &[u8]) -> Result<(), Error> {
 fn validate<'a>(call: &Call, stdin: &'a [u8]) -> Result<Request<'a>, Error> {
     let netconf = Netconf::parse(stdin)?;
     netconf.prev_result()?;
+    netconf.refuse_previous_interfaces()?;
     let args = Args::parse(&call.env.args)?;
     let plugin = netconf.ipam_plugin()?;
     args.require_pod()?;
-    let ipam = Delegate::find(plugin, &call.env.path, stdin)?;
+    let ipam = Delegate::find(call, plugin, stdin)?;
     Ok(Request {
         netns: Netns::open(&call.env.netns)?,
         key: key(call, &netconf.name),
@@ -114,6 +127,7 @@ fn validate<'a>(call: &Call, stdin: &'a [u8]) -> Result<Request<'a>, Error> {
 
 /// The attachment, if it is there and whole. What an interrupted call or a dead pod has left is taken away.
 fn existing(
+    call: &mut Call,
     node: &Node,
     request: &Request<'_>,
     lock: &mut Lock,
@@ -127,23 +141,43 @@ fn existing(
     {
         return Ok(Some(record.clone()));
     }
+    if record.is_none() && !interrupted {
+        return Ok(None);
+    }
     let leftover = record.or_else(|| serde_json::from_slice(lock.draft()).ok());
-    if let Some(leftover) = leftover {
-        remove_veth(node, &leftover.endpoint.host_ifname, Mark::of(&leftover))?;
+    if let Some(leftover) = &leftover {
+        remove_veth(node, &leftover.endpoint.host_ifname, Mark::of(leftover))?;
         // A loader that is not there will be asked before anything is made, so that its answer does not matter here.
         drop(node.loader.unregister(&leftover.endpoint));
-        node.records.remove(&request.key)?;
     }
+    // Not every IPAM plug-in answers a second ADD of the same attachment.
+    let current = Leaving::parse(request.stdin)?;
+    give_back(call, node, Some(&current), leftover.as_ref())?;
+    node.records.remove(&request.key)?;
     lock.clear_draft()?;
     Ok(None)
 }
 
+/// Whether pod and node are still connected, with everything that forwards the pod's packets. A live pod is not taken away
+/// because nobody can tell: then that is the error.
 fn is_healthy(node: &Node, record: &Record, pod: &Netlink) -> Result<bool, Error> {
-    let host = node.netlink.find(&record.endpoint.host_ifname)?;
-    Ok(
-        host.is_some_and(|link| link.index == record.endpoint.host_ifindex)
-            && pod.find(&record.endpoint.key.ifname)?.is_some(),
-    )
+    let Endpoint {
+        key,
+        host_ifname,
+        host_ifindex,
+        ..
+    } = &record.endpoint;
+    let host = node.netlink.find(host_ifname)?;
+    if host.is_none_or(|link| link.index != *host_ifindex) || pod.find(&key.ifname)?.is_none() {
+        return Ok(false);
+    }
+    match node.loader.inspect(key) {
+        Ok(()) => Ok(Hook::POD
+            .into_iter()
+            .all(|hook| hooks::runs(&node.pins, hook, host_ifname))),
+        Err(LoaderError::Refused(_)) => Ok(false),
+        Err(unknown) => Err(unknown.into()),
+    }
 }
 
 /// Makes the attachment, and prints the result while everything can still be undone.
@@ -155,15 +189,18 @@ fn make(
     pod: &Netlink,
 ) -> Result<(), Error> {
     call.steps.begin("loader");
-    let view = node.loader.node().map_err(|error| at(call, error))?;
+    let view = node.loader.node()?;
 
     call.steps.begin("ipam");
-    let (address, dns) = request.ipam.add(&node.runtime).map_err(|error| {
-        let failure = at(call, error);
-        // The specification wants a failed delegate deleted; what that one says is of no interest.
-        drop(request.ipam.del(&node.runtime));
-        failure
-    })?;
+    lock.write_draft(BEGUN)?;
+    let (address, dns) = request
+        .ipam
+        .add(&node.runtime)
+        .inspect_err(|_the_one_to_tell| {
+            // The specification wants a failed delegate deleted; what that one says is of no interest.
+            node.deadline.extend(UNDO);
+            drop(request.ipam.del(&node.runtime));
+        })?;
 
     let mut plan = Plan {
         netns: &request.netns,
@@ -183,6 +220,7 @@ fn make(
     made.map_err(|error| {
         let step = call.steps.current();
         call.steps.begin("undo");
+        node.deadline.extend(UNDO);
         Error::At {
             step,
             source: Box::new(error),
@@ -240,13 +278,5 @@ fn draft(
         mtu,
         dns,
         netconf: String::from_utf8_lossy(request.stdin).into_owned(),
-    }
-}
-
-fn at(call: &Call, error: impl Into<Error>) -> Error {
-    Error::At {
-        step: call.steps.current(),
-        source: Box::new(error.into()),
-        left: Vec::new(),
     }
 }

@@ -43,11 +43,12 @@ pub(super) fn check(call: &mut Call) -> Result<(), Error> {
         return Err(CheckError::NoSuchVerb(netconf.version).into());
     }
     let previous = netconf.prev_result()?.ok_or(CheckError::NoPrevResult)?;
-    let ipam = Delegate::find(netconf.ipam_plugin()?, &call.env.path, &call.stdin)?;
+    let ipam = Delegate::find(call, netconf.ipam_plugin()?, &call.stdin)?;
     let netns = Netns::open(&call.env.netns)?;
     call.require_root()?;
 
-    let node = Node::open()?;
+    call.steps.begin("record");
+    let node = Node::open(&call.deadline)?;
     let key = key(call, &netconf.name);
     let mut missing = Vec::new();
     if let Some(record) = node.records.get(&key)? {
@@ -82,6 +83,7 @@ pub(super) fn check(call: &mut Call) -> Result<(), Error> {
             .err()
             .map(|error| format!("IPAM's reservation ({error})")),
     );
+    call.steps.begin("verdict");
     if missing.is_empty() {
         return Ok(());
     }

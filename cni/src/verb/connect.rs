@@ -71,7 +71,8 @@ pub(super) fn connect(
     // Without it the node's first packet to the pod would wait for ARP.
     node.netlink
         .add_neighbour(&host, endpoint.address.addr(), endpoint.mac)?;
-    plan.pod.wait_until_running(&inside, CARRIER)?;
+    plan.pod
+        .wait_until_running(&inside, node.deadline.spare(CARRIER))?;
 
     steps.begin("record");
     node.records.put(&plan.record)?;
@@ -84,7 +85,7 @@ pub(super) fn connect(
 /// The first name that no other live attachment has; what else has it is in the way and goes.
 fn choose_name(node: &Node, plan: &Plan<'_>) -> Result<(String, Lock), Error> {
     for name in &plan.host_names {
-        let lock = lock_name(&node.run, name)?;
+        let lock = lock_name(node, name)?;
         let Some(link) = node.netlink.find(name)? else {
             return Ok((name.clone(), lock));
         };

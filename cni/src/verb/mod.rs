@@ -1,12 +1,14 @@
 //! The main plug-in's verbs.
 
 mod add;
+mod address;
 mod check;
 mod connect;
 mod del;
 
 use std::io;
 use std::rc::Rc;
+use std::time::Duration;
 
 use hooks::Pins;
 use rpc::{Key, RunDirectory};
@@ -15,6 +17,7 @@ use tokio::runtime::{Builder, Runtime};
 pub(crate) use add::AddError;
 pub(crate) use check::CheckError;
 
+use crate::deadline::Deadline;
 use crate::env::{self, Command};
 use crate::error::Error;
 use crate::link::{LinkError, Netlink};
@@ -22,19 +25,47 @@ use crate::loader::Loader;
 use crate::program::{Call, Program};
 use crate::record::Records;
 
+/// How long an ADD or CHECK may work. With what undoing adds, an ADD answers within 20 s (contract §1.6).
+const ADD_LIMIT: Duration = Duration::from_secs(15);
+/// How much longer an ADD that fails may take to undo what it did.
+const UNDO: Duration = Duration::from_millis(4500);
+/// How long a DEL may work. Runtimes give it a minute.
+const DEL_LIMIT: Duration = Duration::from_secs(45);
+
 /// `azure-vnet`.
 pub(crate) const PROGRAM: Program = Program {
     name: "azure-vnet",
     about: "CNI plug-in that connects pods to an Azure virtual network with eBPF",
     log: "/var/log/azure-vnet.log",
-    add: add::add,
-    check: check::check,
-    del: del::del,
+    add: |call| located(call, add::add),
+    check: |call| located(call, check::check),
+    del: |call| located(call, del::del),
     required: |command| match command {
         Command::Add | Command::Check => &[env::CONTAINER_ID, env::NETNS, env::IFNAME, env::PATH],
         Command::Del => &[env::CONTAINER_ID, env::IFNAME, env::PATH],
     },
+    limit: |command| match command {
+        Command::Add | Command::Check => ADD_LIMIT,
+        Command::Del => DEL_LIMIT,
+    },
 };
+
+/// Does `work`, whose error then names the step that failed.
+fn located(
+    call: &mut Call,
+    work: impl FnOnce(&mut Call) -> Result<(), Error>,
+) -> Result<(), Error> {
+    work(call).map_err(|error| {
+        if matches!(error, Error::At { .. }) {
+            return error;
+        }
+        Error::At {
+            step: call.steps.current(),
+            source: Box::new(error),
+            left: Vec::new(),
+        }
+    })
+}
 
 /// The node, as a verb sees it.
 pub(crate) struct Node {
@@ -44,10 +75,11 @@ pub(crate) struct Node {
     pub(crate) records: Records,
     pub(crate) loader: Loader,
     pub(crate) pins: Pins,
+    pub(crate) deadline: Deadline,
 }
 
 impl Node {
-    fn open() -> Result<Self, Error> {
+    fn open(deadline: &Deadline) -> Result<Self, Error> {
         let runtime = runtime().map_err(|source| LinkError::Netlink {
             doing: "start the event loop".into(),
             source,
@@ -57,8 +89,9 @@ impl Node {
             netlink: Netlink::here(&runtime)?,
             runtime,
             records: Records::open(&run)?,
-            loader: Loader::of(&run),
+            loader: Loader::of(&run, deadline),
             run,
+            deadline: deadline.clone(),
             pins: Pins::default(),
         })
     }

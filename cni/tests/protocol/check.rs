@@ -35,7 +35,7 @@ fn check_needs_the_result_of_add() {
             .azure_vnet("CHECK")
             .conf(&conf)
             .run()
-            .error_saying(7, &["prevResult"]);
+            .error_saying(7, &["prevResult", "failed at step `validate`"]);
         sandbox
             .ipam("CHECK")
             .conf(&conf)
@@ -53,6 +53,10 @@ fn check_of_what_was_never_added_names_the_record_and_the_reservation() {
     );
     sandbox.azure_vnet("CHECK").conf(&conf).run().error_saying(
         105,
-        &["endpoint record of azure/c1/eth0", "IPAM's reservation"],
+        &[
+            "endpoint record of azure/c1/eth0",
+            "IPAM's reservation",
+            "failed at step `verdict`",
+        ],
     );
 }

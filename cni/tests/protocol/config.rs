@@ -171,6 +171,24 @@ fn a_wrong_value_of_ours_is_named_with_its_key() {
             7,
             ["runtimeConfig.ips", "list"],
         ),
+    ] {
+        sandbox
+            .azure_vnet("ADD")
+            .conf(&netconf_with(changes))
+            .run()
+            .error_saying(code, &words);
+    }
+    assert_eq!(sandbox.snapshot(), before);
+    assert!(loader.requests().is_empty());
+}
+
+/// Row 40, and a place in a chain that would cost the plug-in before its interfaces.
+#[test]
+fn a_previous_result_must_be_one_and_have_no_interfaces() {
+    let sandbox = Sandbox::with_pod();
+    let loader = Loader::start(Manner::Helpful);
+    let before = sandbox.snapshot();
+    for (changes, code, words) in [
         (
             json!({"prevResult": {"ips": 5}}),
             7,
@@ -181,6 +199,11 @@ fn a_wrong_value_of_ours_is_named_with_its_key() {
             7,
             ["prevResult", "x"],
         ),
+        (
+            json!({"prevResult": {"interfaces": [{"name": "net0"}], "ips": []}}),
+            7,
+            ["(net0)", "put azure-vnet first"],
+        ),
     ] {
         sandbox
             .azure_vnet("ADD")
@@ -190,6 +213,11 @@ fn a_wrong_value_of_ours_is_named_with_its_key() {
     }
     assert_eq!(sandbox.snapshot(), before);
     assert!(loader.requests().is_empty());
+
+    // Under another main plug-in, that is its business.
+    sandbox.cache_pools(&[5]);
+    let chained = netconf_with(json!({"prevResult": {"interfaces": [{"name": "net0"}]}}));
+    sandbox.ipam("ADD").conf(&chained).run().document();
 }
 
 /// Rows 32 to 35, and every key of Azure's own configuration.

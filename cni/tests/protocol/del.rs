@@ -39,6 +39,10 @@ fn write_record(changes: &Value) {
     rpc::write_json(Path::new(RECORD), &record).unwrap();
 }
 
+fn leases() -> usize {
+    fs::read_dir("/run/azure-vnet/ipam/leases").unwrap().count()
+}
+
 fn exists(path: &str) -> bool {
     fs::exists(path).unwrap()
 }
@@ -96,10 +100,7 @@ fn with_a_broken_configuration_everything_is_released_before_it_is_told() {
         ("{", 6),
         ("", 6),
         (r#"{"cniVersion":"9.9.9","name":"azure"}"#, 1),
-        (
-            r#"{"cniVersion":"0.3.0","name":"azure","mode":"nonsense"}"#,
-            7,
-        ),
+        (r#"{"cniVersion":"0.3.0","name":"../azure"}"#, 7),
     ] {
         let sandbox = attached();
         let _loader = Loader::start(Manner::Helpful);
@@ -112,7 +113,7 @@ fn with_a_broken_configuration_everything_is_released_before_it_is_told() {
             .azure_vnet("DEL")
             .stdin(stdin.as_bytes())
             .run()
-            .error(code);
+            .error_saying(code, &["failed at step `validate`"]);
         assert!(!exists(RECORD) && !exists(LEASE), "{stdin}");
         assert_eq!(
             sandbox
@@ -123,6 +124,82 @@ fn with_a_broken_configuration_everything_is_released_before_it_is_told() {
             other
         );
     }
+}
+
+/// Row 70: what ADD would refuse by now does not matter to DEL, which says so in the log.
+#[test]
+fn a_configuration_that_add_refuses_does_not_hold_del_up() {
+    for (changes, key) in [
+        (json!({"mode": "nonsense"}), "mode"),
+        (json!({"ipam": {"type": "azure-cns"}}), "ipam.type"),
+        (json!({"ipam": {"type": "../x"}}), "ipam.type"),
+        (json!({"ipam": 5}), "ipam"),
+        (json!({"disableAsyncDelete": "true"}), "disableAsyncDelete"),
+        (json!({"multiTenancy": true}), "multiTenancy"),
+    ] {
+        let refused = netconf_with(changes);
+        let sandbox = attached();
+        let _loader = Loader::start(Manner::Helpful);
+        sandbox.azure_vnet("DEL").conf(&refused).run().silence();
+        assert!(!exists(RECORD) && !exists(TOMBSTONE) && !exists(LEASE));
+        let log = fs::read_to_string("/var/log/azure-vnet.log").unwrap();
+        let line: Value = serde_json::from_str(log.trim()).unwrap();
+        assert_eq!(
+            (&line["level"], &line["error"]),
+            (&json!("warn"), &json!(null))
+        );
+        assert!(
+            line["warnings"][0].as_str().unwrap().contains(key),
+            "{line}"
+        );
+
+        // The same of what was never there, as after an ADD that was refused, and of the address alone.
+        sandbox.azure_vnet("DEL").conf(&refused).run().silence();
+        sandbox.ipam("ADD").run().document();
+        sandbox.ipam("DEL").conf(&refused).run().silence();
+        assert_eq!(leases(), 0);
+    }
+}
+
+/// With no record, a refused configuration's IPAM plug-in is asked, but nobody waits for its consent.
+#[test]
+fn an_ipam_plugin_of_a_refused_configuration_is_asked_but_may_fail() {
+    let sandbox = Sandbox::with_pod();
+    let plugins = sandbox.add_plugin("fake", "echo $CNI_COMMAND >> /run/verbs; exit 1");
+    let refused = netconf_with(json!({"mode": "nonsense", "ipam": {"type": "fake"}}));
+    let del = || sandbox.azure_vnet("DEL").env("CNI_PATH", &plugins);
+    del().conf(&refused).run().silence();
+    assert_eq!(fs::read_to_string("/run/verbs").unwrap(), "DEL\n");
+    let sound = netconf_with(json!({"ipam": {"type": "fake"}}));
+    del().conf(&sound).run().error(104);
+}
+
+/// An operator frees the address of a pod that is gone: by hand, with the file that is there or with as little as possible.
+#[test]
+fn a_whole_conflist_or_a_name_alone_is_enough_to_clean_up_by_hand() {
+    let conflist = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/10-azure.conflist");
+    let conflist = fs::read(conflist).unwrap();
+    let del = |sandbox: &Sandbox, stdin: &[u8]| {
+        let unset = ["CNI_NETNS", "CNI_ARGS"];
+        let exec = sandbox.azure_vnet("DEL").stdin(stdin);
+        unset
+            .into_iter()
+            .fold(exec, crate::exec::Exec::unset)
+            .run()
+            .silence();
+    };
+    for stdin in [conflist.as_slice(), br#"{"name":"azure"}"#] {
+        let sandbox = attached();
+        let _loader = Loader::start(Manner::Helpful);
+        del(&sandbox, stdin);
+        assert!(!exists(RECORD) && !exists(LEASE));
+    }
+
+    // With no record, only the list tells whose the address is.
+    let sandbox = attached();
+    fs::remove_file(RECORD).unwrap();
+    del(&sandbox, &conflist);
+    assert!(!exists(LEASE));
 }
 
 /// Row 70: the IPAM plug-in that gave the address is asked, with the configuration of that time.
@@ -151,10 +228,7 @@ fn a_useless_record_does_not_hold_del_up() {
         spoil();
         sandbox.azure_vnet("DEL").run().silence();
         assert!(!exists(RECORD));
-        assert_eq!(
-            fs::read_dir("/run/azure-vnet/ipam/leases").unwrap().count(),
-            0
-        );
+        assert_eq!(leases(), 0);
     }
 }
 
@@ -183,7 +257,7 @@ fn a_failed_del_can_be_tried_again() {
         .azure_vnet("DEL")
         .env("CNI_PATH", plugins)
         .run()
-        .error(104);
+        .error_saying(104, &["failed at step `ipam`"]);
     assert!(exists(RECORD) && exists(LEASE));
     sandbox.azure_vnet("DEL").run().silence();
     assert!(!exists(RECORD) && !exists(LEASE));

@@ -128,7 +128,7 @@ fn is_running(pid: &str) -> bool {
 }
 
 /// Asks again until there is an answer; what is waited for takes no longer than an exec.
-fn eventually<T>(mut ask: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn eventually<T>(mut ask: impl FnMut() -> Option<T>) -> T {
     let deadline = std::time::Instant::now() + Duration::from_secs(10);
     loop {
         if let Some(answer) = ask() {

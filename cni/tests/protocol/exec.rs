@@ -178,6 +178,13 @@ impl std::fmt::Display for Answer {
     }
 }
 
+/// Lets `time` pass: for what a test wants to take long.
+pub(crate) fn pass(time: Duration) {
+    // Nobody ever sends.
+    let (_sender, receiver) = std::sync::mpsc::channel::<()>();
+    receiver.recv_timeout(time).unwrap_err();
+}
+
 /// Runs `command` with standard input open and never written, until it ends or `limit` is over; `None` then.
 pub(crate) fn run_with_open_stdin(mut exec: Exec, limit: Duration) -> Option<String> {
     let mut child = exec

@@ -6,9 +6,11 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::exec::pass;
 use crate::sandbox::pools;
 
 /// How it behaves.
@@ -18,6 +20,10 @@ pub(crate) enum Manner {
     Helpful,
     /// Refuses to register.
     Refusing,
+    /// Has no entry for the pod that it is asked to look at.
+    Forgetful,
+    /// Does all that it is asked, four seconds later.
+    Slow,
     /// Takes connections and never answers.
     Hanging,
 }
@@ -79,6 +85,9 @@ fn answer(stream: &mut UnixStream, manner: Manner, notes: &Loader) {
         // A plug-in that was killed before it had asked.
         return;
     };
+    if manner == Manner::Slow {
+        pass(Duration::from_secs(4));
+    }
     let reply = match question["request"].as_str().unwrap() {
         "node" => json!({
             "reply": "node", "nic": "eth0", "nic_ifindex": 2, "nic_mac": "00:0d:3a:f9:dc:a6", "mtu": 1400,
@@ -99,11 +108,15 @@ fn answer(stream: &mut UnixStream, manner: Manner, notes: &Loader) {
         "register" if manner == Manner::Refusing => {
             json!({"reply": "refused", "what": "register", "why": "full", "remedy": "wait"})
         }
+        "inspect" if manner == Manner::Forgetful => {
+            json!({"reply": "refused", "what": "check", "why": "map `pods` has no entry", "remedy": "delete"})
+        }
         _ => json!({"reply": "done"}),
     };
     if question["request"] == "register" {
-        let draft = fs::read("/run/azure-vnet/locks/azure:c1:eth0").unwrap_or_default();
-        let draft = serde_json::from_slice(&draft).unwrap_or_default();
+        let drafts = fs::read_to_string("/run/azure-vnet/locks/azure:c1:eth0").unwrap_or_default();
+        let last = drafts.lines().next_back().unwrap_or_default();
+        let draft = serde_json::from_str(last).unwrap_or_default();
         notes.drafts.lock().unwrap().push(draft);
     }
     notes.asked.lock().unwrap().push(question);

@@ -6,9 +6,13 @@
 #[cfg(test)]
 mod add;
 #[cfg(test)]
+mod again;
+#[cfg(test)]
 mod check;
 #[cfg(test)]
 mod config;
+#[cfg(test)]
+mod crowd;
 #[cfg(test)]
 mod del;
 #[cfg(test)]
@@ -23,6 +27,8 @@ mod full;
 mod ipam;
 #[cfg(test)]
 mod loader;
+#[cfg(test)]
+mod patience;
 #[cfg(test)]
 mod programs;
 #[cfg(test)]

@@ -20,7 +20,7 @@ pub struct Config {
     pub nat_first: u16,
     /// Number of ports for SNAT; 0 turns eBPF SNAT off, so that the kernel masquerades.
     pub nat_count: u16,
-    /// Bit that fast packets carry from the redirect to `to_wire`.
+    /// The mark that fast packets carry, all of it, from the redirect to `to_wire`.
     pub fast_mark: u32,
     /// [`ConfigFlags`].
     pub flags: ConfigFlags,

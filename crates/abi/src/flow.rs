@@ -92,13 +92,25 @@ impl FlowFlags {
     pub const VIA_STACK: Self = Self { bits: 1 };
     /// The remote end opened the flow to the pod's own address: the answer keeps the pod's address.
     pub const INBOUND: Self = Self { bits: 2 };
-    /// TCP: FIN or RST was seen.
-    pub const CLOSING: Self = Self { bits: 4 };
+    /// TCP: the low end has sent FIN.
+    pub const FIN_FROM_LOW: Self = Self { bits: 4 };
+    /// TCP: the high end has sent FIN.
+    pub const FIN_FROM_HIGH: Self = Self { bits: 8 };
+    /// TCP: RST was seen.
+    pub const RESET: Self = Self { bits: 16 };
+    /// Everything that tells of an end.
+    pub const CLOSING: Self = Self { bits: 4 | 8 | 16 };
 
     /// True when every flag of `other` is set.
     #[inline(always)]
     pub const fn contains(self, other: Self) -> bool {
         self.bits & other.bits == other.bits
+    }
+
+    /// True when any flag of `other` is set.
+    #[inline(always)]
+    pub const fn intersects(self, other: Self) -> bool {
+        self.bits & other.bits != 0
     }
 
     /// Both sets of flags.

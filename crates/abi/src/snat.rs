@@ -95,19 +95,16 @@ impl Binding {
             1 => BindingState::Established,
             2 => BindingState::FinFromPod,
             3 => BindingState::FinFromRemote,
+            5 => BindingState::Reset,
             _ => BindingState::Closed,
         }
     }
 
-    /// The same binding, seen at `last_seen` in `state`.
+    /// Notes that a packet was seen; touches nothing else, because another CPU may be writing the rest.
     #[inline(always)]
-    #[must_use]
-    pub const fn seen(self, state: BindingState, last_seen: u32) -> Self {
-        Self {
-            state: state as u8,
-            last_seen,
-            ..self
-        }
+    pub const fn see(&mut self, state: BindingState, last_seen: u32) {
+        self.state = state as u8;
+        self.last_seen = last_seen;
     }
 }
 
@@ -123,8 +120,10 @@ pub enum BindingState {
     FinFromPod = 2,
     /// TCP: the remote end has sent FIN.
     FinFromRemote = 3,
-    /// TCP: both have sent FIN, or one has sent RST.
+    /// TCP: both have sent FIN.
     Closed = 4,
+    /// TCP: one has sent RST; whether the other one believed it, its next segment tells.
+    Reset = 5,
 }
 
 impl BindingState {
@@ -136,6 +135,7 @@ impl BindingState {
             Self::FinFromPod => "fin_from_pod",
             Self::FinFromRemote => "fin_from_remote",
             Self::Closed => "closed",
+            Self::Reset => "reset",
         }
     }
 }

@@ -23,6 +23,9 @@ const TCP_NEW: u32 = 60;
 const TCP_HALF_CLOSED: u32 = 120;
 /// FIN from both sides, or RST.
 const TCP_CLOSED: u32 = 10;
+/// What kube-proxy sets for conntrack's own entries (`--conntrack-tcp-timeout-established`): the flow's side must be
+/// known at least as long as netfilter knows the flow.
+const TCP_FLOW: u32 = 86_400;
 /// UDP that nobody has answered.
 const UDP_NEW: u32 = 30;
 /// RFC 4787 REQ-5: at least 2 min.
@@ -37,7 +40,7 @@ pub fn binding_expired(binding: &Binding, proto: u8, now: Seconds) -> bool {
         (proto::TCP, BindingState::New) => TCP_NEW,
         (proto::TCP, BindingState::Established) => TCP_ESTABLISHED,
         (proto::TCP, BindingState::FinFromPod | BindingState::FinFromRemote) => TCP_HALF_CLOSED,
-        (proto::TCP, BindingState::Closed) => TCP_CLOSED,
+        (proto::TCP, BindingState::Closed | BindingState::Reset) => TCP_CLOSED,
         (proto::UDP, BindingState::New) => UDP_NEW,
         (proto::UDP, _) => UDP_ESTABLISHED,
         _ => ICMP,
@@ -49,7 +52,8 @@ pub fn binding_expired(binding: &Binding, proto: u8, now: Seconds) -> bool {
 /// by when both ends have heard of it.
 #[inline(always)]
 pub(crate) fn binding_reusable(binding: &Binding, proto: u8, now: Seconds) -> bool {
-    let closed = proto == proto::TCP && binding.state() == BindingState::Closed;
+    let over = matches!(binding.state(), BindingState::Closed | BindingState::Reset);
+    let closed = proto == proto::TCP && over;
     binding_expired(binding, proto, now) || (closed && now.since(binding.last_seen) > 1)
 }
 
@@ -57,10 +61,18 @@ pub(crate) fn binding_reusable(binding: &Binding, proto: u8, now: Seconds) -> bo
 #[inline(always)]
 pub fn flow_expired(flow: &Flow, proto: u8, now: Seconds) -> bool {
     let limit = match proto {
-        proto::TCP if flow.flags.contains(FlowFlags::CLOSING) => TCP_CLOSED,
-        proto::TCP => TCP_ESTABLISHED,
+        proto::TCP if is_closed(flow) => TCP_CLOSED,
+        proto::TCP if flow.flags.intersects(FlowFlags::CLOSING) => TCP_HALF_CLOSED,
+        proto::TCP => TCP_FLOW,
         proto::UDP => UDP_ESTABLISHED,
         _ => ICMP,
     };
     now.since(flow.last_seen) > limit
+}
+
+/// RST, or FIN from both ends.
+#[inline(always)]
+pub fn is_closed(flow: &Flow) -> bool {
+    let both = FlowFlags::FIN_FROM_LOW.with(FlowFlags::FIN_FROM_HIGH);
+    flow.flags.contains(FlowFlags::RESET) || flow.flags.contains(both)
 }

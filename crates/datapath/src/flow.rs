@@ -1,8 +1,9 @@
 //! Which side of the road a flow takes, remembered under a key that both directions share.
 
-use abi::{ConfigFlags, Flow, FlowFlags, FlowKey, Ip4, Port};
+use abi::{Config, ConfigFlags, Flow, FlowFlags, FlowKey, Ip4, Port};
 
 use crate::headers::{Ipv4, Kind, Transport};
+use crate::icmp_error::Quoted;
 use crate::{Seconds, Tables};
 
 /// The key of the flow between two ends, the same for both directions.
@@ -13,10 +14,58 @@ pub fn flow_key(a: (Ip4, Port), b: (Ip4, Port), proto: u8) -> FlowKey {
     FlowKey::new(low, high, proto)
 }
 
-/// The key of the flow that a packet belongs to.
-#[inline(always)]
-pub(crate) fn key_of(ip: &Ipv4, transport: &Transport) -> FlowKey {
-    flow_key((ip.src, transport.src), (ip.dst, transport.dst), ip.proto)
+/// A packet of a flow: which flow, from which of its ends, and what the packet is.
+#[derive(Clone, Copy)]
+pub(crate) struct Seen {
+    key: FlowKey,
+    from_low: bool,
+    kind: Kind,
+}
+
+impl Seen {
+    /// The flow that the packet belongs to.
+    #[inline(always)]
+    pub(crate) fn of(ip: &Ipv4, transport: &Transport) -> Self {
+        let (src, dst) = ((ip.src, transport.src), (ip.dst, transport.dst));
+        let key = flow_key(src, dst, ip.proto);
+        Self {
+            from_low: (key.low, key.low_port) == src,
+            key,
+            kind: transport.kind,
+        }
+    }
+
+    /// The flow that an ICMP error is about.
+    #[inline(always)]
+    pub(crate) fn about(quoted: &Quoted) -> Self {
+        Self {
+            key: flow_key(quoted.src, quoted.dst, quoted.proto),
+            from_low: false,
+            kind: Kind::IcmpError,
+        }
+    }
+
+    /// The first segment of a TCP connection.
+    #[inline(always)]
+    fn opens(&self) -> bool {
+        matches!(self.kind, Kind::Tcp(flags) if flags.opens())
+    }
+
+    /// What the packet says about the flow's end.
+    #[inline(always)]
+    fn closing(&self) -> FlowFlags {
+        match self.kind {
+            Kind::Tcp(flags) if flags.rst() => FlowFlags::RESET,
+            Kind::Tcp(flags) if flags.fin() && self.from_low => FlowFlags::FIN_FROM_LOW,
+            Kind::Tcp(flags) if flags.fin() => FlowFlags::FIN_FROM_HIGH,
+            Kind::Tcp(_)
+            | Kind::Udp
+            | Kind::EchoRequest
+            | Kind::EchoReply
+            | Kind::IcmpError
+            | Kind::IcmpRedirect => FlowFlags::NONE,
+        }
+    }
 }
 
 /// What is known of a packet's flow.
@@ -30,85 +79,63 @@ pub(crate) enum Side {
     Inbound,
 }
 
-/// Looks a flow up and refreshes its entry. A miss means "stack" while the table is above its high-water mark, because
-/// then an owner may have been unable to write its entry.
+/// Looks a flow up and refreshes its entry.
 #[inline(always)]
-pub(crate) fn side(
-    tables: &impl Tables,
-    key: &FlowKey,
-    transport: &Transport,
-    full: bool,
-    now: Seconds,
-) -> Side {
-    match tables.flow(key) {
+pub(crate) fn known_side(tables: &impl Tables, seen: &Seen, now: Seconds) -> Side {
+    match tables.flow(&seen.key) {
         Some(flow) if flow.flags.contains(FlowFlags::VIA_STACK) => {
-            refresh(tables, key, flow, transport, now);
+            refresh(tables, seen, flow, now);
             Side::Stack
         }
         Some(flow) if flow.flags.contains(FlowFlags::INBOUND) => {
-            refresh(tables, key, flow, transport, now);
+            refresh(tables, seen, flow, now);
             Side::Inbound
         }
-        Some(_) | None if full => Side::Stack,
         Some(_) | None => Side::Unknown,
+    }
+}
+
+/// The same, but a miss means "stack" while the table is above its high-water mark, because then an owner may have been
+/// unable to write its entry.
+#[inline(always)]
+pub(crate) fn side(tables: &impl Tables, seen: &Seen, config: &Config, now: Seconds) -> Side {
+    match known_side(tables, seen, now) {
+        Side::Unknown if is_full(config) => Side::Stack,
+        side @ (Side::Unknown | Side::Stack | Side::Inbound) => side,
     }
 }
 
 /// Whether the loader has seen `flows` above its high-water mark.
 #[inline(always)]
-pub(crate) fn is_full(flags: ConfigFlags) -> bool {
-    flags.contains(ConfigFlags::FLOWS_FULL)
+pub(crate) fn is_full(config: &Config) -> bool {
+    config.flags.contains(ConfigFlags::FLOWS_FULL)
 }
 
 /// Remembers a fact about a flow. A full table loses it; the loader notices the fill and misses become "stack".
 #[inline(always)]
-pub(crate) fn learn(
-    tables: &impl Tables,
-    key: &FlowKey,
-    fact: FlowFlags,
-    transport: &Transport,
-    now: Seconds,
-) {
-    let known = tables.flow(key);
+pub(crate) fn learn(tables: &impl Tables, seen: &Seen, fact: FlowFlags, now: Seconds) {
+    let known = tables.flow(&seen.key);
     let old = match known {
         // A new connection on the same ports owes nothing to the old one.
-        Some(flow) if !opens(transport) => flow,
+        Some(flow) if !seen.opens() => flow,
         _ => Flow::new(FlowFlags::NONE, now.0),
     };
-    let new = Flow::new(old.flags.with(fact).with(closing(transport)), now.0);
+    let new = Flow::new(old.flags.with(fact).with(seen.closing()), now.0);
     if known != Some(new) {
-        tables.put_flow(key, new);
+        tables.put_flow(&seen.key, new);
     }
 }
 
-/// Writes the entry again at most once a second, or when the connection closes.
+/// Writes the entry again at most once a second, or when the connection opens or closes.
 #[inline(always)]
-fn refresh(tables: &impl Tables, key: &FlowKey, flow: Flow, transport: &Transport, now: Seconds) {
-    let kept = if opens(transport) {
+fn refresh(tables: &impl Tables, seen: &Seen, flow: Flow, now: Seconds) {
+    let kept = if seen.opens() {
         flow.flags.without(FlowFlags::CLOSING)
     } else {
         flow.flags
     };
-    let flags = kept.with(closing(transport));
+    let flags = kept.with(seen.closing());
     if flags != flow.flags || now.since(flow.last_seen) > 0 {
-        tables.put_flow(key, Flow::new(flags, now.0));
-    }
-}
-
-#[inline(always)]
-fn opens(transport: &Transport) -> bool {
-    matches!(transport.kind, Kind::Tcp(flags) if flags.opens())
-}
-
-#[inline(always)]
-fn closing(transport: &Transport) -> FlowFlags {
-    match transport.kind {
-        Kind::Tcp(flags) if flags.fin() || flags.rst() => FlowFlags::CLOSING,
-        Kind::Tcp(_)
-        | Kind::Udp
-        | Kind::EchoRequest
-        | Kind::EchoReply
-        | Kind::IcmpError
-        | Kind::IcmpRedirect => FlowFlags::NONE,
+        tables.put_flow(&seen.key, Flow::new(flags, now.0));
     }
 }

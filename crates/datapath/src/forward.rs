@@ -48,7 +48,7 @@ pub(crate) fn into_pod(packet: &mut impl Packet, pod: &Pod) -> Option<Verdict> {
 /// from the stack.
 #[inline(always)]
 pub(crate) fn onto_wire(packet: &mut impl Packet, config: &Config) -> Verdict {
-    packet.set_mark(packet.mark() | config.fast_mark);
+    packet.set_mark(config.fast_mark);
     Verdict::Wire(config.nic)
 }
 

@@ -4,7 +4,7 @@ use abi::{
     Class, Config, ConfigFlags, DropReason, FlowFlags, IfIndex, Path, Pod, Port, Veth, proto,
 };
 
-use crate::flow::{Side, flow_key, is_full, key_of, learn, side};
+use crate::flow::{Seen, Side, is_full, known_side, learn, side};
 use crate::forward::{decrement_ttl, fits, into_pod, onto_wire};
 use crate::headers::{ETHERTYPE_ARP, ETHERTYPE_IPV4, Ethernet, IP, Ipv4, Kind, L4, Transport};
 use crate::icmp_error::Quoted;
@@ -57,6 +57,9 @@ fn frame<P: Packet, T: Tables>(
     let ethernet = Ethernet::read(packet).ok_or(DropReason::Malformed)?;
     if ethernet.src != veth.mac {
         return Err(DropReason::SourceMac);
+    }
+    if packet.has_vlan_tag() {
+        return Err(DropReason::EtherType);
     }
     match ethernet.ethertype {
         ETHERTYPE_ARP => {
@@ -193,15 +196,15 @@ fn own_side<P: Packet, T: Tables>(
     transport: &Transport,
     now: Seconds,
 ) -> Result<Side, DropReason> {
-    let key = match transport.kind {
-        Kind::Tcp(_) | Kind::Udp | Kind::EchoRequest | Kind::EchoReply => key_of(ip, transport),
+    let seen = match transport.kind {
+        Kind::Tcp(_) | Kind::Udp | Kind::EchoRequest | Kind::EchoReply => Seen::of(ip, transport),
         Kind::IcmpRedirect => return Err(DropReason::IcmpRedirect),
         Kind::IcmpError => match Quoted::read(packet) {
-            Some(quoted) => flow_key(quoted.src, quoted.dst, quoted.proto),
+            Some(quoted) => Seen::about(&quoted),
             None => return Ok(Side::Stack),
         },
     };
-    Ok(side(tables, &key, transport, is_full(config.flags), now))
+    Ok(side(tables, &seen, config, now))
 }
 
 /// To the wire with the primary address.
@@ -216,7 +219,7 @@ fn snat<P: Packet, T: Tables>(
     now: Seconds,
 ) -> Decision {
     let may_open = match transport.kind {
-        Kind::Tcp(flags) => flags.opens(),
+        Kind::Tcp(_) => opens_tcp(transport),
         Kind::Udp | Kind::EchoRequest => true,
         Kind::EchoReply => return echo_answer(packet, tables, config, ip, transport, now),
         // What it quotes came in through the kernel's NAT, or directly.
@@ -227,41 +230,29 @@ fn snat<P: Packet, T: Tables>(
         return Ok(STACK);
     };
 
+    let seen = Seen::of(ip, transport);
     let mut found = search.first(tables, now);
     if found.is_none() {
-        let key = key_of(ip, transport);
-        match side(tables, &key, transport, is_full(config.flags), now) {
+        match known_side(tables, &seen, now) {
             Side::Stack => return Ok(STACK),
-            Side::Inbound => return inbound_answer(packet, config, ip),
-            Side::Unknown => {}
-        }
-        found = search.rest(tables, now);
-        if found.is_none() && !may_open {
-            // The kernel may own this flow since before our programs were attached.
-            learn(tables, &key, FlowFlags::VIA_STACK, transport, now);
-            return Ok(STACK);
+            // A connection that the pod opens owes nothing to one that it once accepted on the same ports.
+            Side::Inbound if !opens_tcp(transport) => return inbound_answer(packet, config, ip),
+            Side::Inbound | Side::Unknown => found = search.rest(tables, now),
         }
     }
-    let nat_port = match found {
-        Some((key, binding)) => {
-            see(tables, &key, &binding, transport, Sender::Pod, now);
-            key.nat_port
-        }
-        None => {
-            if let Some(key) = search.bind(tables, now) {
-                key.nat_port
-            } else {
-                // No port or no room: the kernel masquerades into its own range.
-                learn(
-                    tables,
-                    &key_of(ip, transport),
-                    FlowFlags::VIA_STACK,
-                    transport,
-                    now,
-                );
-                return Ok(STACK);
-            }
-        }
+    let nat_port = if let Some((key, binding)) = found {
+        see(tables, &key, &binding, transport, Sender::Pod, now);
+        key.nat_port
+    } else if may_open
+        && !is_full(config)
+        && let Some(key) = search.bind(tables, now)
+    {
+        key.nat_port
+    } else {
+        // In mid-flow: the kernel may own it since before our programs were attached. Else: no port or no room, and the
+        // kernel masquerades into its own range.
+        learn(tables, &seen, FlowFlags::VIA_STACK, now);
+        return Ok(STACK);
     };
     let change = Translation {
         from: (ip.src, transport.src),
@@ -285,13 +276,7 @@ fn echo_answer<P: Packet, T: Tables>(
     transport: &Transport,
     now: Seconds,
 ) -> Decision {
-    match side(
-        tables,
-        &key_of(ip, transport),
-        transport,
-        is_full(config.flags),
-        now,
-    ) {
+    match side(tables, &Seen::of(ip, transport), config, now) {
         Side::Inbound => inbound_answer(packet, config, ip),
         Side::Stack | Side::Unknown => Ok(STACK),
     }
@@ -304,4 +289,10 @@ fn inbound_answer<P: Packet>(packet: &mut P, config: &Config, ip: &Ipv4) -> Deci
         return Ok(STACK);
     }
     Ok((onto_wire(packet, config), Path::ToVnet))
+}
+
+/// The first segment of a TCP connection.
+#[inline(always)]
+fn opens_tcp(transport: &Transport) -> bool {
+    matches!(transport.kind, Kind::Tcp(flags) if flags.opens())
 }

@@ -2,9 +2,9 @@
 
 use abi::{BindingKey, Class, Config, DropReason, FlowFlags, Path, Pod, Port};
 
-use crate::flow::{Side, flow_key, is_full, key_of, learn, side};
+use crate::flow::{Seen, Side, learn, side};
 use crate::forward::{decrement_ttl, into_pod};
-use crate::headers::{ETHERTYPE_IPV4, Ethernet, IP, Ipv4, Kind, L4, Transport};
+use crate::headers::{Ethernet, IP, Ipv4, Kind, L4, Transport};
 use crate::icmp_error::Quoted;
 use crate::snat::{Sender, Translation, reverse, see, translate};
 use crate::{Packet, Seconds, Tables, Verdict};
@@ -43,7 +43,7 @@ fn frame<P: Packet, T: Tables>(packet: &mut P, tables: &T, bytes: u32, now: Seco
 /// Only what the fast path may handle: `None` is the stack's.
 #[inline(always)]
 fn headers<P: Packet, T: Tables>(packet: &P, tables: &T) -> Option<(Config, Ipv4, Transport)> {
-    if Ethernet::read_type(packet)? != ETHERTYPE_IPV4 {
+    if !Ethernet::is_ipv4(packet) {
         return None;
     }
     let ip = Ipv4::read(packet, IP)
@@ -123,22 +123,25 @@ fn to_pod_address<P: Packet, T: Tables>(
     pod: &Pod,
     now: Seconds,
 ) -> Decision {
-    let key = match transport.kind {
-        Kind::Tcp(_) | Kind::Udp | Kind::EchoRequest | Kind::EchoReply => key_of(ip, transport),
+    let seen = match transport.kind {
+        Kind::Tcp(_) | Kind::Udp | Kind::EchoRequest | Kind::EchoReply => Seen::of(ip, transport),
         Kind::IcmpRedirect => return Err(DropReason::IcmpRedirect),
         Kind::IcmpError => match Quoted::read(packet) {
-            Some(quoted) => flow_key(quoted.src, quoted.dst, quoted.proto),
+            Some(quoted) => Seen::about(&quoted),
             None => return Ok(None),
         },
     };
-    match side(tables, &key, transport, is_full(config.flags), now) {
+    match side(tables, &seen, config, now) {
         Side::Stack => return Ok(None),
         Side::Inbound => {}
-        Side::Unknown => {
-            if opens_from_outside(tables, ip, transport) {
-                learn(tables, &key, FlowFlags::INBOUND, transport, now);
-            }
-        }
+        Side::Unknown if transport.kind == Kind::IcmpError => {}
+        Side::Unknown => match tables.class(ip.src) {
+            // The pod's answer will take the stack, so the request must.
+            Class::Stack => return Ok(None),
+            // The pod's packets to this sender are translated; the answers of what the sender opens must not be.
+            Class::Snat if opens(transport) => learn(tables, &seen, FlowFlags::INBOUND, now),
+            Class::Snat | Class::Direct | Class::Wireserver | Class::Deny => {}
+        },
     }
     if decrement_ttl(packet, ip).is_none() {
         return Ok(None);
@@ -147,13 +150,12 @@ fn to_pod_address<P: Packet, T: Tables>(
     Ok(into_pod(packet, pod))
 }
 
-/// A sender to which the pod's packets are SNATed opens a flow to the pod's own address: the answer must not be.
+/// The first packet of a flow, as far as a packet can tell.
 #[inline(always)]
-fn opens_from_outside<T: Tables>(tables: &T, ip: &Ipv4, transport: &Transport) -> bool {
-    let opens = match transport.kind {
+fn opens(transport: &Transport) -> bool {
+    match transport.kind {
         Kind::Tcp(flags) => flags.opens(),
         Kind::Udp | Kind::EchoRequest => true,
         Kind::EchoReply | Kind::IcmpError | Kind::IcmpRedirect => false,
-    };
-    opens && tables.class(ip.src) == Class::Snat
+    }
 }

@@ -44,10 +44,10 @@ impl Ethernet {
         })
     }
 
-    /// The `EtherType` alone.
+    /// Whether the frame is IPv4 without a VLAN tag.
     #[inline(always)]
-    pub(crate) fn read_type(packet: &impl Packet) -> Option<u16> {
-        packet.read(12).map(u16::from_be_bytes)
+    pub(crate) fn is_ipv4(packet: &impl Packet) -> bool {
+        packet.read(12) == Some(ETHERTYPE_IPV4.to_be_bytes()) && !packet.has_vlan_tag()
     }
 }
 

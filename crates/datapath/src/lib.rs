@@ -40,7 +40,7 @@ mod to_wire;
 mod verdict;
 
 pub use checksum::{Word, replace};
-pub use expiry::{Seconds, binding_expired, flow_expired};
+pub use expiry::{Seconds, binding_expired, flow_expired, is_closed};
 pub use flow::flow_key;
 pub use from_pod::from_pod;
 pub use from_wire::from_wire;

@@ -21,6 +21,8 @@ pub struct Frame {
     pub mark: u32,
     /// Payload bytes per segment; 0 for a single packet.
     pub gso_size: u32,
+    /// The frame has a VLAN tag.
+    pub vlan_tag: bool,
 }
 
 impl Frame {
@@ -30,6 +32,7 @@ impl Frame {
             bytes: bytes.into(),
             mark: 0,
             gso_size: 0,
+            vlan_tag: false,
         }
     }
 }
@@ -70,6 +73,10 @@ impl Packet for Frame {
 
     fn gso_size(&self) -> u32 {
         self.gso_size
+    }
+
+    fn has_vlan_tag(&self) -> bool {
+        self.vlan_tag
     }
 
     fn mark(&self) -> u32 {
@@ -191,7 +198,7 @@ impl Tables for Memory {
 
     fn see_binding(&self, key: &BindingKey, state: BindingState, now: Seconds) {
         if let Some(binding) = self.bindings.borrow_mut().get_mut(key) {
-            *binding = binding.seen(state, now.0);
+            binding.see(state, now.0);
         }
     }
 

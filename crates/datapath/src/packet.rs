@@ -30,6 +30,9 @@ pub trait Packet {
     /// Payload bytes per segment of a GSO super-packet; 0 when it is a single packet.
     fn gso_size(&self) -> u32;
 
+    /// Whether the frame has a VLAN tag, which the kernel keeps beside the bytes (IEEE 802.1Q).
+    fn has_vlan_tag(&self) -> bool;
+
     /// The skb's mark.
     fn mark(&self) -> u32;
 

@@ -33,8 +33,10 @@ impl Candidates {
         let own = u32::from(pod.1.get());
         let in_range = own >= first && own < first + count;
         let hash = flow_hash(secret, pod, remote, proto);
-        // Odd, so that even ranges are walked through without a short cycle.
-        let step = scale(hash >> 32, count) | 1;
+        // Odd, so that even ranges are walked through without a short cycle; never the whole range, which would stand still.
+        let step = (scale(hash >> 32, count) | 1)
+            .min(count.saturating_sub(1))
+            .max(1);
         Some(Self {
             first,
             count,

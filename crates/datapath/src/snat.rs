@@ -179,23 +179,26 @@ pub(crate) fn see(
 
 #[inline(always)]
 fn advance(state: BindingState, kind: Kind, sender: Sender) -> BindingState {
-    let answered = match (state, sender) {
-        (BindingState::New, Sender::Remote) => BindingState::Established,
-        _ => state,
-    };
     let Kind::Tcp(flags) = kind else {
-        return answered;
+        return answered(state, sender);
     };
     if flags.rst() {
-        return BindingState::Closed;
+        return BindingState::Reset;
     }
-    if flags.opens() && sender == Sender::Pod && state == BindingState::Closed {
+    // The pod uses the port again: whatever was before is over.
+    if flags.opens() && sender == Sender::Pod {
         return BindingState::New;
     }
+    // Whoever still talks after RST did not believe it: it was forged, or out of the window (RFC 5961).
+    let state = if state == BindingState::Reset {
+        BindingState::Established
+    } else {
+        answered(state, sender)
+    };
     if !flags.fin() {
-        return answered;
+        return state;
     }
-    match (answered, sender) {
+    match (state, sender) {
         (BindingState::FinFromRemote, Sender::Pod) | (BindingState::FinFromPod, Sender::Remote) => {
             BindingState::Closed
         }
@@ -203,7 +206,16 @@ fn advance(state: BindingState, kind: Kind, sender: Sender) -> BindingState {
         (BindingState::New | BindingState::Established, Sender::Remote) => {
             BindingState::FinFromRemote
         }
-        _ => answered,
+        _ => state,
+    }
+}
+
+/// The first packet of the remote end is the answer.
+#[inline(always)]
+fn answered(state: BindingState, sender: Sender) -> BindingState {
+    match (state, sender) {
+        (BindingState::New, Sender::Remote) => BindingState::Established,
+        _ => state,
     }
 }
 

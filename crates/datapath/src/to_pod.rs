@@ -2,8 +2,8 @@
 
 use abi::{Class, FlowFlags, IfIndex, Path};
 
-use crate::flow::{key_of, learn};
-use crate::headers::{ETHERTYPE_IPV4, Ethernet, IP, Ipv4, Kind, L4, Transport};
+use crate::flow::{Seen, learn};
+use crate::headers::{Ethernet, IP, Ipv4, Kind, L4, Transport};
 use crate::{Packet, Seconds, Tables, Verdict};
 
 /// Remembers that the packet's flow uses the stack, so that the pod's answer takes the stack too and is un-NATed.
@@ -24,9 +24,8 @@ pub fn to_pod<P: Packet, T: Tables>(
         {
             learn(
                 tables,
-                &key_of(&ip, &transport),
+                &Seen::of(&ip, &transport),
                 FlowFlags::VIA_STACK,
-                &transport,
                 now,
             );
         }
@@ -37,7 +36,7 @@ pub fn to_pod<P: Packet, T: Tables>(
 /// The headers of a packet that belongs to a flow. ICMP errors do not make one.
 #[inline(always)]
 pub(crate) fn flow_of<P: Packet>(packet: &P) -> Option<(Ipv4, Transport)> {
-    if Ethernet::read_type(packet)? != ETHERTYPE_IPV4 {
+    if !Ethernet::is_ipv4(packet) {
         return None;
     }
     let ip = Ipv4::read(packet, IP).filter(|ip| ip.is_valid() && ip.is_plain(packet.length()))?;

@@ -2,7 +2,7 @@
 
 use abi::FlowFlags;
 
-use crate::flow::{key_of, learn};
+use crate::flow::{Seen, learn};
 use crate::to_pod::flow_of;
 use crate::{Packet, Seconds, Tables, Verdict};
 
@@ -12,9 +12,9 @@ pub fn to_wire<P: Packet, T: Tables>(packet: &mut P, tables: &T, now: Seconds) -
     let Some(config) = tables.config() else {
         return Verdict::Stack;
     };
-    let mark = packet.mark();
-    if mark & config.fast_mark != 0 {
-        packet.set_mark(mark & !config.fast_mark);
+    // The whole mark, not a bit of it: other software's marks may contain any bit.
+    if packet.mark() == config.fast_mark {
+        packet.set_mark(0);
         return Verdict::Stack;
     }
     if let Some((ip, transport)) = flow_of(packet)
@@ -22,9 +22,8 @@ pub fn to_wire<P: Packet, T: Tables>(packet: &mut P, tables: &T, now: Seconds) -
     {
         learn(
             tables,
-            &key_of(&ip, &transport),
+            &Seen::of(&ip, &transport),
             FlowFlags::VIA_STACK,
-            &transport,
             now,
         );
     }

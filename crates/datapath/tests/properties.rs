@@ -34,6 +34,7 @@ fn any_frame() -> impl Strategy<Value = Frame> {
             bytes,
             mark,
             gso_size: gso_size % 70_000,
+            vlan_tag: false,
         }
     })
 }

@@ -271,3 +271,86 @@ fn fragmentation_needed_reaches_the_pod_with_the_packet_that_it_sent() {
         }
     }
 }
+
+#[test]
+fn a_full_flow_table_harms_no_established_connection() {
+    let mut node = node(4);
+    // With four ports, some bindings lie behind candidates that were in use.
+    let ports: Vec<u16> = (0..4).map(|n| open(&node, 40_000 + n)).collect();
+    let mut config = node.config.unwrap();
+    config.flags = config.flags.with(abi::ConfigFlags::FLOWS_FULL);
+    node.config = Some(config);
+    for (n, port) in (0..).zip(ports) {
+        let (verdict, frame) = from_a_pod(&node, &tcp((A, 40_000 + n), (INTERNET, 443), ACK));
+        assert_eq!(
+            (verdict, ends(&frame).0),
+            (Verdict::Wire(NIC), (PRIMARY, port))
+        );
+    }
+    let other = tcp((A, 40_000), (Ip4::new([198, 51, 100, 10]), 443), SYN);
+    assert_eq!(
+        from_a_pod(&node, &other).0,
+        Verdict::Stack,
+        "a new one takes the stack"
+    );
+}
+
+#[test]
+fn a_reset_that_nobody_believes_closes_nothing() {
+    let node = node(1);
+    let nat_port = open(&node, 40_000);
+    receive(
+        &node,
+        &tcp((INTERNET, 443), (PRIMARY, nat_port), SYN | ACK),
+        NOW,
+    );
+    receive(&node, &tcp((INTERNET, 443), (PRIMARY, nat_port), RST), NOW);
+    from_a_pod(&node, &tcp((A, 40_000), (INTERNET, 443), ACK));
+    let syn = tcp((A, 40_001), (INTERNET, 443), SYN);
+    assert_eq!(
+        send(&node, VETH_A, &syn, Seconds(NOW.0 + 100)).0,
+        Verdict::Stack,
+        "the port is still in use"
+    );
+}
+
+#[test]
+fn a_port_that_the_pod_uses_again_is_a_new_connection() {
+    let node = node(1);
+    let nat_port = open(&node, 40_000);
+    receive(
+        &node,
+        &tcp((INTERNET, 443), (PRIMARY, nat_port), SYN | ACK),
+        NOW,
+    );
+    from_a_pod(&node, &tcp((A, 40_000), (INTERNET, 443), FIN | ACK));
+    open(&node, 40_000);
+    receive(
+        &node,
+        &tcp((INTERNET, 443), (PRIMARY, nat_port), SYN | ACK),
+        NOW,
+    );
+    let syn = tcp((A, 40_001), (INTERNET, 443), SYN);
+    assert_eq!(
+        send(&node, VETH_A, &syn, Seconds(NOW.0 + 7000)).0,
+        Verdict::Stack,
+        "established for two hours"
+    );
+}
+
+#[test]
+fn a_connection_that_the_pod_opens_owes_nothing_to_one_that_it_accepted_on_the_same_ports() {
+    let node = node(1000);
+    receive(&node, &tcp((INTERNET, 443), (A, 40_000), SYN), NOW);
+    open(&node, 40_000);
+}
+
+#[test]
+fn a_small_range_is_used_to_its_last_port() {
+    for count in [1, 2, 3, 5, 7] {
+        let node = node(count);
+        let used: std::collections::BTreeSet<u16> =
+            (0..count).map(|n| open(&node, 40_000 + n)).collect();
+        assert_eq!(used.len(), usize::from(count));
+    }
+}

@@ -59,6 +59,7 @@ impl Shaper {
             bytes,
             mark,
             gso_size,
+            vlan_tag: false,
         }
     }
 
@@ -201,22 +202,27 @@ impl Shaper {
         (proto, l4)
     }
 
-    /// The packet that an ICMP error quotes.
+    /// The packet that an ICMP error quotes: mostly one that left through a binding.
     fn quoted(&mut self) -> Vec<u8> {
-        let proto = self.pick(&[proto::TCP, proto::UDP, proto::ICMP, 132]);
+        let proto = self.pick(&[proto::TCP, proto::UDP, proto::ICMP]);
+        let proto = self.mostly(proto, &[132]);
         let (src, dst) = (
-            self.pick(&[PRIMARY, PRIMARY, POD, VNET]),
-            self.pick(&[INTERNET, VNET]),
+            self.mostly(PRIMARY, &[POD, VNET]),
+            self.mostly(INTERNET, &[VNET]),
         );
         let version_ihl = self.mostly(0x45, &[0x46]);
         let mut quoted = ip_header(version_ihl, 100, 0x4000, 1, proto, src, dst);
-        let [src, dst] = [self.pick(&[1024, 5000, 40_000]), self.pick(&[53, 443, 80])]
-            .map(|port: u16| port.to_be_bytes());
+        let nat_port: u16 = self.pick(&[1024, 1025, 1026, 5000, 5001, 40_000]);
+        let nat_port = nat_port.to_be_bytes();
         if proto == proto::ICMP {
-            quoted.extend([8, 0, self.rng.u8(..), self.rng.u8(..), src[0], src[1], 0, 1]);
+            quoted.extend([8, 0, self.rng.u8(..), self.rng.u8(..)]);
+            quoted.extend([nat_port[0], nat_port[1], 0, 1]);
         } else {
-            quoted.extend([src, dst].concat());
-            quoted.extend([0, 8, self.rng.u8(..), self.mostly(1, &[0])]);
+            let usual: u16 = if proto == proto::TCP { 443 } else { 53 };
+            let remote_port = self.mostly(usual, &[80]).to_be_bytes();
+            quoted.extend([nat_port, remote_port].concat());
+            let sum = [self.rng.u8(..), self.mostly(1, &[0])];
+            quoted.extend([[0, 8], sum].concat());
             let more = self.pick(&[0, 4, 12]);
             quoted.extend(std::iter::repeat_with(|| self.rng.u8(..)).take(more));
         }

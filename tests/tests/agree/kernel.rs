@@ -138,6 +138,7 @@ impl Kernel {
                 bytes,
                 mark,
                 gso_size: frame.gso_size,
+                vlan_tag: false,
             },
             time: ran.duration,
         }
@@ -160,7 +161,11 @@ impl Kernel {
             .collect();
         assert_eq!(flows, ours, "flows");
 
-        let timeless = |binding: abi::Binding| binding.seen(binding.state(), 0);
+        let timeless = |binding: abi::Binding| {
+            let mut binding = binding;
+            binding.see(binding.state(), 0);
+            binding
+        };
         let snat: BTreeMap<_, _> = self
             .maps
             .snat

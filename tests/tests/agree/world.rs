@@ -60,10 +60,19 @@ impl Decided {
         }
     }
 
-    pub(crate) fn name(&self) -> String {
+    /// What was decided about `frame`, in the words of the coverage.
+    pub(crate) fn name(&self, frame: &Frame) -> String {
+        let to_primary = frame.bytes.get(30..34) == Some(&PRIMARY.octets());
+        let quotes =
+            frame.bytes.get(23) == Some(&1) && matches!(frame.bytes.get(34), Some(3 | 11 | 12));
         match self.verdict {
             Verdict::Stack => "stack".into(),
+            Verdict::Peer(_) if to_primary && quotes => "peer, quoted answer".into(),
+            Verdict::Peer(_) if to_primary => "peer, answer".into(),
             Verdict::Peer(_) => "peer".into(),
+            Verdict::Wire(_) if self.frame.bytes.get(26..30) == Some(&PRIMARY.octets()) => {
+                "wire, snat".into()
+            }
             Verdict::Wire(_) => "wire".into(),
             Verdict::Reply(_) => "reply".into(),
             Verdict::Drop(reason) => reason.name().into(),

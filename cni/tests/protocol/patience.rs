@@ -1,0 +1,87 @@
+//! Everybody is late: whoever waits says what for, before anybody kills it.
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::exec::{netconf_with, pass};
+use crate::loader::{Loader, Manner};
+use crate::sandbox::Sandbox;
+
+/// Holds a lock of the plug-ins until it is dropped.
+fn hold(path: &str) -> File {
+    fs::create_dir_all(Path::new(path).parent().unwrap()).unwrap();
+    let file = File::create(path).unwrap();
+    file.lock().unwrap();
+    file
+}
+
+/// The IPAM plug-in gives up before the main one kills it, so that the reason comes out.
+#[test]
+fn an_ipam_plugin_that_waits_for_its_lock_says_so() {
+    let sandbox = Sandbox::with_pod();
+    sandbox.cache_pools(&[5]);
+    let _loader = Loader::start(Manner::Helpful);
+    let _held = hold("/run/azure-vnet/ipam/lock");
+    let answer = sandbox.azure_vnet("ADD").run();
+    answer.error_saying(
+        11,
+        &[
+            "wait for the lock /run/azure-vnet/ipam/lock",
+            "for 4 s",
+            "failed at step `ipam`",
+        ],
+    );
+    assert!(answer.took < Duration::from_secs(12), "{:?}", answer.took);
+}
+
+#[test]
+fn an_add_whose_attachment_is_busy_says_so() {
+    let sandbox = Sandbox::with_pod();
+    let _held = hold("/run/azure-vnet/locks/azure:c1:eth0");
+    let answer = sandbox.azure_vnet("ADD").run();
+    answer.error_saying(
+        11,
+        &[
+            "wait for the lock /run/azure-vnet/locks/azure:c1:eth0",
+            "failed at step `lock`",
+        ],
+    );
+    assert!(answer.took < Duration::from_secs(6), "{:?}", answer.took);
+}
+
+/// Contract 1.6: 20 s in all, even when the loader takes nearly as long as it may and the IPAM plug-in hangs at ADD and at DEL.
+#[test]
+fn an_add_where_everything_is_late_ends_in_time() {
+    let sandbox = Sandbox::with_pod();
+    let _loader = Loader::start(Manner::Slow);
+    let before = sandbox.snapshot();
+    let plugins = sandbox.add_plugin("hanging", "exec sleep 1000");
+    let answer = sandbox
+        .azure_vnet("ADD")
+        .env("CNI_PATH", plugins)
+        .env("PATH", "/usr/bin:/bin")
+        .conf(&netconf_with(json!({"ipam": {"type": "hanging"}})))
+        .run();
+    answer.error_saying(104, &["no end within", "failed at step `ipam`"]);
+    assert!(answer.took < Duration::from_secs(20), "{:?}", answer.took);
+    assert_eq!(sandbox.snapshot(), before);
+}
+
+/// The runtime may ask for DEL while an ADD that it gave up still ends.
+#[test]
+fn a_del_waits_longer_for_an_add_than_another_add_would() {
+    let sandbox = Sandbox::with_pod();
+    let held = hold("/run/azure-vnet/locks/azure:c1:eth0");
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            pass(Duration::from_secs(7));
+            drop(held);
+        });
+        let answer = sandbox.azure_vnet("DEL").run();
+        answer.silence();
+        assert!(answer.took > Duration::from_secs(6), "{:?}", answer.took);
+    });
+}
