@@ -14,7 +14,7 @@ pub enum DropReason {
     SourceMac = 3,
     /// The sender in an ARP packet is not the pod.
     ArpSender = 4,
-    /// Neither IPv4 nor ARP.
+    /// Neither IPv4 nor ARP, or with a VLAN tag.
     EtherType = 5,
     /// A pod tried the wireserver's protected ports.
     Wireserver = 6,
@@ -82,7 +82,7 @@ impl DropReason {
                 "The pod claimed another address or Ethernet address in an ARP packet."
             }
             Self::EtherType => {
-                "The pod sent something that is neither IPv4 nor ARP, IPv6 router solicitations for example. Harmless in small numbers."
+                "The pod sent something that is neither IPv4 nor ARP (IPv6 router solicitations for example), or a VLAN tag. Harmless in small numbers."
             }
             Self::Wireserver => {
                 "A pod tried TCP port 80 or 32526 of 168.63.129.16, which can hand out the VM's secrets. \
