@@ -71,14 +71,6 @@ pub fn classify(config: &Config, node: &Node, pools: Option<&Pools>) -> Vec<Rule
     for &addr in &node.addresses {
         rules.add(host(addr), Class::Stack, false, "address of the node");
     }
-    for &prefix in &node.elsewhere {
-        rules.add(
-            prefix,
-            Class::Stack,
-            false,
-            "routed by another interface of the node",
-        );
-    }
     rules.add(
         host(WIRESERVER),
         Class::Wireserver,
@@ -149,16 +141,25 @@ pub fn classify(config: &Config, node: &Node, pools: Option<&Pools>) -> Vec<Rule
 }
 
 fn add_vnet(rules: &mut Rules, config: &Config, node: &Node, pools: Option<&Pools>) {
-    for subnet in pools
+    let told = pools
         .iter()
         .flat_map(|pools| &pools.interfaces)
-        .flat_map(|interface| &interface.subnets)
-    {
+        .flat_map(|interface| &interface.subnets);
+    for subnet in told {
         rules.add(
             subnet.prefix.trunc(),
             Class::Direct,
             false,
             "subnet told by the wireserver",
+        );
+    }
+    // Behind the VNet's own subnets, which all of the VM's NICs reach, and before wider prefixes that somebody configured.
+    for &prefix in &node.elsewhere {
+        rules.add(
+            prefix,
+            Class::Stack,
+            false,
+            "routed by another interface of the node",
         );
     }
     for &prefix in &node.connected {
@@ -297,6 +298,11 @@ mod tests {
         let rules = classify(&config("serviceCidrs: [10.0.0.0/16]"), &node(), None);
         assert_eq!(class(&rules, "172.17.0.2"), (Class::Stack, false));
         assert_eq!(class(&rules, "172.18.0.2"), (Class::Direct, false));
+        // Another NIC of the VM is in a subnet of the VNet, which the fabric reaches from every NIC.
+        let told = classify(&Config::default(), &node(), Some(&pools("172.17.0.0/16")));
+        assert_eq!(class(&told, "172.17.0.2"), (Class::Direct, false));
+        let wider = classify(&config("vnetCidrs: [172.16.0.0/12]"), &node(), None);
+        assert_eq!(class(&wider, "172.17.0.2"), (Class::Stack, false));
     }
 
     #[test]
