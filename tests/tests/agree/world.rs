@@ -144,13 +144,13 @@ impl World {
                 },
             );
         }
+        // SERVICE is in none of them: no match means the stack.
         memory.classes = vec![
             (PRIMARY, 32, Class::Stack),
             (WIRESERVER, 32, Class::Wireserver),
             (DENIED, 32, Class::Deny),
             (Ip4::new([10, 240, 0, 0]), 16, Class::Direct),
-            (Ip4::new([172, 16, 0, 0]), 12, Class::Stack),
-            (Ip4::UNSPECIFIED, 0, Class::Snat),
+            (Ip4::new([203, 0, 113, 0]), 24, Class::Snat),
         ];
         let mut world = Self { memory };
         world.add_flows();
