@@ -115,7 +115,7 @@ impl Scene {
         let (db, api, internet) = (self.db.addr(), self.api.addr(), self.internet());
         println!("Try, in pod web:   ping -c1 {db}; ping -c1 {api}; ping -c1 {internet}");
         println!(
-            "Try, in node1:     vnetctl status; conntrack -L; nft list ruleset; tail /var/log/azure-vnet.log"
+            "Try, in node1:     /opt/azure-vnet/bin/vnetctl status; conntrack -L; nft list ruleset; tail /var/log/azure-vnet.log"
         );
         println!("                   bpftool map dump pinned /sys/fs/bpf/azure-vnet/v1/maps/snat");
     }
