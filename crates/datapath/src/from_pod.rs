@@ -180,10 +180,7 @@ fn direct<P: Packet, T: Tables>(
     if own_side(packet, tables, config, ip, transport, now)? == Side::Stack {
         return Ok(STACK);
     }
-    if decrement_ttl(packet, ip).is_none() {
-        return Ok(STACK);
-    }
-    Ok((onto_wire(packet, config), Path::ToVnet))
+    untranslated(packet, config, ip)
 }
 
 /// The side of the packet's flow; of an ICMP error, the side of the flow that it is about.
@@ -236,7 +233,7 @@ fn snat<P: Packet, T: Tables>(
         match known_side(tables, &seen, now) {
             Side::Stack => return Ok(STACK),
             // A connection that the pod opens owes nothing to one that it once accepted on the same ports.
-            Side::Inbound if !opens_tcp(transport) => return inbound_answer(packet, config, ip),
+            Side::Inbound if !opens_tcp(transport) => return untranslated(packet, config, ip),
             Side::Inbound | Side::Unknown => found = search.rest(tables, now),
         }
     }
@@ -277,14 +274,15 @@ fn echo_answer<P: Packet, T: Tables>(
     now: Seconds,
 ) -> Decision {
     match side(tables, &Seen::of(ip, transport), config, now) {
-        Side::Inbound => inbound_answer(packet, config, ip),
+        Side::Inbound => untranslated(packet, config, ip),
         Side::Stack | Side::Unknown => Ok(STACK),
     }
 }
 
-/// The answer to a flow that somebody outside opened to the pod's own address.
+/// Onto the wire with the addresses as they are: to the VNet, or in answer to a flow that somebody outside opened to the
+/// pod's own address.
 #[inline(always)]
-fn inbound_answer<P: Packet>(packet: &mut P, config: &Config, ip: &Ipv4) -> Decision {
+fn untranslated<P: Packet>(packet: &mut P, config: &Config, ip: &Ipv4) -> Decision {
     if decrement_ttl(packet, ip).is_none() {
         return Ok(STACK);
     }
