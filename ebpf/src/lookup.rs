@@ -2,18 +2,23 @@
 
 use abi::{
     Binding, BindingKey, BindingState, Class, ClassEntry, Config, Counter, DropReason, Flow,
-    FlowKey, IfIndex, Ip4, Path, Pod, Secret, Slot, Veth,
+    FlowKey, Fragment, FragmentKey, IfIndex, Ip4, Path, Pod, Secret, Slot, Veth,
 };
-use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
+use aya_ebpf::bindings::{__sk_buff, BPF_ANY, BPF_NOEXIST};
 use aya_ebpf::btf_maps::PerCpuArray;
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
 use datapath::{Seconds, Tables};
 
-use crate::maps::{CONFIG, DROPS, DST4, FLOWS, PODS, SECRET, SNAT, STATS, VETHS};
+use crate::maps::{
+    CONFIG, DROPS, DST4, FLOWS, FLOWS_LOST, FRAGMENTS, PODS, SECRET, SNAT, SNAT_OPEN, STATS, VETHS,
+};
+use crate::socket;
 
-/// All maps.
-pub(crate) struct Maps;
+/// All maps, and the sockets of the node that the running program's frame is in.
+pub(crate) struct Maps {
+    pub(crate) skb: *mut __sk_buff,
+}
 
 /// `CLOCK_MONOTONIC_COARSE` in seconds.
 #[inline(always)]
@@ -69,6 +74,17 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn lost_flows(&self) -> u32 {
+        FLOWS_LOST.get(0).copied().unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn lose_flow(&self) {
+        let lost = self.lost_flows().wrapping_add(1);
+        let _always_there = FLOWS_LOST.set(0, lost, 0);
+    }
+
+    #[inline(always)]
     fn binding(&self, key: &BindingKey) -> Option<Binding> {
         // SAFETY: as in `pod`.
         unsafe { SNAT.get(key) }.copied()
@@ -92,6 +108,36 @@ impl Tables for Maps {
             // time-out until its next packet.
             unsafe { (*entry).see(state, now.0) };
         }
+    }
+
+    #[inline(always)]
+    fn node_uses(&self, primary: Ip4, key: &BindingKey) -> bool {
+        socket::exists(self.skb, primary, key)
+    }
+
+    #[inline(always)]
+    fn open_bindings(&self, slot: Slot) -> u32 {
+        SNAT_OPEN.get(u32::from(slot.get())).copied().unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn set_open_bindings(&self, slot: Slot, open: u32) {
+        let _below_the_maximum = SNAT_OPEN.set(u32::from(slot.get()), open, 0);
+    }
+
+    #[inline(always)]
+    fn fragment(&self, key: &FragmentKey) -> Option<Fragment> {
+        // SAFETY: as in `pod`.
+        unsafe { FRAGMENTS.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn put_fragment(&self, key: &FragmentKey, fragment: Option<Fragment>) {
+        // Neither can fail for long: the oldest datagram makes room, and what is not there needs no removing.
+        let _best_effort = match fragment {
+            Some(fragment) => FRAGMENTS.insert(key, fragment, u64::from(BPF_ANY)),
+            None => FRAGMENTS.remove(key),
+        };
     }
 
     #[inline(always)]

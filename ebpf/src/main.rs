@@ -14,6 +14,8 @@ mod maps;
 mod programs;
 #[cfg(target_arch = "bpf")]
 mod skb;
+#[cfg(target_arch = "bpf")]
+mod socket;
 
 #[cfg(not(target_arch = "bpf"))]
 fn main() {}

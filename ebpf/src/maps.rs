@@ -1,10 +1,11 @@
 //! The BTF maps. Names are those of [`abi::pins::map`].
 
 use abi::{
-    Binding, BindingKey, ClassEntry, Config, Counter, DropReason, Flow, FlowKey, IfIndex, Ip4,
-    MAX_BINDINGS, MAX_CLASSES, MAX_FLOWS, MAX_PODS, Path, Pod, Secret, Veth,
+    Binding, BindingKey, ClassEntry, Config, Counter, DropReason, Flow, FlowKey, Fragment,
+    FragmentKey, IfIndex, Ip4, MAX_BINDINGS, MAX_CLASSES, MAX_FLOWS, MAX_FRAGMENTS, MAX_PODS, Path,
+    Pod, Secret, Veth,
 };
-use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, PerCpuArray};
+use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray};
 use aya_ebpf::macros::btf_map;
 
 const PODS_MAX: usize = MAX_PODS as usize;
@@ -37,3 +38,13 @@ pub(crate) static DROPS: PerCpuArray<Counter, DROPS_MAX> = PerCpuArray::new();
 
 #[btf_map(name = "secret")]
 pub(crate) static SECRET: Array<Secret, 1> = Array::new();
+
+#[btf_map(name = "snat_open")]
+pub(crate) static SNAT_OPEN: Array<u32, PODS_MAX> = Array::new();
+
+#[btf_map(name = "flows_lost")]
+pub(crate) static FLOWS_LOST: Array<u32, 1> = Array::new();
+
+#[btf_map(name = "fragments")]
+pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, Fragment, { MAX_FRAGMENTS as usize }> =
+    LruHashMap::new();

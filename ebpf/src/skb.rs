@@ -9,6 +9,8 @@ use aya_ebpf::helpers::bpf_l4_csum_replace;
 use aya_ebpf::programs::TcContext;
 use datapath::{ChecksumKind, Packet};
 
+use crate::lookup::Maps;
+
 /// The frame that the running program was called for.
 pub(crate) struct Skb {
     skb: *mut __sk_buff,
@@ -33,6 +35,12 @@ impl Skb {
             let _best_effort = ctx.pull_data(if length < HEADERS { length } else { HEADERS });
         }
         Self { skb: ctx.skb.skb }
+    }
+
+    /// The maps, for the frame's decision.
+    #[inline(always)]
+    pub(crate) fn maps(&self) -> Maps {
+        Maps { skb: self.skb }
     }
 
     /// The interface that the program is attached to.

@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 
 use abi::pins::{BPFFS, map, program};
 use abi::{
-    Binding, BindingKey, ClassEntry, Config, Counter, DropReason, Flow, FlowKey, IfIndex, Ip4,
-    MAX_BINDINGS, MAX_CLASSES, MAX_FLOWS, MAX_PODS, Pod, Secret, Veth,
+    Binding, BindingKey, ClassEntry, Config, Counter, DropReason, Flow, FlowKey, Fragment,
+    FragmentKey, IfIndex, Ip4, MAX_BINDINGS, MAX_CLASSES, MAX_FLOWS, MAX_FRAGMENTS, MAX_PODS, Pod,
+    Secret, Veth,
 };
 use aya::maps::{MapError, MapInfo, MapType};
 use aya::programs::{ProgramError, SchedClassifier};
@@ -203,6 +204,14 @@ fn layout(name: &str) -> Option<Layout> {
             size_of::<u32>(),
             size_of::<Counter>(),
             DropReason::CAPACITY,
+        ),
+        map::SNAT_OPEN => (MapType::Array, size_of::<u32>(), size_of::<u32>(), MAX_PODS),
+        map::FLOWS_LOST => (MapType::Array, size_of::<u32>(), size_of::<u32>(), 1),
+        map::FRAGMENTS => (
+            MapType::LruHash,
+            size_of::<FragmentKey>(),
+            size_of::<Fragment>(),
+            MAX_FRAGMENTS,
         ),
         _ => return None,
     };

@@ -35,9 +35,12 @@ impl Registry {
             mtu: u16::try_from(node.mtu).unwrap_or(u16::MAX),
             nat_first: ports.first,
             nat_count: ports.count(),
+            nat_quota: ports.count() / 2,
+            reserved: 0,
             fast_mark: FAST_MARK,
             flags: old.flags.set(ConfigFlags::BLOCK_WIRESERVER, block),
             generation: old.generation,
+            flows_lost: old.flows_lost,
         })?;
         self.ensure_secret()
     }

@@ -20,12 +20,19 @@ pub struct Config {
     pub nat_first: u16,
     /// Number of ports for SNAT; 0 turns eBPF SNAT off, so that the kernel masquerades.
     pub nat_count: u16,
+    /// Bindings that one pod may hold open, so that no pod takes all ports to one remote end; beyond, the kernel masquerades.
+    pub nat_quota: u16,
+    /// Reserved, zero.
+    pub reserved: u16,
     /// The mark that fast packets carry, all of it, from the redirect to `to_wire`.
     pub fast_mark: u32,
     /// [`ConfigFlags`].
     pub flags: ConfigFlags,
     /// The last endpoint generation that was handed out; kept here so that it outlives the loader.
     pub generation: u32,
+    /// The count in map `flows_lost` that the loader has made up for; while the map holds another one, a flow that is not
+    /// in `flows` goes to the stack.
+    pub flows_lost: u32,
 }
 
 /// Switches of [`Config`].

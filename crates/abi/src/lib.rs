@@ -13,6 +13,7 @@ mod config;
 mod counter;
 mod endpoint;
 mod flow;
+mod fragment;
 pub mod pins;
 mod reason;
 mod snat;
@@ -23,6 +24,7 @@ pub use config::{Config, ConfigFlags, Secret};
 pub use counter::{Counter, Path};
 pub use endpoint::{Pod, Slot, Veth};
 pub use flow::{Flow, FlowFlags, FlowKey};
+pub use fragment::{Fragment, FragmentKey};
 pub use reason::DropReason;
 pub use snat::{Binding, BindingKey, BindingState};
 
@@ -45,5 +47,7 @@ pub const MAX_PODS: u32 = 1024;
 pub const MAX_CLASSES: u32 = 4096;
 /// Most tracked flows in `flows`.
 pub const MAX_FLOWS: u32 = 262_144;
+/// Most fragmented datagrams on their way in, in `fragments`; the oldest makes room.
+pub const MAX_FRAGMENTS: u32 = 4096;
 /// Most SNAT bindings in `snat`.
 pub const MAX_BINDINGS: u32 = 262_144;

@@ -28,8 +28,17 @@ pub mod map {
     pub const DROPS: &str = "drops";
     /// One entry: [`crate::Secret`].
     pub const SECRET: &str = "secret";
+    /// Index of a pod → how many bindings it holds open, `u32`.
+    pub const SNAT_OPEN: &str = "snat_open";
+    /// One entry: how many flows found no room in `flows`, `u32`.
+    pub const FLOWS_LOST: &str = "flows_lost";
+    /// [`crate::FragmentKey`] → [`crate::Fragment`].
+    pub const FRAGMENTS: &str = "fragments";
     /// Every map.
-    pub const ALL: [&str; 9] = [CONFIG, PODS, VETHS, DST4, FLOWS, SNAT, STATS, DROPS, SECRET];
+    pub const ALL: [&str; 12] = [
+        CONFIG, PODS, VETHS, DST4, FLOWS, SNAT, STATS, DROPS, SECRET, SNAT_OPEN, FLOWS_LOST,
+        FRAGMENTS,
+    ];
 }
 
 /// Program names.

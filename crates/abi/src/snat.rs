@@ -127,6 +127,12 @@ pub enum BindingState {
 }
 
 impl BindingState {
+    /// Whether the connection is over, so that the binding does not count as open.
+    #[inline(always)]
+    pub const fn is_over(self) -> bool {
+        matches!(self, Self::Closed | Self::Reset)
+    }
+
     /// The word that operators see.
     pub const fn name(self) -> &'static str {
         match self {

@@ -95,23 +95,25 @@ pub(crate) fn known_side(tables: &impl Tables, seen: &Seen, now: Seconds) -> Sid
     }
 }
 
-/// The same, but a miss means "stack" while the table is above its high-water mark, because then an owner may have been
-/// unable to write its entry.
+/// The same, but a miss means "stack" while the table is full, because then an owner may have been unable to write its
+/// entry.
 #[inline(always)]
 pub(crate) fn side(tables: &impl Tables, seen: &Seen, config: &Config, now: Seconds) -> Side {
     match known_side(tables, seen, now) {
-        Side::Unknown if is_full(config) => Side::Stack,
+        Side::Unknown if is_full(tables, config) => Side::Stack,
         side @ (Side::Unknown | Side::Stack | Side::Inbound) => side,
     }
 }
 
-/// Whether the loader has seen `flows` above its high-water mark.
+/// Whether a flow that is not in `flows` may be one that did not fit: the loader has seen the table above its high-water
+/// mark, or a flow has found no room since the loader last made up for such flows.
 #[inline(always)]
-pub(crate) fn is_full(config: &Config) -> bool {
-    config.flags.contains(ConfigFlags::FLOWS_FULL)
+pub(crate) fn is_full(tables: &impl Tables, config: &Config) -> bool {
+    config.flags.contains(ConfigFlags::FLOWS_FULL) || tables.lost_flows() != config.flows_lost
 }
 
-/// Remembers a fact about a flow. A full table loses it; the loader notices the fill and misses become "stack".
+/// Remembers a fact about a flow. When there is no room, every miss is "stack" from now on, before this very packet
+/// leaves the node and can be answered.
 #[inline(always)]
 pub(crate) fn learn(tables: &impl Tables, seen: &Seen, fact: FlowFlags, now: Seconds) {
     let known = tables.flow(&seen.key);
@@ -121,8 +123,8 @@ pub(crate) fn learn(tables: &impl Tables, seen: &Seen, fact: FlowFlags, now: Sec
         _ => Flow::new(FlowFlags::NONE, now.0),
     };
     let new = Flow::new(old.flags.with(fact).with(seen.closing()), now.0);
-    if known != Some(new) {
-        tables.put_flow(&seen.key, new);
+    if known != Some(new) && !tables.put_flow(&seen.key, new) {
+        tables.lose_flow();
     }
 }
 

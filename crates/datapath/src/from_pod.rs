@@ -1,15 +1,12 @@
 //! Host veth, ingress: what a pod sends.
 
-use abi::{
-    Class, Config, ConfigFlags, DropReason, FlowFlags, IfIndex, Path, Pod, Port, Veth, proto,
-};
+use abi::{Class, Config, ConfigFlags, DropReason, IfIndex, Path, Pod, Port, Veth, proto};
 
-use crate::flow::{Seen, Side, is_full, known_side, learn, side};
+use crate::flow::{Seen, Side, side};
 use crate::forward::{decrement_ttl, fits, into_pod, onto_wire};
 use crate::headers::{ETHERTYPE_ARP, ETHERTYPE_IPV4, Ethernet, IP, Ipv4, Kind, L4, Transport};
 use crate::icmp_error::Quoted;
-use crate::snat::{Search, Sender, Translation, see, translate};
-use crate::{Packet, Seconds, Tables, Verdict, arp};
+use crate::{Packet, Seconds, Tables, Verdict, arp, snat};
 
 /// TCP ports of the wireserver that hand out the VM's secrets.
 const WIRESERVER_PORTS: [Port; 2] = [Port::from_u16(80), Port::from_u16(32526)];
@@ -42,9 +39,11 @@ pub fn from_pod<P: Packet, T: Tables>(
     }
 }
 
-type Decision = Result<(Verdict, Path), DropReason>;
+/// The verdict and the path that is counted, or why the packet is dropped.
+pub(crate) type Decision = Result<(Verdict, Path), DropReason>;
 
-const STACK: (Verdict, Path) = (Verdict::Stack, Path::ToStack);
+/// Leave it to the stack.
+pub(crate) const STACK: (Verdict, Path) = (Verdict::Stack, Path::ToStack);
 
 #[inline(always)]
 fn frame<P: Packet, T: Tables>(
@@ -123,13 +122,16 @@ fn ipv4<P: Packet, T: Tables>(
         Class::Wireserver | Class::Direct | Class::Snat => {}
     }
     let Some(transport) = transport else {
+        if class == Class::Snat {
+            snat::fragmented(packet, tables, ip, now);
+        }
         return Ok(STACK);
     };
     if !fits(packet, &transport, &config) {
         return Ok(STACK);
     }
     if class == Class::Snat {
-        snat(packet, tables, &config, veth, ip, &transport, now)
+        snat::to_internet(packet, tables, &config, veth, ip, &transport, now)
     } else {
         direct(packet, tables, &config, ip, &transport, now)
     }
@@ -204,93 +206,12 @@ fn own_side<P: Packet, T: Tables>(
     Ok(side(tables, &seen, config, now))
 }
 
-/// To the wire with the primary address.
-#[inline(always)]
-fn snat<P: Packet, T: Tables>(
-    packet: &mut P,
-    tables: &T,
-    config: &Config,
-    veth: &Veth,
-    ip: &Ipv4,
-    transport: &Transport,
-    now: Seconds,
-) -> Decision {
-    let may_open = match transport.kind {
-        Kind::Tcp(_) => opens_tcp(transport),
-        Kind::Udp | Kind::EchoRequest => true,
-        Kind::EchoReply => return echo_answer(packet, tables, config, ip, transport, now),
-        // What it quotes came in through the kernel's NAT, or directly.
-        Kind::IcmpError => return Ok(STACK),
-        Kind::IcmpRedirect => return Err(DropReason::IcmpRedirect),
-    };
-    let Some(mut search) = Search::new(tables, config, veth, ip, transport) else {
-        return Ok(STACK);
-    };
-
-    let seen = Seen::of(ip, transport);
-    let mut found = search.first(tables, now);
-    if found.is_none() {
-        match known_side(tables, &seen, now) {
-            Side::Stack => return Ok(STACK),
-            // A connection that the pod opens owes nothing to one that it once accepted on the same ports.
-            Side::Inbound if !opens_tcp(transport) => return untranslated(packet, config, ip),
-            Side::Inbound | Side::Unknown => found = search.rest(tables, now),
-        }
-    }
-    let nat_port = if let Some((key, binding)) = found {
-        see(tables, &key, &binding, transport, Sender::Pod, now);
-        key.nat_port
-    } else if may_open
-        && !is_full(config)
-        && let Some(key) = search.bind(tables, now)
-    {
-        key.nat_port
-    } else {
-        // In mid-flow: the kernel may own it since before our programs were attached. Else: no port or no room, and the
-        // kernel masquerades into its own range.
-        learn(tables, &seen, FlowFlags::VIA_STACK, now);
-        return Ok(STACK);
-    };
-    let change = Translation {
-        from: (ip.src, transport.src),
-        to: (config.primary, nat_port),
-        of: Sender::Pod,
-    };
-    if translate(packet, ip, transport, &change).is_none() {
-        return Ok(STACK);
-    }
-    Ok((onto_wire(packet, config), Path::ToInternet))
-}
-
-/// The answer to a ping from outside, which came in through the stack or directly; never a binding of its own, even if
-/// the pod pings the same host with the same identifier.
-#[inline(always)]
-fn echo_answer<P: Packet, T: Tables>(
-    packet: &mut P,
-    tables: &T,
-    config: &Config,
-    ip: &Ipv4,
-    transport: &Transport,
-    now: Seconds,
-) -> Decision {
-    match side(tables, &Seen::of(ip, transport), config, now) {
-        Side::Inbound => untranslated(packet, config, ip),
-        Side::Stack | Side::Unknown => Ok(STACK),
-    }
-}
-
 /// Onto the wire with the addresses as they are: to the VNet, or in answer to a flow that somebody outside opened to the
 /// pod's own address.
 #[inline(always)]
-fn untranslated<P: Packet>(packet: &mut P, config: &Config, ip: &Ipv4) -> Decision {
+pub(crate) fn untranslated<P: Packet>(packet: &mut P, config: &Config, ip: &Ipv4) -> Decision {
     if decrement_ttl(packet, ip).is_none() {
         return Ok(STACK);
     }
     Ok((onto_wire(packet, config), Path::ToVnet))
-}
-
-/// The first segment of a TCP connection.
-#[inline(always)]
-fn opens_tcp(transport: &Transport) -> bool {
-    matches!(transport.kind, Kind::Tcp(flags) if flags.opens())
 }

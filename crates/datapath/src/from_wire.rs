@@ -2,12 +2,13 @@
 
 use abi::{BindingKey, Class, Config, DropReason, FlowFlags, Path, Pod, Port};
 
+use crate::binding::{Sender, reverse, see};
 use crate::flow::{Seen, Side, learn, side};
 use crate::forward::{decrement_ttl, into_pod};
 use crate::headers::{Ethernet, IP, Ipv4, Kind, L4, Transport};
 use crate::icmp_error::Quoted;
-use crate::snat::{Sender, Translation, reverse, see, translate};
-use crate::{Packet, Seconds, Tables, Verdict};
+use crate::translate::{Translation, translate};
+use crate::{Packet, Seconds, Tables, Verdict, fragment};
 
 /// Decides about a frame that came from the wire: an answer to the primary address that belongs to a binding, or a
 /// packet to a pod's own address, goes straight to the pod; everything else is the stack's.
@@ -28,28 +29,34 @@ type Decision = Result<Option<Verdict>, DropReason>;
 
 #[inline(always)]
 fn frame<P: Packet, T: Tables>(packet: &mut P, tables: &T, bytes: u32, now: Seconds) -> Decision {
-    let Some((config, ip, transport)) = headers(packet, tables) else {
+    let Some((config, ip)) = header(packet, tables) else {
         return Ok(None);
     };
     if ip.dst == config.primary {
-        return to_primary(packet, tables, bytes, &ip, &transport, now);
+        return if ip.is_later_fragment() {
+            Ok(fragment::later(packet, tables, &ip, bytes, now))
+        } else {
+            to_primary(packet, tables, bytes, &ip, now)
+        };
     }
     let Some(pod) = tables.pod(ip.dst) else {
         return Ok(None);
     };
-    to_pod_address(packet, tables, bytes, &config, &ip, &transport, &pod, now)
+    if ip.is_fragment() {
+        return Ok(None);
+    }
+    to_pod_address(packet, tables, bytes, &config, &ip, &pod, now)
 }
 
 /// Only what the fast path may handle: `None` is the stack's.
 #[inline(always)]
-fn headers<P: Packet, T: Tables>(packet: &P, tables: &T) -> Option<(Config, Ipv4, Transport)> {
+fn header<P: Packet, T: Tables>(packet: &P, tables: &T) -> Option<(Config, Ipv4)> {
     if !Ethernet::is_ipv4(packet) {
         return None;
     }
     let ip = Ipv4::read(packet, IP)
-        .filter(|ip| ip.is_valid() && ip.is_plain(packet.length()) && ip.ttl > 1)?;
-    let transport = Transport::read(packet, L4, ip.proto)?;
-    Some((tables.config()?, ip, transport))
+        .filter(|ip| ip.is_valid() && ip.is_simple(packet.length()) && ip.ttl > 1)?;
+    Some((tables.config()?, ip))
 }
 
 /// To the primary address: an answer to SNATed traffic, if there is a binding for it.
@@ -59,20 +66,33 @@ fn to_primary<P: Packet, T: Tables>(
     tables: &T,
     bytes: u32,
     ip: &Ipv4,
-    transport: &Transport,
     now: Seconds,
 ) -> Decision {
+    let Some(transport) = &Transport::read(packet, L4, ip.proto) else {
+        return Ok(None);
+    };
     let remote_port = match transport.kind {
         Kind::Tcp(_) | Kind::Udp => transport.src,
         Kind::EchoReply => Port::NONE,
-        Kind::IcmpError => return error_to_primary(packet, tables, bytes, ip),
-        Kind::EchoRequest | Kind::IcmpRedirect => return Ok(None),
+        Kind::IcmpError if !ip.is_fragment() => return error_to_primary(packet, tables, bytes, ip),
+        Kind::IcmpError | Kind::EchoRequest | Kind::IcmpRedirect => return Ok(None),
     };
     let key = BindingKey::new((ip.src, remote_port), transport.dst, ip.proto);
-    let Some((binding, pod)) = reverse(tables, &key) else {
+    let found = reverse(tables, &key);
+    if ip.is_fragment() {
+        fragment::first(tables, ip, found.as_ref(), now);
+    }
+    let Some((binding, pod)) = found else {
         return Ok(None);
     };
-    see(tables, &key, &binding, transport, Sender::Remote, now);
+    see(
+        tables,
+        pod.slot,
+        (&key, &binding),
+        transport,
+        Sender::Remote,
+        now,
+    );
     let change = Translation {
         from: (ip.dst, transport.dst),
         to: (binding.pod, binding.pod_port),
@@ -101,7 +121,7 @@ fn error_to_primary<P: Packet, T: Tables>(
         return Ok(None);
     };
     let delivered = quoted
-        .translate(packet, ip, (binding.pod, binding.pod_port))
+        .translate(packet, ip, Sender::Remote, (binding.pod, binding.pod_port))
         .and_then(|()| into_pod(packet, &pod));
     tables.count(pod.slot, Path::FromInternet, bytes);
     Ok(delivered)
@@ -109,20 +129,18 @@ fn error_to_primary<P: Packet, T: Tables>(
 
 /// To a pod's own address.
 #[inline(always)]
-#[expect(
-    clippy::too_many_arguments,
-    reason = "inlined; a struct would only hide that these are all needed"
-)]
 fn to_pod_address<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
     bytes: u32,
     config: &Config,
     ip: &Ipv4,
-    transport: &Transport,
     pod: &Pod,
     now: Seconds,
 ) -> Decision {
+    let Some(transport) = &Transport::read(packet, L4, ip.proto) else {
+        return Ok(None);
+    };
     let seen = match transport.kind {
         Kind::Tcp(_) | Kind::Udp | Kind::EchoRequest | Kind::EchoReply => Seen::of(ip, transport),
         Kind::IcmpRedirect => return Err(DropReason::IcmpRedirect),

@@ -58,6 +58,8 @@ pub(crate) struct Ipv4 {
     pub(crate) dst: Ip4,
     pub(crate) proto: u8,
     pub(crate) ttl: u8,
+    /// Identification, network byte order.
+    pub(crate) id: [u8; 2],
     pub(crate) checksum: [u8; 2],
     version_ihl: u8,
     total_len: u16,
@@ -75,6 +77,7 @@ impl Ipv4 {
             dst: Ip4::new(packet.read(at + 16)?),
             proto,
             ttl,
+            id: packet.read(at + 4)?,
             checksum: [sum_high, sum_low],
             version_ihl,
             total_len: u16::from_be_bytes([len_high, len_low]),
@@ -100,11 +103,29 @@ impl Ipv4 {
         self.fragment & 0x3fff != 0
     }
 
-    /// Whether the fast path may handle a packet of `len` bytes with this header: no options, not a fragment, and a
-    /// length that the frame can hold. A total length of zero is a BIG TCP super-packet.
+    /// The fragment that begins with the transport header.
+    #[inline(always)]
+    pub(crate) fn is_first_fragment(&self) -> bool {
+        self.is_fragment() && self.fragment & 0x1fff == 0 && !self.has_options()
+    }
+
+    /// A fragment that begins behind the transport header.
+    #[inline(always)]
+    pub(crate) fn is_later_fragment(&self) -> bool {
+        self.fragment & 0x1fff != 0
+    }
+
+    /// A header without options, in a frame of `len` bytes that can hold the packet. A total length of zero is a BIG TCP
+    /// super-packet.
+    #[inline(always)]
+    pub(crate) fn is_simple(&self, len: u32) -> bool {
+        !self.has_options() && u32::from(self.total_len) + 14 <= len
+    }
+
+    /// Whether the fast path may handle a packet of `len` bytes with this header: a simple one, and not a fragment.
     #[inline(always)]
     pub(crate) fn is_plain(&self, len: u32) -> bool {
-        !self.has_options() && !self.is_fragment() && u32::from(self.total_len) + 14 <= len
+        self.is_simple(len) && !self.is_fragment()
     }
 }
 

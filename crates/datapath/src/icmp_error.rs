@@ -2,6 +2,7 @@
 
 use abi::{BindingKey, Ip4, Port, proto};
 
+use crate::binding::Sender;
 use crate::checksum::replace;
 use crate::forward::rewrite_ip;
 use crate::headers::{Ipv4, L4};
@@ -59,7 +60,9 @@ impl Quoted {
         BindingKey::new((self.dst.0, remote_port), self.src.1, self.proto)
     }
 
-    /// Puts the pod back as the source of the quoted packet and as the destination of the error itself.
+    /// Puts `to` in the place of the pod's end, or of what stands for it: of the quoted packet's source when the remote
+    /// side answers (`from` is [`Sender::Remote`]), of its destination when the pod does; and of the error's own other
+    /// address.
     ///
     /// The quoted IP header's own checksum makes up for the address, so the ICMP checksum changes only by the port and
     /// by the quoted transport checksum, where there is one. `None`: the frame is too short.
@@ -68,18 +71,22 @@ impl Quoted {
         &self,
         packet: &mut impl Packet,
         outer: &Ipv4,
-        pod: (Ip4, Port),
+        from: Sender,
+        to: (Ip4, Port),
     ) -> Option<()> {
-        let (old_port, new_port) = (self.src.1.bytes(), pod.1.bytes());
-        let [ip_sum_high, ip_sum_low] =
-            replace(self.ip.checksum, self.src.0.octets(), pod.0.octets());
-        packet.write(QUOTED_IP + 10, [ip_sum_high, ip_sum_low])?;
-        packet.write(QUOTED_IP + 12, pod.0.octets())?;
+        let (old, addr_at, port_at) = match from {
+            Sender::Remote => (self.src, QUOTED_IP + 12, QUOTED_L4),
+            Sender::Pod => (self.dst, QUOTED_IP + 16, QUOTED_L4 + 2),
+        };
+        let (old_port, new_port) = (old.1.bytes(), to.1.bytes());
+        let ip_sum = replace(self.ip.checksum, old.0.octets(), to.0.octets());
+        packet.write(QUOTED_IP + 10, ip_sum)?;
+        packet.write(addr_at, to.0.octets())?;
 
         let mut sum = packet.read(L4 + 2)?;
         let (port_at, sum_at) = match self.proto {
-            proto::TCP => (QUOTED_L4, QUOTED_L4 + 16),
-            proto::UDP => (QUOTED_L4, QUOTED_L4 + 6),
+            proto::TCP => (port_at, QUOTED_L4 + 16),
+            proto::UDP => (port_at, QUOTED_L4 + 6),
             _ => (QUOTED_L4 + 4, QUOTED_L4 + 2),
         };
         packet.write(port_at, new_port)?;
@@ -92,7 +99,7 @@ impl Quoted {
             let by_port = replace(quoted, old_port, new_port);
             let mut new = match self.proto {
                 proto::ICMP => by_port,
-                _ => replace(by_port, self.src.0.octets(), pod.0.octets()),
+                _ => replace(by_port, old.0.octets(), to.0.octets()),
             };
             if self.proto == proto::UDP && new == [0; 2] {
                 new = [0xff; 2];
@@ -101,6 +108,9 @@ impl Quoted {
             sum = replace(sum, quoted, new);
         }
         packet.write(L4 + 2, sum)?;
-        rewrite_ip(packet, outer, outer.src, pod.0)
+        match from {
+            Sender::Remote => rewrite_ip(packet, outer, outer.src, to.0),
+            Sender::Pod => rewrite_ip(packet, outer, to.0, outer.dst),
+        }
     }
 }

@@ -20,10 +20,12 @@
 extern crate std;
 
 mod arp;
+mod binding;
 mod checksum;
 mod expiry;
 mod flow;
 mod forward;
+mod fragment;
 mod from_pod;
 mod from_wire;
 mod hash;
@@ -33,10 +35,12 @@ mod icmp_error;
 pub mod model;
 mod packet;
 mod ports;
+mod search;
 mod snat;
 mod tables;
 mod to_pod;
 mod to_wire;
+mod translate;
 mod verdict;
 
 pub use checksum::{Word, replace};

@@ -1,12 +1,12 @@
 //! Packet and tables in plain memory: the oracle of the agreement test, and the ground of host tests and tracing.
 
-use core::cell::RefCell;
-use std::collections::BTreeMap;
+use core::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
 use std::vec::Vec;
 
 use abi::{
-    Binding, BindingKey, BindingState, Class, Config, Counter, DropReason, Flow, FlowKey, IfIndex,
-    Ip4, Path, Pod, Secret, Slot, Veth,
+    Binding, BindingKey, BindingState, Class, Config, Counter, DropReason, Flow, FlowKey, Fragment,
+    FragmentKey, IfIndex, Ip4, Path, Pod, Secret, Slot, Veth,
 };
 
 use crate::checksum::replace;
@@ -118,6 +118,14 @@ pub struct Memory {
     pub stats: RefCell<BTreeMap<u32, Counter>>,
     /// `drops`, by index.
     pub drops: RefCell<BTreeMap<u32, Counter>>,
+    /// `snat_open`, by slot.
+    pub open: RefCell<BTreeMap<Slot, u32>>,
+    /// `flows_lost[0]`.
+    pub lost: Cell<u32>,
+    /// `fragments`.
+    pub fragments: RefCell<BTreeMap<FragmentKey, Fragment>>,
+    /// Bindings that would use a port of a socket of the node.
+    pub node_ports: BTreeSet<BindingKey>,
     /// Capacity of `flows`.
     pub flow_limit: usize,
     /// Capacity of `snat`.
@@ -178,6 +186,14 @@ impl Tables for Memory {
         fits
     }
 
+    fn lost_flows(&self) -> u32 {
+        self.lost.get()
+    }
+
+    fn lose_flow(&self) {
+        self.lost.set(self.lost.get().wrapping_add(1));
+    }
+
     fn binding(&self, key: &BindingKey) -> Option<Binding> {
         self.bindings.borrow().get(key).copied()
     }
@@ -200,6 +216,30 @@ impl Tables for Memory {
         if let Some(binding) = self.bindings.borrow_mut().get_mut(key) {
             binding.see(state, now.0);
         }
+    }
+
+    fn node_uses(&self, _primary: Ip4, key: &BindingKey) -> bool {
+        self.node_ports.contains(key)
+    }
+
+    fn open_bindings(&self, slot: Slot) -> u32 {
+        self.open.borrow().get(&slot).copied().unwrap_or(0)
+    }
+
+    fn set_open_bindings(&self, slot: Slot, open: u32) {
+        self.open.borrow_mut().insert(slot, open);
+    }
+
+    fn fragment(&self, key: &FragmentKey) -> Option<Fragment> {
+        self.fragments.borrow().get(key).copied()
+    }
+
+    fn put_fragment(&self, key: &FragmentKey, fragment: Option<Fragment>) {
+        let mut fragments = self.fragments.borrow_mut();
+        match fragment {
+            Some(fragment) => fragments.insert(*key, fragment),
+            None => fragments.remove(key),
+        };
     }
 
     fn count(&self, slot: Slot, path: Path, bytes: u32) {

@@ -8,6 +8,7 @@ use crate::hash::flow_hash;
 pub const CANDIDATES: u32 = 16;
 
 /// The candidate ports of one flow: its own port when it lies in the range, then a keyed walk through the range.
+#[derive(Clone, Copy)]
 pub(crate) struct Candidates {
     first: u32,
     count: u32,

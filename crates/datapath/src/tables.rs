@@ -1,8 +1,8 @@
 //! The look-ups that a decision may make, and the facts that it may remember.
 
 use abi::{
-    Binding, BindingKey, BindingState, Class, Config, DropReason, Flow, FlowKey, IfIndex, Ip4,
-    Path, Pod, Secret, Slot, Veth,
+    Binding, BindingKey, BindingState, Class, Config, DropReason, Flow, FlowKey, Fragment,
+    FragmentKey, IfIndex, Ip4, Path, Pod, Secret, Slot, Veth,
 };
 
 use crate::Seconds;
@@ -23,6 +23,10 @@ pub trait Tables {
     fn flow(&self, key: &FlowKey) -> Option<Flow>;
     /// Adds or replaces what is known of a flow. `false`: the table is full.
     fn put_flow(&self, key: &FlowKey, flow: Flow) -> bool;
+    /// How many flows found no room, ever.
+    fn lost_flows(&self) -> u32;
+    /// Notes that a flow found no room.
+    fn lose_flow(&self);
     /// A SNAT binding.
     fn binding(&self, key: &BindingKey) -> Option<Binding>;
     /// Adds a binding where there is none. `false`: there is one by now, or the table is full.
@@ -31,6 +35,17 @@ pub trait Tables {
     fn take_over_binding(&self, key: &BindingKey, binding: Binding) -> bool;
     /// Notes that a packet of the binding was seen. Nothing happens when there is no such binding.
     fn see_binding(&self, key: &BindingKey, state: BindingState, now: Seconds);
+    /// Whether a socket of the node itself would get what the remote end sends to the binding's port of `primary`.
+    fn node_uses(&self, primary: Ip4, key: &BindingKey) -> bool;
+    /// How many bindings the pod with `slot` holds open. Two CPUs that count at once may lose one: the loader's sweep
+    /// counts anew.
+    fn open_bindings(&self, slot: Slot) -> u32;
+    /// Sets that number.
+    fn set_open_bindings(&self, slot: Slot, open: u32);
+    /// Where the fragments of a datagram to the primary address go.
+    fn fragment(&self, key: &FragmentKey) -> Option<Fragment>;
+    /// Remembers where they go; `None` forgets it.
+    fn put_fragment(&self, key: &FragmentKey, fragment: Option<Fragment>);
     /// Counts a packet of `bytes` bytes on `path` of the pod with `slot`.
     fn count(&self, slot: Slot, path: Path, bytes: u32);
     /// Counts a dropped packet.

@@ -123,25 +123,41 @@ fn a_full_table_goes_to_the_kernel() {
 }
 
 #[test]
-fn a_segment_in_mid_flow_without_a_binding_belongs_to_the_kernel() {
+fn a_reset_in_mid_flow_without_a_binding_makes_none() {
     let node = node(1000);
     assert_eq!(
-        from_a_pod(&node, &tcp((A, 40_000), (INTERNET, 443), ACK)).0,
+        from_a_pod(&node, &tcp((A, 40_000), (INTERNET, 443), RST)).0,
         Verdict::Stack
     );
-    assert_eq!(
-        known(&node, (A, 40_000), (INTERNET, 443)),
-        Some(FlowFlags::VIA_STACK)
-    );
+    assert!(node.bindings.borrow().is_empty());
 }
 
 #[test]
-fn a_lost_binding_is_made_again_with_the_same_port() {
+fn a_lost_binding_is_made_again_with_the_same_port_in_mid_flow() {
     let node = node(1000);
-    let (_, first) = from_a_pod(&node, &udp((A, 40_000), (INTERNET, 53)));
+    for first in [
+        udp((A, 40_000), (INTERNET, 53)),
+        tcp((A, 40_000), (INTERNET, 443), SYN),
+        ping(A, INTERNET, 7),
+    ] {
+        let sent = ends(&from_a_pod(&node, &first).1);
+        node.bindings.borrow_mut().clear();
+        let mut next = first.clone();
+        if sent.1.1 == 443 {
+            next = tcp((A, 40_000), (INTERNET, 443), ACK);
+        }
+        assert_eq!(ends(&from_a_pod(&node, &next).1), sent);
+    }
+}
+
+#[test]
+fn a_flow_of_the_kernel_stays_with_the_kernel_in_mid_flow() {
+    let node = node(1);
+    open(&node, 40_000);
+    let (mine, remote) = ((A, 40_001), (INTERNET, 443));
+    assert_eq!(from_a_pod(&node, &tcp(mine, remote, SYN)).0, Verdict::Stack);
     node.bindings.borrow_mut().clear();
-    let (_, again) = from_a_pod(&node, &udp((A, 40_000), (INTERNET, 53)));
-    assert_eq!(first.bytes, again.bytes);
+    assert_eq!(from_a_pod(&node, &tcp(mine, remote, ACK)).0, Verdict::Stack);
 }
 
 #[test]

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use abi::pins::map;
 use abi::{
-    Binding, BindingKey, ClassEntry, Config, Counter, Flow, FlowKey, IfIndex, Ip4, Pod, Secret,
-    Veth,
+    Binding, BindingKey, ClassEntry, Config, Counter, Flow, FlowKey, Fragment, FragmentKey,
+    IfIndex, Ip4, Pod, Secret, Veth,
 };
 use aya::Ebpf;
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray};
@@ -65,6 +65,12 @@ pub struct Maps {
     pub stats: PerCpuArray<MapData, Abi<Counter>>,
     /// Counters per reason.
     pub drops: PerCpuArray<MapData, Abi<Counter>>,
+    /// How many bindings a pod holds open, by slot.
+    pub snat_open: Array<MapData, u32>,
+    /// One entry: how many flows found no room.
+    pub flows_lost: Array<MapData, u32>,
+    /// Datagrams on their way in, in fragments.
+    pub fragments: HashMap<MapData, Abi<FragmentKey>, Abi<Fragment>>,
 }
 
 impl Maps {
@@ -101,6 +107,9 @@ impl Maps {
             snat: typed(map::SNAT, &mut open)?,
             stats: typed(map::STATS, &mut open)?,
             drops: typed(map::DROPS, &mut open)?,
+            snat_open: typed(map::SNAT_OPEN, &mut open)?,
+            flows_lost: typed(map::FLOWS_LOST, &mut open)?,
+            fragments: typed(map::FRAGMENTS, &mut open)?,
         })
     }
 }

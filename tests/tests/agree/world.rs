@@ -108,9 +108,12 @@ impl World {
             mtu: 1500,
             nat_first: 1024,
             nat_count,
+            nat_quota: u16::MAX,
+            reserved: 0,
             fast_mark: MARK,
             flags,
             generation: 9,
+            flows_lost: 0,
         });
         memory.secret = Some(Secret {
             key: [0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210],

@@ -50,9 +50,12 @@ pub fn node(ports: u16) -> Memory {
         mtu: 1500,
         nat_first: 1024,
         nat_count: ports,
+        nat_quota: u16::MAX,
+        reserved: 0,
         fast_mark: MARK,
         flags: ConfigFlags::BLOCK_WIRESERVER,
         generation: 0,
+        flows_lost: 0,
     });
     node.secret = Some(Secret { key: [7, 11] });
     add_pod(&mut node, A, VETH_A, 10, 1);
