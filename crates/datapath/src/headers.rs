@@ -106,7 +106,7 @@ impl Ipv4 {
     /// The fragment that begins with the transport header.
     #[inline(always)]
     pub(crate) fn is_first_fragment(&self) -> bool {
-        self.is_fragment() && self.fragment & 0x1fff == 0 && !self.has_options()
+        self.fragment & 0x3fff == 0x2000 && !self.has_options()
     }
 
     /// A fragment that begins behind the transport header.

@@ -52,12 +52,16 @@ impl Quoted {
     /// The binding of a packet that left with the primary address as source.
     #[inline(always)]
     pub(crate) fn binding_key(&self) -> BindingKey {
-        let remote_port = if self.proto == proto::ICMP {
-            Port::NONE
-        } else {
-            self.dst.1
-        };
-        BindingKey::new((self.dst.0, remote_port), self.src.1, self.proto)
+        BindingKey::new(self.remote(self.dst), self.src.1, self.proto)
+    }
+
+    /// One of the ends as the remote end of a binding: ICMP echo has no port there.
+    #[inline(always)]
+    pub(crate) fn remote(&self, end: (Ip4, Port)) -> (Ip4, Port) {
+        match self.proto {
+            proto::ICMP => (end.0, Port::NONE),
+            _ => end,
+        }
     }
 
     /// Puts `to` in the place of the pod's end, or of what stands for it: of the quoted packet's source when the remote

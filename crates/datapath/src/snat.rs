@@ -137,7 +137,7 @@ fn error<P: Packet, T: Tables>(
         Side::Inbound => return untranslated(packet, config, ip),
         Side::Unknown => {}
     }
-    let (port, remote) = (quoted.dst.1, quoted.src);
+    let (port, remote) = (quoted.dst.1, quoted.remote(quoted.src));
     let found = Search::new(tables, config, veth, port, remote, quoted.proto)
         .and_then(|search| search.all(tables, false));
     let Some((key, _)) = found else {

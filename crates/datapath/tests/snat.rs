@@ -263,32 +263,6 @@ fn what_is_for_the_node_itself_stays_with_the_node() {
 }
 
 #[test]
-fn fragmentation_needed_reaches_the_pod_with_the_packet_that_it_sent() {
-    let router = Ip4::new([198, 51, 100, 1]);
-    for quoted in [8, 28] {
-        for sent in [
-            tcp((A, 40_000), (INTERNET, 443), SYN),
-            udp((A, 40_000), (INTERNET, 443)),
-            ping(A, INTERNET, 40_000),
-        ] {
-            let node = node(1000);
-            let (_, on_wire) = from_a_pod(&node, &sent);
-            let (verdict, error) = receive(&node, &frag_needed(router, &on_wire, quoted), NOW);
-            assert_eq!(verdict, Verdict::Peer(VETH_A));
-            let ((src, _), (dst, _)) = ends(&error);
-            assert_eq!((src, dst), (router, A));
-            // The quoted packet is the pod's own again; only its IP header's TTL and checksum differ.
-            let quote = &error.bytes[42..];
-            assert_eq!(
-                quote[12..],
-                sent.bytes[26..][..quote.len() - 12],
-                "{quoted} bytes of transport quoted"
-            );
-        }
-    }
-}
-
-#[test]
 fn a_full_flow_table_harms_no_established_connection() {
     let mut node = node(4);
     // With four ports, some bindings lie behind candidates that were in use.

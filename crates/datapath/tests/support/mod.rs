@@ -137,6 +137,16 @@ pub fn udp(src: End, dst: End) -> Frame {
     Frame::new(bytes)
 }
 
+/// A datagram of 2000 bytes.
+pub fn long_udp(src: End, dst: End) -> Frame {
+    let mut bytes = Vec::new();
+    from_a(src.0, dst.0)
+        .udp(src.1, dst.1)
+        .write(&mut bytes, &[7; 1992])
+        .unwrap();
+    Frame::new(bytes)
+}
+
 pub fn ping(src: Ip4, dst: Ip4, id: u16) -> Frame {
     let mut bytes = Vec::new();
     from_a(src, dst)
@@ -155,14 +165,59 @@ pub fn pong(src: Ip4, dst: Ip4, id: u16) -> Frame {
     Frame::new(bytes)
 }
 
+/// The fragments of a frame, each of `size` bytes behind its IP header; a multiple of eight.
+pub fn fragments(whole: &Frame, size: usize) -> Vec<Frame> {
+    let (header, payload) = whole.bytes.split_at(34);
+    let pieces = payload.chunks(size).enumerate();
+    let last = payload.len().div_ceil(size) - 1;
+    pieces
+        .map(|(number, piece)| {
+            let mut bytes = [header, piece].concat();
+            let offset = u16::try_from(number * size / 8).unwrap();
+            let more = if number == last { 0 } else { 0x2000 };
+            bytes[16..18].copy_from_slice(&u16::try_from(20 + piece.len()).unwrap().to_be_bytes());
+            bytes[20..22].copy_from_slice(&(offset | more).to_be_bytes());
+            bytes[24..26].copy_from_slice(&[0; 2]);
+            let mut ip = etherparse::Ipv4Header::from_slice(&bytes[14..34])
+                .unwrap()
+                .0;
+            ip.header_checksum = ip.calc_header_checksum();
+            bytes[24..26].copy_from_slice(&ip.header_checksum.to_be_bytes());
+            Frame::new(bytes)
+        })
+        .collect()
+}
+
+/// The datagram that fragments, in order, make.
+pub fn reassemble(fragments: &[Frame]) -> Frame {
+    let mut bytes = fragments[0].bytes[..34].to_vec();
+    for fragment in fragments {
+        bytes.extend_from_slice(&fragment.bytes[34..]);
+    }
+    let length = u16::try_from(bytes.len() - 14).unwrap();
+    bytes[16..18].copy_from_slice(&length.to_be_bytes());
+    bytes[20..22].copy_from_slice(&[0; 2]);
+    let mut ip = etherparse::Ipv4Header::from_slice(&bytes[14..34])
+        .unwrap()
+        .0;
+    ip.header_checksum = ip.calc_header_checksum();
+    bytes[24..26].copy_from_slice(&ip.header_checksum.to_be_bytes());
+    Frame::new(bytes)
+}
+
 /// "Fragmentation needed" from a router about `sent`, as it left the node.
 pub fn frag_needed(router: Ip4, sent: &Frame, quoted: usize) -> Frame {
+    icmp_error((router, PRIMARY), sent, quoted)
+}
+
+/// The same from and to anybody.
+pub fn icmp_error((src, dst): (Ip4, Ip4), sent: &Frame, quoted: usize) -> Frame {
     let error = Icmpv4Type::DestinationUnreachable(
         etherparse::icmpv4::DestUnreachableHeader::FragmentationNeeded { next_hop_mtu: 1400 },
     );
     let mut bytes = Vec::new();
     let end = (14 + 20 + quoted).min(sent.bytes.len());
-    from_a(router, PRIMARY)
+    from_a(src, dst)
         .icmpv4(error)
         .write(&mut bytes, &sent.bytes[14..end])
         .unwrap();
@@ -244,10 +299,15 @@ pub fn receive(node: &Memory, frame: &Frame, now: Seconds) -> (Verdict, Frame) {
 
 /// What is known of a TCP flow.
 pub fn known(node: &Memory, a: End, b: End) -> Option<FlowFlags> {
+    known_of(node, a, b, abi::proto::TCP)
+}
+
+/// What is known of a flow.
+pub fn known_of(node: &Memory, a: End, b: End, proto: u8) -> Option<FlowFlags> {
     let key = flow_key(
         (a.0, Port::from_u16(a.1)),
         (b.0, Port::from_u16(b.1)),
-        abi::proto::TCP,
+        proto,
     );
     node.flow(&key).map(|flow: Flow| flow.flags)
 }
