@@ -49,7 +49,7 @@ pub struct Daemon {
     /// When the last request to the wireserver ended, and what came of it.
     last_read: tokio::sync::Mutex<Option<(Instant, Result<Pools, String>)>>,
     /// What the last sweep over the tables found.
-    pub(crate) swept: Cell<Swept>,
+    pub(crate) swept: RefCell<Swept>,
     /// Secondary addresses of the NIC that the node has given itself.
     pub(crate) own_secondaries: RefCell<Vec<Ipv4Addr>>,
 }
@@ -154,7 +154,7 @@ impl Daemon {
             rules: RefCell::new(rules),
             flows_full: Cell::new(flows_full),
             last_read: tokio::sync::Mutex::default(),
-            swept: Cell::default(),
+            swept: RefCell::default(),
             own_secondaries: RefCell::default(),
         };
         fallback::enable_forwarding()?;

@@ -1,14 +1,18 @@
 //! When table entries die: a sweep over `snat` and `flows` with the programs' own rules of expiry.
 
-use abi::{Binding, BindingKey, Flow, FlowKey, Ip4, MAX_FLOWS};
-use aya::maps::MapError;
+use std::collections::HashMap;
+
+use abi::{Binding, BindingKey, Flow, FlowKey, Ip4, Pod, pins};
+use aya::maps::{MapError, MapInfo};
 use datapath::{Seconds, binding_expired, flow_expired, is_closed};
 use hooks::{Abi, Maps, Pins};
 use nix::time::{ClockId, clock_gettime};
 use tracing::debug;
 
+use crate::census::Census;
+
 /// What a sweep found and did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Swept {
     /// Bindings that stay.
     pub bindings: u32,
@@ -18,22 +22,23 @@ pub struct Swept {
     pub flows: u32,
     /// Flows that were removed.
     pub flows_removed: u32,
+    /// Flows that fit.
+    pub flows_capacity: u32,
+    /// Who holds the bindings.
+    pub census: Census,
 }
-
-/// `flows` counts as full from here on …
-const HIGH_WATER: u32 = MAX_FLOWS / 4 * 3;
-/// … until it has fallen to here.
-const LOW_WATER: u32 = MAX_FLOWS / 2;
 
 impl Swept {
     /// Whether the table could fill up before the next sweep comes at its usual time.
     pub fn is_filling(&self) -> bool {
-        self.flows >= MAX_FLOWS / 4
+        self.flows >= self.flows_capacity / 4
     }
 
-    /// Whether misses in `flows` must mean "stack", given whether they do now.
+    /// Whether misses in `flows` must mean "stack", given whether they do now: from three quarters of the table on, until
+    /// half of it is free again.
     pub fn flows_full(&self, now: bool) -> bool {
-        self.flows >= if now { LOW_WATER } else { HIGH_WATER }
+        let mark = if now { 2 } else { 3 };
+        self.flows >= self.flows_capacity / 4 * mark
     }
 }
 
@@ -41,7 +46,10 @@ impl Swept {
 pub fn sweep(pins: &Pins, full: bool) -> anyhow::Result<Swept> {
     let mut maps = Maps::from_pins(pins)?;
     let now = now();
-    let mut swept = Swept::default();
+    let mut swept = Swept {
+        flows_capacity: MapInfo::from_pin(pins.map(pins::map::FLOWS))?.max_entries(),
+        ..Swept::default()
+    };
     sweep_bindings(&mut maps, now, &mut swept)?;
     sweep_flows(&mut maps, now, full, &mut swept)?;
     debug!(?swept, "swept");
@@ -54,48 +62,79 @@ fn now() -> Seconds {
     Seconds(u32::try_from(now).unwrap_or(u32::MAX))
 }
 
+/// All pods, read once: half a million entries are looked up in them.
+fn pods(maps: &Maps) -> Result<HashMap<Ip4, Pod>, MapError> {
+    maps.pods
+        .iter()
+        .map(|entry| entry.map(|(addr, pod)| (addr.0, pod.0)))
+        .collect()
+}
+
 fn sweep_bindings(maps: &mut Maps, now: Seconds, swept: &mut Swept) -> anyhow::Result<()> {
+    let pods = pods(maps)?;
     let mut dead: Vec<(Abi<BindingKey>, Binding)> = Vec::new();
     for entry in &maps.snat {
         let (key, Abi(binding)) = entry?;
-        if binding_expired(&binding, key.0.proto, now) || !has_pod(maps, &binding)? {
-            dead.push((key, binding));
-        } else {
-            swept.bindings += 1;
+        let pod = pods
+            .get(&binding.pod)
+            .filter(|pod| pod.generation == binding.generation);
+        match pod {
+            Some(pod) if !binding_expired(&binding, key.0.proto, now) => {
+                swept.bindings += 1;
+                swept.census.count(pod.slot, &key.0, &binding);
+            }
+            Some(_) | None => dead.push((key, binding)),
         }
     }
     for (key, binding) in dead {
-        // Looked up again: a new connection may have taken it over meanwhile.
-        if matches!(maps.snat.get(&key, 0), Ok(Abi(current)) if current == binding) {
+        // Looked up again: a new connection may have taken it over meanwhile, and its pod may be new.
+        if matches!(maps.snat.get(&key, 0), Ok(Abi(current)) if current == binding)
+            && (binding_expired(&binding, key.0.proto, now) || !has_pod(maps, &binding)?)
+        {
             ignore_missing(maps.snat.remove(&key))?;
             swept.bindings_removed += 1;
         }
     }
-    Ok(())
+    swept.census.write(maps, &pods)
 }
 
 /// Whether the pod that made the binding still has the address.
 fn has_pod(maps: &Maps, binding: &Binding) -> Result<bool, MapError> {
-    let addr: Ip4 = binding.pod;
+    Ok(pod(maps, binding.pod)?.is_some_and(|pod| pod.generation == binding.generation))
+}
+
+fn pod(maps: &Maps, addr: Ip4) -> Result<Option<Pod>, MapError> {
     match maps.pods.get(&Abi(addr), 0) {
-        Ok(Abi(pod)) => Ok(pod.generation == binding.generation),
-        Err(MapError::KeyNotFound) => Ok(false),
+        Ok(Abi(pod)) => Ok(Some(pod)),
+        Err(MapError::KeyNotFound) => Ok(None),
         Err(error) => Err(error),
     }
 }
 
 fn sweep_flows(maps: &mut Maps, now: Seconds, full: bool, swept: &mut Swept) -> anyhow::Result<()> {
+    let pods = pods(maps)?;
+    let is_dead = |key: &FlowKey, flow: &Flow| {
+        flow_expired(flow, key.proto, now) || (full && is_closed(flow))
+    };
     let mut dead: Vec<(Abi<FlowKey>, Flow)> = Vec::new();
     for entry in &maps.flows {
         let (key, Abi(flow)) = entry?;
-        if flow_expired(&flow, key.0.proto, now) || (full && is_closed(&flow)) {
-            dead.push((key, flow));
-        } else {
+        let has_pod = pods.contains_key(&key.0.low) || pods.contains_key(&key.0.high);
+        if has_pod && !is_dead(&key.0, &flow) {
             swept.flows += 1;
+        } else {
+            dead.push((key, flow));
         }
     }
     for (key, flow) in dead {
-        if matches!(maps.flows.get(&key, 0), Ok(Abi(current)) if current == flow) {
+        let Ok(Abi(current)) = maps.flows.get(&key, 0) else {
+            continue;
+        };
+        // A flow of a released address must not decide about the next pod that gets it.
+        let is_orphan = || {
+            Ok::<_, MapError>(pod(maps, key.0.low)?.is_none() && pod(maps, key.0.high)?.is_none())
+        };
+        if current == flow && (is_dead(&key.0, &flow) || is_orphan()?) {
             ignore_missing(maps.flows.remove(&key))?;
             swept.flows_removed += 1;
         }
@@ -123,11 +162,14 @@ mod tests {
     fn full_has_hysteresis() {
         let at = |flows| Swept {
             flows,
+            flows_capacity: 1024,
             ..Swept::default()
         };
-        assert!(!at(HIGH_WATER - 1).flows_full(false));
-        assert!(at(HIGH_WATER).flows_full(false));
-        assert!(at(LOW_WATER).flows_full(true));
-        assert!(!at(LOW_WATER - 1).flows_full(true));
+        assert!(!at(255).is_filling());
+        assert!(at(256).is_filling());
+        assert!(!at(767).flows_full(false));
+        assert!(at(768).flows_full(false));
+        assert!(at(512).flows_full(true));
+        assert!(!at(511).flows_full(true));
     }
 }

@@ -18,6 +18,7 @@
 //! | Who may ask, and how? | [`server`] |
 //! | What does `vnetctl status` show? | [`status`] |
 
+pub mod census;
 pub mod classes;
 pub mod config;
 pub mod daemon;

@@ -45,19 +45,33 @@ impl Registry {
         self.ensure_secret()
     }
 
-    /// Whether `flows` counts as above its high-water mark.
+    /// Whether a miss in `flows` means "stack": it counts as above its high-water mark, or flows have found no room that
+    /// nobody has made up for.
     pub(crate) fn flows_full(&self) -> Result<bool, RegistryError> {
-        Ok(self.config()?.flags.contains(ConfigFlags::FLOWS_FULL))
+        let config = self.config()?;
+        Ok(config.flags.contains(ConfigFlags::FLOWS_FULL)
+            || config.flows_lost != self.flows_lost()?)
     }
 
-    /// Says whether `flows` is above its high-water mark.
-    pub fn set_flows_full(&mut self, full: bool) -> Result<(), RegistryError> {
-        let mut config = self.config()?;
-        let flags = config.flags.set(ConfigFlags::FLOWS_FULL, full);
-        if flags == config.flags {
+    /// How many flows have found no room in `flows`, ever.
+    pub(crate) fn flows_lost(&self) -> Result<u32, RegistryError> {
+        self.maps
+            .flows_lost
+            .get(&0, 0)
+            .map_err(map_error("read the count of lost flows", "flows_lost"))
+    }
+
+    /// Says whether `flows` is above its high-water mark, and if not, which lost flows have been made up for.
+    pub fn set_flows_full(&mut self, full: bool, lost: u32) -> Result<(), RegistryError> {
+        let old = self.config()?;
+        let mut config = old;
+        config.flags = old.flags.set(ConfigFlags::FLOWS_FULL, full);
+        if !full {
+            config.flows_lost = lost;
+        }
+        if config == old {
             return Ok(());
         }
-        config.flags = flags;
         self.write_config(config)
     }
 

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 
-use abi::{Counter, DropReason, MAX_BINDINGS, MAX_CLASSES, MAX_FLOWS, MAX_PODS, Path, pins};
+use abi::{Counter, DropReason, MAX_BINDINGS, MAX_CLASSES, MAX_PODS, Path, pins, proto};
 use aya::maps::MapError;
 use hooks::{Hook, Maps, Pins, total};
-use rpc::{Attached, Counted, Endpoint, PodView, PoolView, Pools, Status, TableView};
+use rpc::{
+    Attached, Counted, DestinationView, Endpoint, PodView, PoolView, Pools, Status, TableView,
+};
 
 use crate::config::PortRange;
 use crate::daemon::Daemon;
@@ -32,7 +34,8 @@ impl Daemon {
                 &self.node.borrow().nic.nic,
                 &registry.host_veths()?,
             ),
-            tables: tables(&registry.maps, self.swept.get()),
+            tables: tables(&registry.maps, &self.swept.borrow()),
+            destinations: destinations(&self.swept.borrow()),
             classes: self.rules.borrow().iter().map(Into::into).collect(),
             pods: pods(&registry.maps, &reconcile::endpoints(&self.run))?,
             drops: drops(&registry.maps)?,
@@ -97,7 +100,7 @@ fn port_warning(ours: PortRange, other: PortRange, what: &str) -> String {
 
 /// How full the tables are. Flows and bindings are those of the last sweep: counting up to half a million entries would
 /// keep everybody else waiting.
-fn tables(maps: &Maps, swept: Swept) -> Vec<TableView> {
+fn tables(maps: &Maps, swept: &Swept) -> Vec<TableView> {
     let view = |name: &str, used: u32, capacity: u32| TableView {
         name: name.to_owned(),
         used,
@@ -111,9 +114,27 @@ fn tables(maps: &Maps, swept: Swept) -> Vec<TableView> {
             count(maps.dst4.keys().count()),
             MAX_CLASSES,
         ),
-        view(pins::map::FLOWS, swept.flows, MAX_FLOWS),
+        view(pins::map::FLOWS, swept.flows, swept.flows_capacity),
         view(pins::map::SNAT, swept.bindings, MAX_BINDINGS),
     ]
+}
+
+/// The remote ends that take the most SNAT ports, as of the last sweep.
+fn destinations(swept: &Swept) -> Vec<DestinationView> {
+    let busiest = swept.census.busiest().into_iter();
+    busiest
+        .map(|((addr, port, proto), ports)| DestinationView {
+            address: Ipv4Addr::from(addr.octets()),
+            port: port.get(),
+            protocol: match proto {
+                proto::TCP => "tcp".to_owned(),
+                proto::UDP => "udp".to_owned(),
+                proto::ICMP => "icmp".to_owned(),
+                other => other.to_string(),
+            },
+            ports,
+        })
+        .collect()
 }
 
 /// The programs that the kernel runs on the NIC and on the pods' host veths.
@@ -265,6 +286,14 @@ fn write_status(out: &mut String, status: &Status) -> std::fmt::Result {
             pod.host_ifname,
             paths.join(", ")
         )?;
+    }
+
+    if !status.destinations.is_empty() {
+        writeln!(out, "\n{:<30} {:>10}", "SNAT TOWARDS", "PORTS")?;
+    }
+    for end in &status.destinations {
+        let name = format!("{} {}:{}", end.protocol, end.address, end.port);
+        writeln!(out, "{name:<30} {:>10}", end.ports)?;
     }
 
     writeln!(out, "\n{:<20} {:<12} WHY", "DESTINATION", "CLASS")?;

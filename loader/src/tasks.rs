@@ -44,7 +44,7 @@ pub(crate) async fn refresh_pools(daemon: Rc<Daemon>) {
 pub(crate) async fn collect_garbage(daemon: Rc<Daemon>) {
     loop {
         sweep(&daemon).await;
-        let wait = if daemon.swept.get().is_filling() {
+        let wait = if daemon.swept.borrow().is_filling() {
             GC_HASTE
         } else {
             GC_PERIOD
@@ -54,25 +54,27 @@ pub(crate) async fn collect_garbage(daemon: Rc<Daemon>) {
 }
 
 async fn sweep(daemon: &Daemon) {
-    let (pins, was_full) = (daemon.pins.clone(), daemon.flows_full.get());
-    let swept = match spawn_blocking(move || gc::sweep(&pins, was_full)).await {
-        Ok(Ok(swept)) => swept,
-        Ok(Err(error)) => return error!(%error, "sweep the tables"),
-        Err(error) => return error!(%error, "sweep the tables"),
+    if let Err(error) = try_sweep(daemon).await {
+        error!(%error, "sweep the tables");
+    }
+}
+
+async fn try_sweep(daemon: &Daemon) -> anyhow::Result<()> {
+    let (was_full, lost) = {
+        let registry = daemon.registry.borrow();
+        (registry.flows_full()?, registry.flows_lost()?)
     };
-    daemon.swept.set(swept);
+    let pins = daemon.pins.clone();
+    let swept = spawn_blocking(move || gc::sweep(&pins, was_full)).await??;
     let full = swept.flows_full(was_full);
-    if full != was_full {
-        warn!(
-            full,
-            flows = swept.flows,
-            "the flow table crossed its high-water mark"
-        );
-        daemon.flows_full.set(full);
+    if full != was_full || full != daemon.flows_full.get() {
+        let (flows, capacity) = (swept.flows, swept.flows_capacity);
+        warn!(full, flows, capacity, lost, "the flow table's fill");
     }
-    if let Err(error) = daemon.registry.borrow_mut().set_flows_full(full) {
-        error!(%error, "write the flow table's fill");
-    }
+    daemon.swept.replace(swept);
+    daemon.registry.borrow_mut().set_flows_full(full, lost)?;
+    daemon.flows_full.set(full);
+    Ok(())
 }
 
 /// Repairs what does not agree any more.

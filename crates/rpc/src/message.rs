@@ -102,6 +102,9 @@ pub struct Status {
     pub attached: Vec<Attached>,
     /// How full the tables are.
     pub tables: Vec<TableView>,
+    /// The remote ends that take the most SNAT ports, busiest first.
+    #[serde(default)]
+    pub destinations: Vec<DestinationView>,
     /// Destination classes, longest prefix first.
     pub classes: Vec<ClassView>,
     /// Pods.
@@ -141,6 +144,19 @@ pub struct TableView {
     pub used: u32,
     /// Entries that fit.
     pub capacity: u32,
+}
+
+/// A remote end that pods reach from SNAT ports.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DestinationView {
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// Its port; 0 for `icmp`.
+    pub port: u16,
+    /// `tcp`, `udp` or `icmp`.
+    pub protocol: String,
+    /// Ports of the primary address in use towards it, closing ones included.
+    pub ports: u32,
 }
 
 /// One prefix of `dst4`.

@@ -1,0 +1,87 @@
+//! Who holds the SNAT bindings: how many each pod has open, and which remote ends take the most ports.
+
+use std::collections::HashMap;
+
+use abi::{Binding, BindingKey, Ip4, Pod, Port, Slot};
+use hooks::Maps;
+
+/// Remote ends that are shown.
+const SHOWN: usize = 10;
+
+/// Open bindings of a sweep, counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Census {
+    open: HashMap<Slot, u32>,
+    ports: HashMap<(Ip4, Port, u8), u32>,
+}
+
+impl Census {
+    /// Counts a living binding of the pod with `slot`.
+    pub(crate) fn count(&mut self, slot: Slot, key: &BindingKey, binding: &Binding) {
+        let remote = (key.remote, key.remote_port, key.proto);
+        *self.ports.entry(remote).or_default() += 1;
+        if !binding.state().is_over() {
+            *self.open.entry(slot).or_default() += 1;
+        }
+    }
+
+    /// Tells the programs what the pods hold: their own count misses what expired, and what two CPUs counted at once. A
+    /// binding that is made during the sweep may be missed, until the next one.
+    pub(crate) fn write(&self, maps: &mut Maps, pods: &HashMap<Ip4, Pod>) -> anyhow::Result<()> {
+        for pod in pods.values() {
+            let open = self.open.get(&pod.slot).copied().unwrap_or(0);
+            maps.snat_open.set(u32::from(pod.slot.get()), open, 0)?;
+        }
+        Ok(())
+    }
+
+    /// The remote ends (address, port, protocol) that take the most ports of the primary address, and how many.
+    pub(crate) fn busiest(&self) -> Vec<((Ip4, Port, u8), u32)> {
+        let mut all: Vec<_> = self
+            .ports
+            .iter()
+            .map(|(end, ports)| (*end, *ports))
+            .collect();
+        all.sort_unstable_by_key(|(end, ports)| (std::cmp::Reverse(*ports), *end));
+        all.truncate(SHOWN);
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use abi::{BindingState, proto};
+
+    use super::*;
+
+    #[test]
+    fn the_busiest_remote_end_comes_first_and_closed_bindings_are_not_open() {
+        let mut census = Census::default();
+        let remotes = [(1, 443), (2, 443), (1, 443), (3, 80)];
+        for (nat_port, (last, port)) in (1024..).zip(remotes) {
+            let remote = (Ip4::new([203, 0, 113, last]), Port::from_u16(port));
+            let key = BindingKey::new(remote, Port::from_u16(nat_port), proto::TCP);
+            let state = if last == 3 {
+                BindingState::Closed
+            } else {
+                BindingState::New
+            };
+            let pod = Ip4::new([10, 240, 1, 10]);
+            census.count(
+                Slot::new(1),
+                &key,
+                &Binding::new(pod, Port::from_u16(1), 1, state, 0),
+            );
+        }
+        assert_eq!(census.open.get(&Slot::new(1)), Some(&3));
+        let busiest = census.busiest();
+        assert_eq!(busiest.len(), 3);
+        assert_eq!(
+            busiest.first(),
+            Some(&(
+                (Ip4::new([203, 0, 113, 1]), Port::from_u16(443), proto::TCP),
+                2
+            ))
+        );
+    }
+}
