@@ -10,7 +10,8 @@ use crate::{Packet, Verdict};
 /// the same header has excluded.
 #[inline(always)]
 pub(crate) fn rewrite_ip(packet: &mut impl Packet, ip: &Ipv4, src: Ip4, dst: Ip4) -> Option<()> {
-    let ttl = ip.ttl.saturating_sub(1);
+    // What is addressed to the node needs no more hops to have arrived; everything else has some left.
+    let ttl = ip.ttl.saturating_sub(1).max(1);
     let mut sum = replace(ip.checksum, [ip.ttl, ip.proto], [ttl, ip.proto]);
     sum = replace(sum, ip.src.octets(), src.octets());
     sum = replace(sum, ip.dst.octets(), dst.octets());

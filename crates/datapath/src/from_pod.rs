@@ -101,6 +101,10 @@ fn ipv4<P: Packet, T: Tables>(
         None
     };
 
+    if transport.is_some_and(|transport| transport.kind == Kind::IcmpRedirect) {
+        return Err(DropReason::IcmpRedirect);
+    }
+
     let Some(config) = tables.config() else {
         return Ok(STACK);
     };
@@ -157,7 +161,7 @@ fn local<P: Packet, T: Tables>(
     pod: &Pod,
     now: Seconds,
 ) -> Decision {
-    if own_side(packet, tables, config, ip, transport, now)? == Side::Stack {
+    if own_side(packet, tables, config, ip, transport, now) == Side::Stack {
         return Ok(STACK);
     }
     let bytes = packet.length();
@@ -179,7 +183,7 @@ fn direct<P: Packet, T: Tables>(
     transport: &Transport,
     now: Seconds,
 ) -> Decision {
-    if own_side(packet, tables, config, ip, transport, now)? == Side::Stack {
+    if own_side(packet, tables, config, ip, transport, now) == Side::Stack {
         return Ok(STACK);
     }
     untranslated(packet, config, ip)
@@ -194,16 +198,15 @@ fn own_side<P: Packet, T: Tables>(
     ip: &Ipv4,
     transport: &Transport,
     now: Seconds,
-) -> Result<Side, DropReason> {
+) -> Side {
     let seen = match transport.kind {
         Kind::Tcp(_) | Kind::Udp | Kind::EchoRequest | Kind::EchoReply => Seen::of(ip, transport),
-        Kind::IcmpRedirect => return Err(DropReason::IcmpRedirect),
-        Kind::IcmpError => match Quoted::read(packet) {
+        Kind::IcmpError | Kind::IcmpRedirect => match Quoted::read(packet, ip) {
             Some(quoted) => Seen::about(&quoted),
-            None => return Ok(Side::Stack),
+            None => return Side::Stack,
         },
     };
-    Ok(side(tables, &seen, config, now))
+    side(tables, &seen, config, now)
 }
 
 /// Onto the wire with the addresses as they are: to the VNet, or in answer to a flow that somebody outside opened to the

@@ -42,7 +42,7 @@ fn frame<P: Packet, T: Tables>(packet: &mut P, tables: &T, bytes: u32, now: Seco
     let Some(pod) = tables.pod(ip.dst) else {
         return Ok(None);
     };
-    if ip.is_fragment() {
+    if ip.is_fragment() || ip.ttl <= 1 {
         return Ok(None);
     }
     to_pod_address(packet, tables, bytes, &config, &ip, &pod, now)
@@ -54,8 +54,7 @@ fn header<P: Packet, T: Tables>(packet: &P, tables: &T) -> Option<(Config, Ipv4)
     if !Ethernet::is_ipv4(packet) {
         return None;
     }
-    let ip = Ipv4::read(packet, IP)
-        .filter(|ip| ip.is_valid() && ip.is_simple(packet.length()) && ip.ttl > 1)?;
+    let ip = Ipv4::read(packet, IP).filter(|ip| ip.is_valid() && ip.is_simple(packet.length()))?;
     Some((tables.config()?, ip))
 }
 
@@ -75,7 +74,8 @@ fn to_primary<P: Packet, T: Tables>(
         Kind::Tcp(_) | Kind::Udp => transport.src,
         Kind::EchoReply => Port::NONE,
         Kind::IcmpError if !ip.is_fragment() => return error_to_primary(packet, tables, bytes, ip),
-        Kind::IcmpError | Kind::EchoRequest | Kind::IcmpRedirect => return Ok(None),
+        Kind::IcmpError | Kind::EchoRequest => return Ok(None),
+        Kind::IcmpRedirect => return Err(DropReason::IcmpRedirect),
     };
     let key = BindingKey::new((ip.src, remote_port), transport.dst, ip.proto);
     let found = reverse(tables, &key);
@@ -111,7 +111,7 @@ fn error_to_primary<P: Packet, T: Tables>(
     bytes: u32,
     ip: &Ipv4,
 ) -> Decision {
-    let Some(quoted) = Quoted::read(packet) else {
+    let Some(quoted) = Quoted::read(packet, ip) else {
         return Ok(None);
     };
     if quoted.src.0 != ip.dst {
@@ -144,7 +144,7 @@ fn to_pod_address<P: Packet, T: Tables>(
     let seen = match transport.kind {
         Kind::Tcp(_) | Kind::Udp | Kind::EchoRequest | Kind::EchoReply => Seen::of(ip, transport),
         Kind::IcmpRedirect => return Err(DropReason::IcmpRedirect),
-        Kind::IcmpError => match Quoted::read(packet) {
+        Kind::IcmpError => match Quoted::read(packet, ip) {
             Some(quoted) => Seen::about(&quoted),
             None => return Ok(None),
         },

@@ -122,6 +122,12 @@ impl Ipv4 {
         !self.has_options() && u32::from(self.total_len) + 14 <= len
     }
 
+    /// Whether the packet has bytes up to `end`, an offset in the frame; beyond its own end, a frame may be padded.
+    #[inline(always)]
+    pub(crate) fn reaches(&self, end: usize) -> bool {
+        end <= ETH + usize::from(self.total_len)
+    }
+
     /// Whether the fast path may handle a packet of `len` bytes with this header: a simple one, and not a fragment.
     #[inline(always)]
     pub(crate) fn is_plain(&self, len: u32) -> bool {

@@ -23,11 +23,15 @@ pub(crate) struct Quoted {
 }
 
 impl Quoted {
-    /// `None`: not enough is quoted, or it is no flow that the fast path knows.
+    /// What the error with the IPv4 header `outer` quotes. `None`: not enough, or no flow that the fast path knows.
     #[inline(always)]
-    pub(crate) fn read(packet: &impl Packet) -> Option<Self> {
+    pub(crate) fn read(packet: &impl Packet, outer: &Ipv4) -> Option<Self> {
         let ip = Ipv4::read(packet, QUOTED_IP)?;
         if !ip.is_valid() || ip.has_options() || ip.is_fragment() {
+            return None;
+        }
+        // Eight bytes of transport header, RFC 792; behind the error the frame may be padded.
+        if !outer.reaches(QUOTED_L4 + 8) {
             return None;
         }
         let (src, dst) = match ip.proto {
@@ -97,7 +101,8 @@ impl Quoted {
         sum = replace(sum, old_port, new_port);
 
         // Routers quote at least eight bytes of transport header, which leaves a TCP checksum out.
-        if let Some(quoted) = packet.read(sum_at)
+        if outer.reaches(sum_at + 2)
+            && let Some(quoted) = packet.read(sum_at)
             && !(self.proto == proto::UDP && quoted == [0; 2])
         {
             let by_port = replace(quoted, old_port, new_port);

@@ -1,6 +1,6 @@
 //! Source NAT to the primary address: what a pod sends to the Internet.
 
-use abi::{Config, DropReason, FlowFlags, Path, Port, Veth};
+use abi::{Config, FlowFlags, Path, Port, Veth};
 
 use crate::binding::{Sender, see};
 use crate::flow::{Seen, Side, is_full, known_side, learn, side};
@@ -28,8 +28,7 @@ pub(crate) fn to_internet<P: Packet, T: Tables>(
             flow(packet, tables, config, veth, ip, transport, now)
         }
         Kind::EchoReply => echo_answer(packet, tables, config, ip, transport, now),
-        Kind::IcmpError => error(packet, tables, config, veth, ip, now),
-        Kind::IcmpRedirect => Err(DropReason::IcmpRedirect),
+        Kind::IcmpError | Kind::IcmpRedirect => error(packet, tables, config, veth, ip, now),
     }
 }
 
@@ -126,7 +125,7 @@ fn error<P: Packet, T: Tables>(
     ip: &Ipv4,
     now: Seconds,
 ) -> Decision {
-    let Some(quoted) = Quoted::read(packet) else {
+    let Some(quoted) = Quoted::read(packet, ip) else {
         return Ok(STACK);
     };
     if quoted.dst.0 != ip.src || quoted.src.0 != ip.dst {

@@ -95,3 +95,49 @@ fn an_error_about_a_connection_from_outside_keeps_the_pods_address() {
     assert_eq!(verdict, Verdict::Wire(NIC));
     assert_eq!(ends(&sent).0.0, A);
 }
+
+#[test]
+fn padding_behind_an_error_is_not_taken_for_a_quoted_checksum() {
+    let node = node(1000);
+    let (_, on_wire) = from_a_pod(&node, &tcp((A, 40_000), (INTERNET, 443), SYN));
+    let mut error = frag_needed(Ip4::new([198, 51, 100, 1]), &on_wire, 8);
+    error.bytes.extend([0x5a; 20]);
+    let (verdict, mut received) = receive(&node, &error, NOW);
+    assert_eq!(verdict, Verdict::Peer(VETH_A));
+    received.bytes.truncate(received.bytes.len() - 20);
+    assert_eq!(ends(&received).1.0, A, "and the ICMP checksum is right");
+}
+
+#[test]
+fn an_error_that_quotes_less_than_a_port_pair_is_left_to_the_stack() {
+    let node = node(1000);
+    let (_, on_wire) = from_a_pod(&node, &tcp((A, 40_000), (INTERNET, 443), SYN));
+    let mut error = frag_needed(Ip4::new([198, 51, 100, 1]), &on_wire, 4);
+    error.bytes.extend([0; 20]);
+    assert_eq!(receive(&node, &error, NOW).0, Verdict::Stack);
+}
+
+#[test]
+fn redirects_are_dropped_wherever_they_come_from_and_go_to() {
+    let node = node(1000);
+    let redirect = |src, dst| {
+        let mut frame = icmp_error((src, dst), &udp((dst, 1), (INTERNET, 2)), 8);
+        frame.bytes[34] = 5;
+        frame
+    };
+    let dropped = Verdict::Drop(abi::DropReason::IcmpRedirect);
+    for target in [B, VNET, INTERNET, SERVICE, PRIMARY] {
+        assert_eq!(
+            from_a_pod(&node, &redirect(A, target)).0,
+            dropped,
+            "{target}"
+        );
+    }
+    for target in [A, PRIMARY] {
+        assert_eq!(
+            receive(&node, &redirect(VNET, target), NOW).0,
+            dropped,
+            "{target}"
+        );
+    }
+}

@@ -344,3 +344,20 @@ fn a_small_range_is_used_to_its_last_port() {
         assert_eq!(used.len(), usize::from(count));
     }
 }
+
+#[test]
+fn an_answer_that_needs_no_more_hops_to_the_node_reaches_the_pod() {
+    let node = node(1000);
+    let nat_port = open(&node, 40_000);
+    let mut answer = tcp((INTERNET, 443), (PRIMARY, nat_port), SYN | ACK);
+    // Only TTL and checksum of the IP header: 64 becomes 1.
+    answer.bytes[22] = 1;
+    let sum = datapath::replace([answer.bytes[24], answer.bytes[25]], [64, 6], [1, 6]);
+    answer.bytes[24..26].copy_from_slice(&sum);
+    let (verdict, frame) = receive(&node, &answer, NOW);
+    assert_eq!(
+        (verdict, ends(&frame).1),
+        (Verdict::Peer(VETH_A), (A, 40_000))
+    );
+    assert_eq!(ttl(&frame), 1);
+}
