@@ -62,4 +62,4 @@ pub use process::{Finished, Process};
 pub use snapshot::{Diff, Snapshot};
 pub use stream::{Stream, StreamReport};
 pub use vnet::{GATEWAY, Mac, Nic, SUBNET, VIRTUAL_MAC};
-pub use wait::Deadline;
+pub use wait::{Deadline, eventually};

@@ -69,6 +69,21 @@ pub(crate) fn readable(fd: &impl AsFd, deadline: Deadline) -> io::Result<bool> {
     Ok(states.contains(&true))
 }
 
+/// Asks every ten milliseconds until there is an answer; `None` when `limit` passed first. For what cannot be waited for.
+pub fn eventually<T>(limit: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
+    let deadline = Deadline::after(limit);
+    loop {
+        if let Some(answer) = ask() {
+            return Some(answer);
+        }
+        if deadline.passed() {
+            return None;
+        }
+        // Nothing to wait for but the time.
+        let _nothing = ready(&[], Some(Deadline::after(Duration::from_millis(10))));
+    }
+}
+
 /// Locks also after a test thread panicked while it held the lock: the dump still has to be printed.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)

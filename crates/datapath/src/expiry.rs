@@ -36,7 +36,24 @@ const ICMP: u32 = 30;
 /// Whether a binding of IP protocol `proto` is dead.
 #[inline(always)]
 pub fn binding_expired(binding: &Binding, proto: u8, now: Seconds) -> bool {
-    let limit = match (proto, binding.state()) {
+    now.since(binding.last_seen) > lifetime(binding.state(), proto)
+}
+
+/// Whether a new connection may take a binding over when no port is free: it is dead, or closed since more than a second,
+/// by when both ends have heard of it.
+#[inline(always)]
+pub(crate) fn binding_reusable(binding: &Binding, proto: u8, now: Seconds) -> bool {
+    let limit = match binding.state() {
+        BindingState::Closed | BindingState::Reset => 1,
+        state => lifetime(state, proto),
+    };
+    now.since(binding.last_seen) > limit
+}
+
+/// Seconds after the last packet. Only TCP closes.
+#[inline(always)]
+const fn lifetime(state: BindingState, proto: u8) -> u32 {
+    match (proto, state) {
         (proto::TCP, BindingState::New) => TCP_NEW,
         (proto::TCP, BindingState::Established) => TCP_ESTABLISHED,
         (proto::TCP, BindingState::FinFromPod | BindingState::FinFromRemote) => TCP_HALF_CLOSED,
@@ -44,17 +61,7 @@ pub fn binding_expired(binding: &Binding, proto: u8, now: Seconds) -> bool {
         (proto::UDP, BindingState::New) => UDP_NEW,
         (proto::UDP, _) => UDP_ESTABLISHED,
         _ => ICMP,
-    };
-    now.since(binding.last_seen) > limit
-}
-
-/// Whether a new connection may take a binding over when no port is free: it is dead, or closed since more than a second,
-/// by when both ends have heard of it.
-#[inline(always)]
-pub(crate) fn binding_reusable(binding: &Binding, proto: u8, now: Seconds) -> bool {
-    let over = matches!(binding.state(), BindingState::Closed | BindingState::Reset);
-    let closed = proto == proto::TCP && over;
-    binding_expired(binding, proto, now) || (closed && now.since(binding.last_seen) > 1)
+    }
 }
 
 /// Whether a flow of IP protocol `proto` is dead.

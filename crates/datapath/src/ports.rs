@@ -13,6 +13,8 @@ pub(crate) struct Candidates {
     first: u32,
     count: u32,
     offset: u32,
+    /// Where the walk began.
+    start: u32,
     step: u32,
     own: Option<Port>,
 }
@@ -34,14 +36,14 @@ impl Candidates {
         let own = u32::from(pod.1.get());
         let in_range = own >= first && own < first + count;
         let hash = flow_hash(secret, pod, remote, proto);
-        // Odd, so that even ranges are walked through without a short cycle; never the whole range, which would stand still.
-        let step = (scale(hash >> 32, count) | 1)
-            .min(count.saturating_sub(1))
-            .max(1);
+        let offset = scale(hash & 0xffff_ffff, count);
+        // Never the whole range, which would stand still.
+        let step = scale(hash >> 32, count).min(count.saturating_sub(1)).max(1);
         Some(Self {
             first,
             count,
-            offset: scale(hash & 0xffff_ffff, count),
+            offset,
+            start: offset,
             step,
             own: in_range.then_some(pod.1),
         })
@@ -54,11 +56,21 @@ impl Candidates {
             return own;
         }
         let [_, _, high, low] = (self.first + self.offset).to_be_bytes();
-        self.offset += self.step;
+        self.advance(self.step);
+        if self.offset == self.start {
+            // A step that shares a factor with the range comes back early: go on beside the ports that it has touched.
+            self.advance(1);
+            self.start = self.offset;
+        }
+        Port::new([high, low])
+    }
+
+    #[inline(always)]
+    fn advance(&mut self, by: u32) {
+        self.offset += by;
         if self.offset >= self.count {
             self.offset -= self.count;
         }
-        Port::new([high, low])
     }
 }
 
@@ -67,4 +79,32 @@ impl Candidates {
 fn scale(hash: u64, n: u32) -> u32 {
     let [a, b, c, d, ..] = (hash * u64::from(n)).to_be_bytes();
     u32::from_be_bytes([a, b, c, d])
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn no_walk_comes_to_a_port_twice_before_it_has_been_everywhere() {
+        for count in [1, 2, 3, 4, 12, 16, 36, 100, 28_976] {
+            for step in [1, 2, 3, 4, 6, 18, 25, 50] {
+                let mut walk = Candidates {
+                    first: 1024,
+                    count,
+                    offset: 0,
+                    start: 0,
+                    step: step.min(count - 1).max(1),
+                    own: None,
+                };
+                let wanted = CANDIDATES.min(count) as usize;
+                let seen: BTreeSet<Port> = (0..wanted).map(|_| walk.next_port()).collect();
+                assert_eq!(seen.len(), wanted, "step {step} in {count} ports");
+            }
+        }
+    }
 }

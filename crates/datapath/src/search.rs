@@ -18,6 +18,10 @@ pub(crate) struct Search<'a> {
     candidates: Candidates,
 }
 
+/// Candidates whose binding may be taken over. Where none of [`CANDIDATES`] is free, most are of closed connections, so a
+/// few looks are enough; sixteen cost the verifier more than the rest of the program.
+const TAKE_OVERS: u32 = 4;
+
 /// What a look at a candidate found.
 enum Probe {
     /// The flow's own binding.
@@ -98,7 +102,7 @@ impl<'a> Search<'a> {
         );
         let key = self
             .bind_free(tables, config.primary, binding)
-            .or_else(|| self.bind_over(tables, config.primary, binding, now))?;
+            .or_else(|| self.bind_over(tables, binding, now))?;
         tables.set_open_bindings(self.veth.slot, open + 1);
         Some(key)
     }
@@ -128,16 +132,14 @@ impl<'a> Search<'a> {
     fn bind_over(
         &self,
         tables: &impl Tables,
-        primary: Ip4,
         binding: Binding,
         now: Seconds,
     ) -> Option<BindingKey> {
         let mut candidates = self.candidates;
-        for _ in 0..CANDIDATES {
+        for _ in 0..TAKE_OVERS {
             let key = self.key(candidates.next_port());
             if let Some(old) = tables.binding(&key)
                 && is_reusable(tables, &old, self.proto, now)
-                && !tables.node_uses(primary, &key)
             {
                 return tables.take_over_binding(&key, binding).then_some(key);
             }

@@ -1,0 +1,248 @@
+//! Ports and bindings of real traffic: whose port a connection gets, and what happens when a binding is lost.
+#![cfg(test)]
+
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::time::Duration;
+
+use hooks::{Maps, Pins};
+use lab::{Lab, Namespace, Node, Pod};
+use serde_json::Value;
+use socket2::{Domain, Socket, Type};
+
+fn lab(loader_yaml: &str) -> Lab {
+    let lab = Lab::new().nodes(1).build().unwrap();
+    lab.node(1)
+        .write("/etc/azure-vnet/loader.yaml", loader_yaml)
+        .unwrap();
+    lab.node(1).start_loader().unwrap();
+    lab
+}
+
+/// A TCP connection to the echo server at `server`, and the client's port as the server saw it.
+struct Connection {
+    stream: TcpStream,
+    seen: u16,
+}
+
+impl Connection {
+    /// From port `from` of the namespace; 0 is any.
+    fn open(namespace: &Namespace, from: u16, server: Ipv4Addr) -> anyhow::Result<Self> {
+        namespace.run(|| {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+            socket.set_reuse_address(true)?;
+            socket.bind(&SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, from).into())?;
+            let limit = Duration::from_secs(5);
+            socket.set_read_timeout(Some(limit))?;
+            socket.connect_timeout(&SocketAddrV4::new(server, 8080).into(), limit)?;
+            let mut stream = TcpStream::from(socket);
+            let seen: SocketAddrV4 = line(&mut stream)?.trim().parse()?;
+            Ok(Self {
+                stream,
+                seen: seen.port(),
+            })
+        })
+    }
+
+    /// Sends a word and gets it back.
+    fn echo(&mut self, word: &str) -> std::io::Result<()> {
+        self.stream.write_all(format!("{word}\n").as_bytes())?;
+        assert_eq!(line(&mut self.stream)?.trim(), word);
+        Ok(())
+    }
+}
+
+fn line(stream: &mut TcpStream) -> std::io::Result<String> {
+    let mut line = Vec::new();
+    while line.last() != Some(&b'\n') {
+        let mut byte = [0];
+        stream.read_exact(&mut byte)?;
+        line.extend(byte);
+    }
+    Ok(String::from_utf8_lossy(&line).into_owned())
+}
+
+/// The port that the UDP echo server at `server` sees when the namespace sends from `from`.
+fn udp_port_seen(namespace: &Namespace, from: u16, server: Ipv4Addr) -> u16 {
+    namespace
+        .run(|| {
+            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, from))?;
+            socket.set_read_timeout(Some(Duration::from_secs(5)))?;
+            socket.send_to(b"x", (server, 7))?;
+            let mut answer = [0; 100];
+            let length = socket.recv(&mut answer)?;
+            let text = String::from_utf8_lossy(answer.get(..length).unwrap_or_default());
+            let seen: SocketAddrV4 = text.lines().next().unwrap_or_default().trim().parse()?;
+            Ok(seen.port())
+        })
+        .unwrap()
+}
+
+fn maps<T: Send>(node: &Node, work: impl FnOnce(&mut Maps) -> T + Send) -> T {
+    node.run(|| Ok(work(&mut Maps::from_pins(&Pins::default())?)))
+        .unwrap()
+}
+
+fn lose_every_binding(node: &Node) -> usize {
+    maps(node, |maps| {
+        let keys: Vec<_> = maps.snat.keys().map(|key| key.unwrap()).collect();
+        for key in &keys {
+            maps.snat.remove(key).unwrap();
+        }
+        keys.len()
+    })
+}
+
+fn flows_of(node: &Node, pod: Ipv4Addr) -> usize {
+    let addr = abi::Ip4::from(pod);
+    maps(node, |maps| {
+        let keys = maps.flows.keys().map(|key| key.unwrap().0);
+        keys.filter(|key| key.low == addr || key.high == addr)
+            .count()
+    })
+}
+
+fn status(node: &Node) -> Value {
+    serde_json::from_str(&node.exec(&["vnetctl", "status", "-o", "json"]).unwrap()).unwrap()
+}
+
+#[test]
+fn a_lost_binding_is_made_again_by_the_pods_next_packet() {
+    let lab = lab("");
+    let node = lab.node(1);
+    let pod = node.add_pod("web").unwrap();
+    let mut connections: Vec<_> = (0..20)
+        .map(|_| Connection::open(&pod, 0, lab.inet().addr()).unwrap())
+        .collect();
+    assert!(lose_every_binding(node) >= 20);
+    for connection in &mut connections {
+        connection.echo("still there").unwrap();
+    }
+}
+
+#[test]
+fn the_pod_and_the_node_may_use_the_same_port_to_the_same_server() {
+    let lab = lab("");
+    let (node, server) = (lab.node(1), lab.inet().addr());
+    let pod = node.add_pod("web").unwrap();
+    let mut of_node = Connection::open(node, 1500, server).unwrap();
+    let mut of_pod = Connection::open(&pod, 1500, server).unwrap();
+    assert_eq!(of_node.seen, 1500);
+    assert_ne!(of_pod.seen, 1500);
+    of_node.echo("node").unwrap();
+    of_pod.echo("pod").unwrap();
+}
+
+#[test]
+fn ports_that_the_node_listens_on_are_nobodys_snat_port() {
+    let lab = lab("");
+    let (node, server) = (lab.node(1), lab.inet().addr());
+    let pod = node.add_pod("web").unwrap();
+    // kubelet's API, VXLAN, WireGuard.
+    let _kubelet = node
+        .run(|| Ok(TcpListener::bind((Ipv4Addr::UNSPECIFIED, 10_250))?))
+        .unwrap();
+    let _tunnels: Vec<UdpSocket> = [4789, 8472]
+        .map(|port| {
+            node.run(|| Ok(UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port))?))
+                .unwrap()
+        })
+        .into();
+    assert_ne!(Connection::open(&pod, 10_250, server).unwrap().seen, 10_250);
+    for port in [4789, 8472] {
+        assert_ne!(udp_port_seen(&pod, port, server), port);
+    }
+    // The instrument works: a port that nobody has is kept.
+    assert_eq!(Connection::open(&pod, 10_251, server).unwrap().seen, 10_251);
+    assert_eq!(udp_port_seen(&pod, 4790, server), 4790);
+}
+
+#[test]
+fn a_pod_that_holds_its_share_of_ports_leaves_the_rest_to_others() {
+    let lab = lab("natPorts: 1024-1123\n");
+    let (node, server) = (lab.node(1), lab.inet().addr());
+    let open = |pod: &Pod, count: usize| -> Vec<Connection> {
+        (0..count)
+            .map(|_| Connection::open(pod, 0, server).unwrap())
+            .collect()
+    };
+    let (greedy, modest) = (
+        node.add_pod("greedy").unwrap(),
+        node.add_pod("modest").unwrap(),
+    );
+    let mut of_greedy = open(&greedy, 60);
+    let in_range = |connections: &[Connection]| {
+        let seen = connections.iter().map(|connection| connection.seen);
+        seen.filter(|port| (1024..1124).contains(port)).count()
+    };
+    assert_eq!(in_range(&of_greedy), 50);
+    let mut of_modest = open(&modest, 20);
+    assert_eq!(in_range(&of_modest), 20);
+    for connection in of_greedy.iter_mut().chain(&mut of_modest) {
+        connection.echo("alive").unwrap();
+    }
+    // What is closed makes room again, without waiting for a sweep.
+    drop(of_greedy);
+    assert_eq!(in_range(&open(&greedy, 20)), 20);
+}
+
+#[test]
+fn a_closed_connections_ports_serve_the_next_one_at_once() {
+    let lab = lab("");
+    let pod = lab.node(1).add_pod("web").unwrap();
+    pod.exec(&["sysctl", "-w", "net.ipv4.tcp_tw_reuse=1"])
+        .unwrap();
+    let server = lab.inet().addr();
+    for round in 0..20 {
+        let mut connection = Connection::open(&pod, 40_000, server).unwrap();
+        connection.echo("hello").unwrap();
+        // RST, so that the pod itself is done with the port; the remote end hears of it.
+        socket2::SockRef::from(&connection.stream)
+            .set_linger(Some(Duration::ZERO))
+            .unwrap();
+        drop(connection);
+        assert_eq!(lab.inet().clients().len().min(1), 1, "round {round}");
+    }
+}
+
+#[test]
+fn status_tells_the_busiest_remote_ends() {
+    let lab = lab("");
+    let (node, server) = (lab.node(1), lab.inet().addr());
+    let pod = node.add_pod("web").unwrap();
+    let held: Vec<_> = (0..7)
+        .map(|_| Connection::open(&pod, 0, server).unwrap())
+        .collect();
+    // The loader sweeps when it starts.
+    node.loader().kill9().unwrap();
+    node.start_loader().unwrap();
+    let found = lab::eventually(Duration::from_secs(5), || {
+        let destinations = status(node)["destinations"].clone();
+        let first = destinations.get(0)?.clone();
+        (first["ports"] == held.len()).then_some(first)
+    });
+    let first = found.expect("seven ports towards the server");
+    assert_eq!(first["address"], server.to_string());
+    assert_eq!(
+        (&first["port"], &first["protocol"]),
+        (&8080.into(), &"tcp".into())
+    );
+}
+
+#[test]
+fn a_released_address_leaves_no_flow_to_the_next_pod() {
+    let lab = lab("");
+    let node = lab.node(1);
+    let pod = node.add_pod("web").unwrap();
+    let addr = pod.addr();
+    // Through the kernel, which is remembered for a day.
+    let _connection = Connection::open(&pod, 0, lab.onprem().addr()).unwrap();
+    assert_ne!(flows_of(node, addr), 0);
+    pod.delete().unwrap();
+    node.loader().kill9().unwrap();
+    node.start_loader().unwrap();
+    let gone = lab::eventually(Duration::from_secs(5), || {
+        (flows_of(node, addr) == 0).then_some(())
+    });
+    assert!(gone.is_some());
+}
