@@ -1,7 +1,5 @@
 //! The node's own sockets.
 
-use core::mem::size_of;
-
 use abi::{BindingKey, Ip4, proto};
 use aya_ebpf::bindings::{
     __sk_buff, bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1,
@@ -9,8 +7,8 @@ use aya_ebpf::bindings::{
 };
 use aya_ebpf::helpers::{bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp};
 
-/// Size of the IPv4 arm of `struct bpf_sock_tuple`.
-const TUPLE: u32 = size_of::<bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1>() as u32;
+/// Size of the IPv4 arm of `struct bpf_sock_tuple`: two addresses and two ports.
+const TUPLE: u32 = 12;
 /// `BPF_F_CURRENT_NETNS`: the namespace of the interface that the program is attached to, which is the node's.
 const CURRENT_NETNS: u64 = u64::MAX;
 

@@ -43,9 +43,10 @@ pub fn binding_expired(binding: &Binding, proto: u8, now: Seconds) -> bool {
 /// by when both ends have heard of it.
 #[inline(always)]
 pub(crate) fn binding_reusable(binding: &Binding, proto: u8, now: Seconds) -> bool {
-    let limit = match binding.state() {
-        BindingState::Closed | BindingState::Reset => 1,
-        state => lifetime(state, proto),
+    let limit = if binding.state().is_over() {
+        1
+    } else {
+        lifetime(binding.state(), proto)
     };
     now.since(binding.last_seen) > limit
 }
