@@ -69,8 +69,19 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn put_flow(&self, key: &FlowKey, flow: Flow) -> bool {
+    fn add_flow(&self, key: &FlowKey, flow: Flow) -> bool {
         FLOWS.insert(key, flow, u64::from(BPF_ANY)).is_ok()
+    }
+
+    #[inline(always)]
+    fn see_flow(&self, key: &FlowKey, flow: Flow) {
+        if let Some(entry) = FLOWS.get_ptr_mut(key) {
+            // SAFETY: the memory belongs to the map for as long as the program lives. The entry may be recycled for
+            // another key at the same time, but only if the loader removes this flow, for want of packets, while one of
+            // its packets is here; then the other flow takes a wrong side until it expires. Replacing the entry instead
+            // would allocate and free one whenever a connection opens or closes.
+            unsafe { *entry = flow };
+        }
     }
 
     #[inline(always)]

@@ -123,8 +123,11 @@ pub(crate) fn learn(tables: &impl Tables, seen: &Seen, fact: FlowFlags, now: Sec
         _ => Flow::new(FlowFlags::NONE, now.0),
     };
     let new = Flow::new(old.flags.with(fact).with(seen.closing()), now.0);
-    if known != Some(new) && !tables.put_flow(&seen.key, new) {
-        tables.lose_flow();
+    match known {
+        Some(known) if known == new => {}
+        Some(_) => tables.see_flow(&seen.key, new),
+        None if tables.add_flow(&seen.key, new) => {}
+        None => tables.lose_flow(),
     }
 }
 
@@ -138,6 +141,6 @@ fn refresh(tables: &impl Tables, seen: &Seen, flow: Flow, now: Seconds) {
     };
     let flags = kept.with(seen.closing());
     if flags != flow.flags || now.since(flow.last_seen) > 0 {
-        tables.put_flow(&seen.key, Flow::new(flags, now.0));
+        tables.see_flow(&seen.key, Flow::new(flags, now.0));
     }
 }

@@ -177,13 +177,19 @@ impl Tables for Memory {
         self.flows.borrow().get(key).copied()
     }
 
-    fn put_flow(&self, key: &FlowKey, flow: Flow) -> bool {
+    fn add_flow(&self, key: &FlowKey, flow: Flow) -> bool {
         let mut flows = self.flows.borrow_mut();
         let fits = flows.contains_key(key) || flows.len() < self.flow_limit;
         if fits {
             flows.insert(*key, flow);
         }
         fits
+    }
+
+    fn see_flow(&self, key: &FlowKey, flow: Flow) {
+        if let Some(known) = self.flows.borrow_mut().get_mut(key) {
+            *known = flow;
+        }
     }
 
     fn lost_flows(&self) -> u32 {

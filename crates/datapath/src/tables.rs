@@ -21,8 +21,10 @@ pub trait Tables {
     fn class(&self, addr: Ip4) -> Class;
     /// What is known of a flow.
     fn flow(&self, key: &FlowKey) -> Option<Flow>;
-    /// Adds or replaces what is known of a flow. `false`: the table is full.
-    fn put_flow(&self, key: &FlowKey, flow: Flow) -> bool;
+    /// Adds what is known of a flow. `false`: the table is full.
+    fn add_flow(&self, key: &FlowKey, flow: Flow) -> bool;
+    /// Writes over what is known of a flow. Nothing happens when the flow is not known any more.
+    fn see_flow(&self, key: &FlowKey, flow: Flow);
     /// How many flows found no room, ever.
     fn lost_flows(&self) -> u32;
     /// Notes that a flow found no room.
