@@ -4,14 +4,15 @@
 //! medians and ratios over all rounds are printed. The first measure of `docs/performance.md`-to-be; more follow.
 #![expect(clippy::print_stdout, reason = "a command-line tool")]
 
-mod crr;
-
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use clap::Parser;
 use lab::{Lab, Namespace};
+
+/// Where the servers listen.
+const PORT: u16 = 9000;
 
 /// Measures connect/request/close per second from a node and from a pod, to the peered VNet and to the Internet.
 #[derive(Debug, Parser)]
@@ -46,7 +47,7 @@ fn main() -> Result<()> {
         "PATH", "NODE", "POD", "RATIO", "RATIO, MIN-MAX"
     );
     for (path, server) in [("peer VNet", lab.peer()), ("Internet", lab.inet())] {
-        crr::serve(server, crr::PORT)?;
+        let _serving = server.serve_connect_close(PORT)?;
         let pairs = rounds(&arguments, node, &pod, server.addr())?;
         report(path, &pairs);
     }
@@ -62,16 +63,23 @@ fn rounds(
 ) -> Result<Vec<(f64, f64)>> {
     let time = Duration::from_secs_f64(arguments.seconds);
     // Warm-up, left out: neighbours, caches, the first binding.
-    crr::rate(node, server, time / 4)?;
-    crr::rate(pod, server, time / 4)?;
+    rate(node, server, time / 4)?;
+    rate(pod, server, time / 4)?;
     (0..arguments.rounds)
-        .map(|_| {
-            Ok((
-                crr::rate(node, server, time)?,
-                crr::rate(pod, server, time)?,
-            ))
-        })
+        .map(|_| Ok((rate(node, server, time)?, rate(pod, server, time)?)))
         .collect()
+}
+
+/// Connections per second. A connection that fails is an error.
+fn rate(client: &Namespace, server: Ipv4Addr, time: Duration) -> Result<f64> {
+    let counted = client.connect_close(server, PORT, time)?;
+    ensure!(
+        counted.failed == 0,
+        "{} connections failed: {:?}",
+        counted.failed,
+        counted.first_failure
+    );
+    Ok(counted.rate())
 }
 
 fn report(path: &str, pairs: &[(f64, f64)]) {

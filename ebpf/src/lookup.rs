@@ -128,12 +128,12 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn open_bindings(&self, slot: Slot) -> u32 {
-        SNAT_OPEN.get(u32::from(slot.get())).copied().unwrap_or(0)
+        SNAT_OPEN.get(slot.index()).copied().unwrap_or(0)
     }
 
     #[inline(always)]
     fn set_open_bindings(&self, slot: Slot, open: u32) {
-        let _below_the_maximum = SNAT_OPEN.set(u32::from(slot.get()), open, 0);
+        let _below_the_maximum = SNAT_OPEN.set(slot.index(), open, 0);
     }
 
     #[inline(always)]

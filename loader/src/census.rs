@@ -3,10 +3,14 @@
 use std::collections::HashMap;
 
 use abi::{Binding, BindingKey, Ip4, Pod, Port, Slot};
+use aya::maps::MapError;
 use hooks::Maps;
 
 /// Remote ends that are shown.
 const SHOWN: usize = 10;
+
+/// What the programs have counted, by slot.
+pub(crate) type Counted = Vec<(Slot, u32)>;
 
 /// Open bindings of a sweep, counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,12 +29,22 @@ impl Census {
         }
     }
 
-    /// Tells the programs what the pods hold: their own count misses what expired, and what two CPUs counted at once. A
-    /// binding that is made during the sweep may be missed, until the next one.
-    pub(crate) fn write(&self, maps: &mut Maps, pods: &HashMap<Ip4, Pod>) -> anyhow::Result<()> {
-        for pod in pods.values() {
-            let open = self.open.get(&pod.slot).copied().unwrap_or(0);
-            maps.snat_open.set(u32::from(pod.slot.get()), open, 0)?;
+    /// What the programs have counted for each pod when a sweep begins.
+    pub(crate) fn counted(maps: &Maps, pods: &HashMap<Ip4, Pod>) -> Result<Counted, MapError> {
+        let slots = pods.values().map(|pod| pod.slot);
+        slots
+            .map(|slot| Ok((slot, maps.snat_open.get(&slot.index(), 0)?)))
+            .collect()
+    }
+
+    /// Corrects what the programs count: they miss what expired, and what two CPUs counted at once. `before` is what they
+    /// had counted when the sweep began.
+    pub(crate) fn correct(&self, maps: &mut Maps, before: &Counted) -> Result<(), MapError> {
+        for (slot, before) in before {
+            let now = maps.snat_open.get(&slot.index(), 0)?;
+            let found = self.open.get(slot).copied().unwrap_or(0);
+            maps.snat_open
+                .set(slot.index(), corrected(*before, found, now), 0)?;
         }
         Ok(())
     }
@@ -48,11 +62,32 @@ impl Census {
     }
 }
 
+/// The right count, when the programs had `before` at the start of a sweep and have `now` at its end, and the sweep has
+/// `found` so many. What was opened during the sweep may be in `found` or not; nothing of it is taken away.
+fn corrected(before: u32, found: u32, now: u32) -> u32 {
+    match before.checked_sub(found) {
+        Some(too_many) => now.saturating_sub(too_many),
+        None => now.max(found),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use abi::{BindingState, proto};
 
     use super::*;
+
+    #[test]
+    fn the_count_is_corrected_and_what_is_opened_meanwhile_is_kept() {
+        assert_eq!(corrected(100, 60, 100), 60, "expired");
+        assert_eq!(corrected(100, 60, 500), 460, "expired, and 400 opened");
+        assert_eq!(
+            corrected(2000, 8000, 14_000),
+            14_000,
+            "opened during the sweep"
+        );
+        assert_eq!(corrected(10, 12, 10), 12, "two CPUs lost two");
+    }
 
     #[test]
     fn the_busiest_remote_end_comes_first_and_closed_bindings_are_not_open() {

@@ -72,6 +72,7 @@ fn pods(maps: &Maps) -> Result<HashMap<Ip4, Pod>, MapError> {
 
 fn sweep_bindings(maps: &mut Maps, now: Seconds, swept: &mut Swept) -> anyhow::Result<()> {
     let pods = pods(maps)?;
+    let counted = Census::counted(maps, &pods)?;
     let mut dead: Vec<(Abi<BindingKey>, Binding)> = Vec::new();
     for entry in &maps.snat {
         let (key, Abi(binding)) = entry?;
@@ -95,7 +96,8 @@ fn sweep_bindings(maps: &mut Maps, now: Seconds, swept: &mut Swept) -> anyhow::R
             swept.bindings_removed += 1;
         }
     }
-    swept.census.write(maps, &pods)
+    swept.census.correct(maps, &counted)?;
+    Ok(())
 }
 
 /// Whether the pod that made the binding still has the address.

@@ -36,6 +36,12 @@ impl Slot {
     pub const fn get(self) -> u16 {
         self.slot
     }
+
+    /// Index into a map with one entry per pod.
+    #[inline(always)]
+    pub const fn index(self) -> u32 {
+        self.slot as u32
+    }
 }
 
 /// Value of `pods`, keyed by the pod's [`Ip4`].
