@@ -173,10 +173,25 @@ impl Namespace {
         Capture::on(self, interface)
     }
 
-    /// Sends a frame, Ethernet header included, out of `eth0`.
+    /// A socket that sends frames, Ethernet header included, out of an interface.
+    pub fn sender(&self, interface: &str) -> Result<Sender> {
+        Ok(Sender(open(self, Some(interface))?))
+    }
+
+    /// Sends one frame, Ethernet header included, out of `eth0`.
     pub fn send_raw(&self, frame: &[u8]) -> Result<()> {
-        let socket = open(self, Some("eth0"))?;
-        let sent = send(socket.as_raw_fd(), frame, MsgFlags::empty()).context("send the frame")?;
+        self.sender("eth0")?.send(frame)
+    }
+}
+
+/// Sends frames as they are.
+#[derive(Debug)]
+pub struct Sender(OwnedFd);
+
+impl Sender {
+    /// Sends a frame, Ethernet header included.
+    pub fn send(&self, frame: &[u8]) -> Result<()> {
+        let sent = send(self.0.as_raw_fd(), frame, MsgFlags::empty()).context("send the frame")?;
         anyhow::ensure!(
             sent == frame.len(),
             "only {sent} bytes of the frame were sent"

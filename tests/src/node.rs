@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
+use serde_json::Value;
 
 use crate::fabric::Fabric;
 use crate::libcni::Network;
@@ -78,6 +79,19 @@ impl Node {
 
     pub fn loader(&self) -> &Loader {
         &self.loader
+    }
+
+    /// What `vnetctl status` says.
+    pub fn status(&self) -> Result<Value> {
+        let text = self.exec(&["vnetctl", "status", "-o", "json"])?;
+        serde_json::from_str(&text).context("parse the status")
+    }
+
+    /// Packets that the data path has dropped for a reason.
+    pub fn drops(&self, reason: &str) -> Result<u64> {
+        let status = self.status()?;
+        let packets = status.pointer(&format!("/drops/{reason}/packets"));
+        Ok(packets.and_then(Value::as_u64).unwrap_or(0))
     }
 
     /// A pod's namespace without any ADD.

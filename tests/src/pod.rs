@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::libcni::{Attachment, Network};
 use crate::namespace::Namespace;
 use crate::root;
+use crate::vnet::Mac;
 
 /// A pod. Dereferences to its namespace, so that `a.tcp(b.addr(), 80)` reads as it should.
 ///
@@ -135,6 +136,26 @@ impl Pod {
     pub fn addr(&self) -> Ipv4Addr {
         let result = self.result();
         address(result).unwrap_or_else(|| panic!("no IPv4 address in {result}"))
+    }
+}
+
+impl Pod {
+    /// The Ethernet addresses of what the pod sends: of the host's end of its cable, and its own.
+    pub fn macs(&self) -> Result<(Mac, Mac)> {
+        let result = self.result_of_add()?;
+        let mac = |index: usize| {
+            let text = result.pointer(&format!("/interfaces/{index}/mac"))?;
+            text.as_str()?.parse().ok()
+        };
+        let macs = || Some((mac(1)?, mac(0)?));
+        macs().with_context(|| format!("no two interfaces with addresses in {result}"))
+    }
+
+    /// The name of the host's end of its cable.
+    pub fn host_veth(&self) -> Result<&str> {
+        let name = self.result_of_add()?.pointer("/interfaces/1/name");
+        name.and_then(Value::as_str)
+            .context("the result names no interface of the host")
     }
 }
 

@@ -32,6 +32,19 @@ impl Mac {
     }
 }
 
+impl std::str::FromStr for Mac {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let octets = text.split(':').map(|octet| u8::from_str_radix(octet, 16));
+        let octets: Vec<u8> = octets.collect::<Result<_, _>>()?;
+        let octets = octets.try_into().ok();
+        Ok(Self(octets.with_context(|| {
+            format!("`{text}` is no Ethernet address")
+        })?))
+    }
+}
+
 impl std::fmt::Display for Mac {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let octets = self.0.map(|octet| format!("{octet:02x}"));

@@ -11,7 +11,7 @@ pub(crate) struct Tool {
     pub(crate) package: &'static str,
 }
 
-const TOOLS: [Tool; 10] = [
+const TOOLS: [Tool; 11] = [
     Tool {
         file: "ip",
         package: "iproute2",
@@ -43,6 +43,10 @@ const TOOLS: [Tool; 10] = [
     Tool {
         file: "tcpdump",
         package: "tcpdump",
+    },
+    Tool {
+        file: "traceroute",
+        package: "traceroute",
     },
     Tool {
         file: "nsenter",
