@@ -89,6 +89,13 @@ impl Capture {
         }
     }
 
+    /// What `find` finds in the newest frames, oldest of them first.
+    pub fn find<T>(&self, find: impl Fn(&[u8]) -> Option<T>) -> Vec<T> {
+        let recorded = lock(&self.ring.frames);
+        let frames = recorded.newest.iter();
+        frames.filter_map(|frame| find(frame)).collect()
+    }
+
     /// The newest frames, oldest of them first, each cut to 2048 bytes.
     pub fn frames(&self) -> Vec<Vec<u8>> {
         lock(&self.ring.frames).newest.iter().cloned().collect()
