@@ -115,11 +115,23 @@ impl Ipv4 {
         self.fragment & 0x1fff != 0
     }
 
-    /// A header without options, in a frame of `len` bytes that can hold the packet. A total length of zero is a BIG TCP
-    /// super-packet.
+    /// A header without options, in a frame of `len` bytes, with a total length that the frame holds and that holds the
+    /// transport header, if there is one: what lies behind it is not part of the packet. A total length of zero is that
+    /// of a BIG TCP super-packet, whose real one does not fit into the field.
     #[inline(always)]
     pub(crate) fn is_simple(&self, len: u32) -> bool {
-        !self.has_options() && u32::from(self.total_len) + 14 <= len
+        let total = u32::from(self.total_len);
+        let least = match self.proto {
+            _ if self.is_later_fragment() => 21,
+            proto::TCP => 40,
+            _ => 28,
+        };
+        let is_true = if total == 0 {
+            len > 14 + 0xffff
+        } else {
+            least <= total && total + 14 <= len
+        };
+        !self.has_options() && is_true
     }
 
     /// Whether the packet has bytes up to `end`, an offset in the frame; beyond its own end, a frame may be padded.
