@@ -117,8 +117,8 @@ fn table(nic: &str, rules: &[Rule], block_wireserver: bool) -> String {
     {from_pod_to_wire} meta l4proto {{ tcp, udp }} masquerade to :{first}-{last} random
     {from_pod_to_wire} masquerade
   }}
-  chain forward {{
-    type filter hook forward priority filter; policy accept;
+  chain refused {{
+    type filter hook postrouting priority filter; policy accept;
     {refused}
   }}
 }}
@@ -127,7 +127,8 @@ fn table(nic: &str, rules: &[Rule], block_wireserver: bool) -> String {
     script
 }
 
-/// What pods are refused without our programs, too.
+/// What pods are refused without our programs, too. At postrouting, because a packet whose source route goes over the node
+/// gets its next destination only behind the forward hook.
 fn refused(rules: &[Rule], block_wireserver: bool) -> Vec<String> {
     let protected = format!("{WIRESERVER} tcp dport {{ 80, 32526 }}");
     let denied = rules
