@@ -232,7 +232,6 @@ fn a_pods_error_about_what_came_to_its_own_address_from_the_internet_is_not_tran
 }
 
 #[test]
-#[ignore = "fails: the stack does not translate an error that a pod sends about an answer to its SNATed flow"]
 fn a_pods_error_about_an_answer_to_its_snated_flow_names_the_node() -> Result {
     let scene = Scene::new()?;
     let (pod, inet, node) = (&scene.pod, scene.lab.inet(), scene.node());

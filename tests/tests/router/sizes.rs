@@ -57,7 +57,6 @@ fn small_and_large_datagrams_mix_on_one_flow() -> Result {
 }
 
 #[test]
-#[ignore = "fails: fragmented answers to a flow with an eBPF binding reach the node instead of the pod"]
 fn an_answer_larger_than_the_mtu_follows_a_question_that_is_not() -> Result {
     // The echo server's answer is some twenty bytes longer than the question.
     with_targets(|pod, targets| {

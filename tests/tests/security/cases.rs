@@ -254,14 +254,8 @@ pub(crate) const CASES: [Case; 53] = [
         |e, m| vec![udp_length(e, m, 7)],
         |_| Arrives,
     ),
-    // Redirects would lead the neighbour's packets elsewhere; the node itself does not listen to them.
-    case("ICMP redirect", redirect, |to| {
-        if to == Target::Node {
-            Gone
-        } else {
-            Dropped("icmp_redirect")
-        }
-    }),
+    // Redirects would lead the neighbour's packets elsewhere.
+    case("ICMP redirect", redirect, |_| Dropped("icmp_redirect")),
 ];
 
 const SOURCE: Expected = Dropped("source_address");

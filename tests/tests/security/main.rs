@@ -91,6 +91,7 @@ impl Scene {
             neighbour_mac: self.near.macs()?.1,
             node: self.lab.node(1).addr(),
             to: self.addr(target),
+            port: 4000,
         })
     }
 
@@ -113,12 +114,14 @@ struct Ends {
     node: Ipv4Addr,
     /// The target.
     to: Ipv4Addr,
+    /// The pod's port of honest packets.
+    port: u16,
 }
 
 impl Ends {
     /// An honest datagram to the target.
     fn honest(&self, data: &[u8]) -> Ipv4 {
-        Ipv4::udp((self.own, 4000), (self.to, 7777), data)
+        Ipv4::udp((self.own, self.port), (self.to, 7777), data)
     }
 
     /// The packet in a frame as the pod's kernel would make it.

@@ -3,21 +3,25 @@
 use crate::cases::Expected::{Arrives, Dropped};
 use crate::cases::{CASES, Case};
 use crate::observers::{Drops, Observers, drops};
-use crate::{Result, Scene, Target};
+use crate::{Ends, Result, Scene, Target};
 
 /// The running matrix.
 struct Matrix {
     scene: Scene,
     observers: Observers,
     dropped: Drops,
-    rows: usize,
+    rows: u16,
 }
 
 impl Matrix {
     /// Sends the frames of one case to one target, and an honest datagram behind them; says what is wrong, if anything is.
     fn check(&mut self, case: &Case, target: Target) -> Result<Option<String>> {
         self.rows += 1;
-        let ends = self.scene.ends(target)?;
+        // A flow for each row: none is where it is because of the one before.
+        let ends = Ends {
+            port: 4000 + self.rows,
+            ..self.scene.ends(target)?
+        };
         let mark = format!("<bad {:05}>", self.rows).into_bytes();
         let behind = format!("<good {:05}>", self.rows).into_bytes();
         let frames = (case.frames)(&ends, &mark);
