@@ -91,7 +91,10 @@ fn run_nft(script: &str) -> Result<(), FallbackError> {
     }
 }
 
-/// The table as an nft script. `iifname "azv*"` needs no set of pods to be kept; postrouting sees the input interface
+/// The table as an nft script. What connection tracking does not believe it does not translate either, so it is dropped
+/// rather than sent to the Internet with the pod's address.
+///
+/// `iifname "azv*"` needs no set of pods to be kept; postrouting sees the input interface
 /// since Linux 5.7.
 fn table(nic: &str, rules: &[Rule], block_wireserver: bool) -> String {
     let from_pod_to_wire = format!("iifname \"azv*\" oifname \"{nic}\" ip daddr != @no_masquerade");
@@ -120,6 +123,7 @@ fn table(nic: &str, rules: &[Rule], block_wireserver: bool) -> String {
   chain refused {{
     type filter hook postrouting priority filter; policy accept;
     {refused}
+    {from_pod_to_wire} ct state invalid counter drop
   }}
 }}
 "

@@ -214,3 +214,18 @@ fn pieces_that_never_become_whole_leave_no_trace_outside() -> Result {
     );
     Ok(())
 }
+
+#[test]
+#[ignore = "fails: the stack, which has not seen the request, masquerades the answer"]
+fn a_fragmented_answer_to_a_flow_from_the_internet_keeps_the_pods_address() -> Result {
+    let scene = Scene::new()?;
+    let (pod, inet) = (&scene.pod, scene.lab.inet());
+    let _server = pod.serve_echo(7)?;
+    let capture = scene.node().capture("eth0")?;
+    // The answer is some twenty bytes longer than the question, and a fragment longer than the MTU.
+    let (here, there) = ((inet.addr(), 5555), (pod.addr(), 7));
+    inet.send_packets(&[Ipv4::udp(here, there, &[1; 1470])])?;
+    let answer = crate::arrived(&capture, "the answer", |packet| packet.dst == inet.addr());
+    assert_eq!(answer.src, pod.addr());
+    Ok(())
+}
