@@ -3,6 +3,7 @@
 #![cfg(test)]
 
 mod cases;
+mod forge;
 mod matrix;
 mod observers;
 mod restart;
