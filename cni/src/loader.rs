@@ -64,9 +64,11 @@ impl Loader {
     pub(crate) fn node(&self) -> Result<NodeView, LoaderError> {
         match self.ask(Request::Node, PATIENT)? {
             Reply::Node(node) => Ok(node),
-            Reply::Done | Reply::Pools(_) | Reply::Status(_) | Reply::Refused(_) => {
-                Err(self.off_topic())
-            }
+            Reply::Done
+            | Reply::Pools(_)
+            | Reply::Classes { .. }
+            | Reply::Status(_)
+            | Reply::Refused(_) => Err(self.off_topic()),
         }
     }
 
@@ -95,18 +97,22 @@ impl Loader {
     pub(crate) fn refresh_pools(&self) -> Result<Pools, LoaderError> {
         match self.ask(Request::RefreshPools, PATIENT)? {
             Reply::Pools(pools) => Ok(pools),
-            Reply::Done | Reply::Node(_) | Reply::Status(_) | Reply::Refused(_) => {
-                Err(self.off_topic())
-            }
+            Reply::Done
+            | Reply::Node(_)
+            | Reply::Classes { .. }
+            | Reply::Status(_)
+            | Reply::Refused(_) => Err(self.off_topic()),
         }
     }
 
     fn done(&self, request: Request, most: Duration) -> Result<(), LoaderError> {
         match self.ask(request, most)? {
             Reply::Done => Ok(()),
-            Reply::Node(_) | Reply::Pools(_) | Reply::Status(_) | Reply::Refused(_) => {
-                Err(self.off_topic())
-            }
+            Reply::Node(_)
+            | Reply::Pools(_)
+            | Reply::Classes { .. }
+            | Reply::Status(_)
+            | Reply::Refused(_) => Err(self.off_topic()),
         }
     }
 

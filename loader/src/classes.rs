@@ -1,22 +1,44 @@
-//! What happens to a packet because of its destination: the table of `datapath.md`, "Class of a destination", as
-//! prefixes.
+//! What happens to a packet because of its destination: the table of `docs/configuration.md`, as prefixes.
 //!
 //! The table's first match must win, the kernel's LPM trie lets the longest prefix win. So rules are taken in the
 //! table's order, and a later rule that lies wholly inside an earlier one is left out.
 
+mod odd;
+#[cfg(test)]
+mod oracle;
+#[cfg(test)]
+mod tests;
+
 use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
 
 use abi::Class;
 use ipnet::Ipv4Net;
-use rpc::{ClassView, Pools};
+use rpc::{ClassView, LOADER_CONFIG, Pools};
 
-use crate::config::{Config, Imds};
+use crate::config::{Config, Imds, key};
+use crate::masq::Masq;
 use crate::nic::Node;
+
+pub use odd::oddities;
 
 /// Azure's platform address: DNS, DHCP, health probes, and the wireserver.
 pub const WIRESERVER: Ipv4Addr = Ipv4Addr::new(168, 63, 129, 16);
 /// The instance metadata service.
 pub const IMDS: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
+
+/// All that classes depend on.
+#[derive(Clone, Copy, Debug)]
+pub struct Inputs<'a> {
+    /// loader.yaml.
+    pub config: &'a Config,
+    /// ip-masq-agent's files.
+    pub masq: &'a Masq,
+    /// The node's addresses, interfaces and routes.
+    pub node: &'a Node,
+    /// What the wireserver told.
+    pub pools: Option<&'a Pools>,
+}
 
 /// One prefix of `dst4`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,7 +50,36 @@ pub struct Rule {
     /// Whether the kernel's fallback masquerades what takes the stack to it.
     pub masquerade: bool,
     /// Where the rule comes from.
-    pub why: &'static str,
+    pub why: Why,
+}
+
+/// Where a rule comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Why {
+    /// Row of the table in `docs/configuration.md`.
+    pub row: u8,
+    /// The key of a configuration file, or what the address is.
+    pub text: &'static str,
+    /// The configuration file.
+    pub file: Option<PathBuf>,
+}
+
+impl Why {
+    fn own(row: u8, text: &'static str) -> Self {
+        Self {
+            row,
+            text,
+            file: None,
+        }
+    }
+
+    fn configured(row: u8, key: &'static str, file: impl AsRef<Path>) -> Self {
+        Self {
+            row,
+            text: key,
+            file: Some(file.as_ref().to_owned()),
+        }
+    }
 }
 
 impl From<&Rule> for ClassView {
@@ -36,7 +87,9 @@ impl From<&Rule> for ClassView {
         Self {
             prefix: rule.prefix,
             class: rule.class.name().to_owned(),
-            why: rule.why.to_owned(),
+            row: rule.why.row,
+            why: rule.why.text.to_owned(),
+            file: rule.why.file.clone(),
         }
     }
 }
@@ -56,121 +109,162 @@ const OTHER_PRIVATE: [(Ipv4Addr, u8); 4] = [
     (Ipv4Addr::new(240, 0, 0, 0), 4),
 ];
 
+const LINK_LOCAL: (Ipv4Addr, u8, &str) = (Ipv4Addr::new(169, 254, 0, 0), 16, "link-local");
+
 /// Addresses that a router never forwards, or that are the kernel's business.
 const NOT_ROUTED: [(Ipv4Addr, u8, &str); 5] = [
     (Ipv4Addr::UNSPECIFIED, 8, "this network"),
     (Ipv4Addr::new(127, 0, 0, 0), 8, "loopback"),
-    (Ipv4Addr::new(169, 254, 0, 0), 16, "link-local"),
+    LINK_LOCAL,
     (Ipv4Addr::new(224, 0, 0, 0), 4, "multicast"),
     (Ipv4Addr::BROADCAST, 32, "broadcast"),
 ];
 
+/// The range that no router forwards in which all of `prefix` lies, and what it is.
+pub(crate) fn not_routed(prefix: Ipv4Net) -> Option<(Ipv4Net, &'static str)> {
+    let mut ranges = NOT_ROUTED
+        .into_iter()
+        .map(|(addr, len, what)| (net(addr, len), what));
+    ranges.find(|(range, _)| range.contains(&prefix))
+}
+
 /// The rules for this node, longest prefix first.
-pub fn classify(config: &Config, node: &Node, pools: Option<&Pools>) -> Vec<Rule> {
+pub fn classify(inputs: Inputs<'_>) -> Vec<Rule> {
+    let Inputs { config, node, .. } = inputs;
     let mut rules = Rules::default();
     for &addr in &node.addresses {
-        rules.add(host(addr), Class::Stack, false, "address of the node");
+        rules.stack(host(addr), Why::own(2, "address of the node"));
     }
-    rules.add(
-        host(WIRESERVER),
-        Class::Wireserver,
-        false,
-        "Azure platform address",
-    );
+    let why = Why::own(3, "Azure platform address");
+    rules.add(host(WIRESERVER), Class::Wireserver, false, why);
     let imds = match config.imds {
-        Imds::Snat => Class::Snat,
-        Imds::Deny => Class::Deny,
+        Imds::Snat => (Class::Snat, Why::own(4, "instance metadata service")),
+        Imds::Deny => (Class::Deny, Why::configured(4, key::IMDS, LOADER_CONFIG)),
     };
-    rules.add(host(IMDS), imds, true, "instance metadata service");
-    for (addr, len, why) in NOT_ROUTED {
-        rules.add(net(addr, len), Class::Stack, false, why);
-    }
+    rules.add(host(IMDS), imds.0, true, imds.1);
+    add_not_routed(&mut rules, inputs);
     // Before the VNet: a Service range that somebody configured inside a VNet prefix must reach kube-proxy.
     for &prefix in &config.service_cidrs {
-        rules.add(prefix, Class::Stack, false, "serviceCidrs");
+        rules.stack(prefix, Why::configured(6, key::SERVICE, LOADER_CONFIG));
     }
-    add_vnet(&mut rules, config, node, pools);
+    add_vnet(&mut rules, inputs);
+    add_private(&mut rules, inputs);
+    let internet = Why::own(13, "the Internet");
+    rules.add(net(Ipv4Addr::UNSPECIFIED, 0), Class::Snat, true, internet);
+    rules.into_longest_first()
+}
 
-    let services_known = !config.service_cidrs.is_empty();
+/// Row 5.
+fn add_not_routed(rules: &mut Rules, inputs: Inputs<'_>) {
+    let link_local = net(LINK_LOCAL.0, LINK_LOCAL.1);
+    let masquerade = masquerades_link_local(inputs);
+    if masquerade.is_some() {
+        // Exceptions from masquerading, and nothing else: the kernel's business they are all the same.
+        for (prefix, file) in not_masqueraded(inputs).unwrap_or_default() {
+            if link_local.contains(&prefix) {
+                rules.stack(prefix, Why::configured(5, key::NON_MASQUERADE, file));
+            }
+        }
+    }
+    for (addr, len, what) in NOT_ROUTED {
+        let prefix = net(addr, len);
+        match masquerade {
+            Some(file) if prefix == link_local => {
+                let why = Why::configured(5, key::MASQ_LINK_LOCAL, file);
+                rules.add(prefix, Class::Stack, true, why);
+            }
+            _ => rules.stack(prefix, Why::own(5, what)),
+        }
+    }
+}
+
+/// The file that wants link-local destinations masqueraded, unless a list excepts all of them.
+fn masquerades_link_local(inputs: Inputs<'_>) -> Option<&Path> {
+    let link_local = net(LINK_LOCAL.0, LINK_LOCAL.1);
+    let loader = inputs
+        .config
+        .masq_link_local
+        .then_some(Path::new(LOADER_CONFIG));
+    let wanted = loader.or(inputs.masq.link_local.as_deref())?;
+    let excepted = not_masqueraded(inputs)
+        .unwrap_or_default()
+        .iter()
+        .any(|(prefix, _)| prefix.contains(&link_local));
+    (!excepted).then_some(wanted)
+}
+
+/// Every `nonMasqueradeCIDRs` with its file; `None` when nobody has such a list.
+fn not_masqueraded(inputs: Inputs<'_>) -> Option<Vec<(Ipv4Net, &Path)>> {
+    let Inputs { config, masq, .. } = inputs;
+    if config.non_masquerade_cidrs.is_none() && masq.files.is_empty() {
+        return None;
+    }
+    let loader = config.non_masquerade_cidrs.iter().flatten();
+    let loader = loader.map(|prefix| (*prefix, Path::new(LOADER_CONFIG)));
+    let files = masq
+        .prefixes
+        .iter()
+        .map(|(prefix, file)| (*prefix, file.as_path()));
+    Some(loader.chain(files).collect())
+}
+
+/// Rows 7 to 9.
+fn add_vnet(rules: &mut Rules, inputs: Inputs<'_>) {
+    let Inputs { config, node, .. } = inputs;
+    for prefix in told_subnets(inputs.pools) {
+        rules.direct(prefix, Why::own(7, "subnet told by the wireserver"));
+    }
+    // Behind the VNet's own subnets, which all of the VM's NICs reach, and before wider prefixes that somebody configured.
+    for &prefix in &node.elsewhere {
+        rules.stack(
+            prefix,
+            Why::own(8, "routed by another interface of the node"),
+        );
+    }
+    for &prefix in &node.connected {
+        rules.direct(prefix, Why::own(9, "subnet of the NIC"));
+    }
+    for &prefix in &config.vnet_cidrs {
+        rules.direct(prefix, Why::configured(9, key::VNET, LOADER_CONFIG));
+    }
+    for &prefix in &config.direct_cidrs {
+        rules.direct(prefix, Why::configured(9, key::DIRECT, LOADER_CONFIG));
+    }
+}
+
+/// Rows 10 to 12.
+fn add_private(rules: &mut Rules, inputs: Inputs<'_>) {
+    let services_known = !inputs.config.service_cidrs.is_empty();
     let unless_service = |fast| if services_known { fast } else { Class::Stack };
-    match &config.non_masquerade_cidrs {
+    match not_masqueraded(inputs) {
         Some(prefixes) => {
-            for &prefix in prefixes {
-                rules.add(
-                    prefix,
-                    unless_service(Class::Direct),
-                    false,
-                    "nonMasqueradeCIDRs",
-                );
+            for (prefix, file) in prefixes {
+                let why = Why::configured(10, key::NON_MASQUERADE, file);
+                rules.add(prefix, unless_service(Class::Direct), false, why);
             }
             for (addr, len) in RFC_1918 {
-                rules.add(
-                    net(addr, len),
-                    unless_service(Class::Snat),
-                    true,
-                    "private range",
-                );
+                let why = Why::own(11, "private range");
+                rules.add(net(addr, len), unless_service(Class::Snat), true, why);
             }
         }
         None => {
             for (addr, len) in RFC_1918 {
-                rules.add(
-                    net(addr, len),
-                    unless_service(Class::Direct),
-                    false,
-                    "private range, not masqueraded by default",
-                );
+                let why = Why::own(10, "private range, not masqueraded by default");
+                rules.add(net(addr, len), unless_service(Class::Direct), false, why);
             }
         }
     }
     for (addr, len) in OTHER_PRIVATE {
-        rules.add(
-            net(addr, len),
-            unless_service(Class::Snat),
-            true,
-            "private range",
-        );
+        let why = Why::own(12, "private range");
+        rules.add(net(addr, len), unless_service(Class::Snat), true, why);
     }
-    rules.add(
-        net(Ipv4Addr::UNSPECIFIED, 0),
-        Class::Snat,
-        true,
-        "the Internet",
-    );
-    rules.into_longest_first()
 }
 
-fn add_vnet(rules: &mut Rules, config: &Config, node: &Node, pools: Option<&Pools>) {
-    let told = pools
-        .iter()
-        .flat_map(|pools| &pools.interfaces)
-        .flat_map(|interface| &interface.subnets);
-    for subnet in told {
-        rules.add(
-            subnet.prefix.trunc(),
-            Class::Direct,
-            false,
-            "subnet told by the wireserver",
-        );
-    }
-    // Behind the VNet's own subnets, which all of the VM's NICs reach, and before wider prefixes that somebody configured.
-    for &prefix in &node.elsewhere {
-        rules.add(
-            prefix,
-            Class::Stack,
-            false,
-            "routed by another interface of the node",
-        );
-    }
-    for &prefix in &node.connected {
-        rules.add(prefix, Class::Direct, false, "subnet of the NIC");
-    }
-    for &prefix in &config.vnet_cidrs {
-        rules.add(prefix, Class::Direct, false, "vnetCidrs");
-    }
-    for &prefix in &config.direct_cidrs {
-        rules.add(prefix, Class::Direct, false, "directCidrs");
-    }
+fn told_subnets(pools: Option<&Pools>) -> impl Iterator<Item = Ipv4Net> {
+    let interfaces = pools.into_iter().flat_map(|pools| &pools.interfaces);
+    interfaces
+        .flat_map(|interface| &interface.subnets)
+        .map(|subnet| subnet.prefix.trunc())
 }
 
 #[derive(Default)]
@@ -179,12 +273,17 @@ struct Rules {
 }
 
 impl Rules {
-    fn add(&mut self, prefix: Ipv4Net, class: Class, masquerade: bool, why: &'static str) {
-        if !self
-            .accepted
-            .iter()
-            .any(|earlier| earlier.prefix.contains(&prefix))
-        {
+    fn stack(&mut self, prefix: Ipv4Net, why: Why) {
+        self.add(prefix, Class::Stack, false, why);
+    }
+
+    fn direct(&mut self, prefix: Ipv4Net, why: Why) {
+        self.add(prefix, Class::Direct, false, why);
+    }
+
+    fn add(&mut self, prefix: Ipv4Net, class: Class, masquerade: bool, why: Why) {
+        let mut earlier = self.accepted.iter();
+        if !earlier.any(|rule| rule.prefix.contains(&prefix)) {
             self.accepted.push(Rule {
                 prefix,
                 class,
@@ -207,141 +306,4 @@ fn host(addr: Ipv4Addr) -> Ipv4Net {
 
 fn net(addr: Ipv4Addr, len: u8) -> Ipv4Net {
     Ipv4Net::new_assert(addr, len)
-}
-
-#[cfg(test)]
-mod tests {
-    use rpc::{Interface, MacAddr, NodeView, Subnet};
-
-    use super::*;
-
-    fn node() -> Node {
-        Node {
-            nic: NodeView {
-                nic: "eth0".into(),
-                nic_ifindex: 2,
-                nic_mac: MacAddr([0, 13, 58, 0, 0, 1]),
-                mtu: 1500,
-                primary: Ipv4Addr::new(10, 240, 0, 4),
-            },
-            connected: vec!["10.240.0.0/16".parse().unwrap()],
-            elsewhere: vec!["172.17.0.0/16".parse().unwrap()],
-            addresses: vec![Ipv4Addr::LOCALHOST, Ipv4Addr::new(10, 240, 0, 4)],
-            interfaces: Vec::new(),
-        }
-    }
-
-    fn pools(prefix: &str) -> Pools {
-        Pools {
-            boot_id: String::new(),
-            source: "wireserver".into(),
-            read_at_ms: 0,
-            interfaces: vec![Interface {
-                name: "eth0".into(),
-                mac: MacAddr([0; 6]),
-                is_primary: true,
-                subnets: vec![Subnet {
-                    prefix: prefix.parse().unwrap(),
-                    primary: None,
-                    secondary: Vec::new(),
-                }],
-            }],
-        }
-    }
-
-    fn config(yaml: &str) -> Config {
-        Config::parse(std::path::Path::new("loader.yaml"), yaml).unwrap()
-    }
-
-    /// What the kernel's trie answers.
-    fn class(rules: &[Rule], addr: &str) -> (Class, bool) {
-        let addr: Ipv4Addr = addr.parse().unwrap();
-        let rule = rules
-            .iter()
-            .find(|rule| rule.prefix.contains(&addr))
-            .unwrap();
-        (rule.class, rule.masquerade)
-    }
-
-    #[test]
-    fn nothing_configured_is_safe() {
-        let rules = classify(&Config::default(), &node(), Some(&pools("10.241.0.0/16")));
-        for (addr, expected) in [
-            ("10.240.0.4", (Class::Stack, false)),
-            ("127.0.0.1", (Class::Stack, false)),
-            ("168.63.129.16", (Class::Wireserver, false)),
-            ("169.254.169.254", (Class::Snat, true)),
-            ("169.254.20.10", (Class::Stack, false)),
-            ("224.0.0.251", (Class::Stack, false)),
-            ("255.255.255.255", (Class::Stack, false)),
-            ("10.240.7.7", (Class::Direct, false)),
-            ("10.241.7.7", (Class::Direct, false)),
-            ("10.0.0.1", (Class::Stack, false)),
-            ("172.16.0.1", (Class::Stack, false)),
-            ("100.64.0.1", (Class::Stack, true)),
-            ("8.8.8.8", (Class::Snat, true)),
-        ] {
-            assert_eq!(class(&rules, addr), expected, "{addr}");
-        }
-    }
-
-    #[test]
-    fn known_services_make_the_rest_fast() {
-        let rules = classify(&config("serviceCidrs: [10.0.0.0/16]"), &node(), None);
-        assert_eq!(class(&rules, "10.0.0.10"), (Class::Stack, false));
-        assert_eq!(class(&rules, "10.1.0.10"), (Class::Direct, false));
-        assert_eq!(class(&rules, "100.64.0.1"), (Class::Snat, true));
-    }
-
-    #[test]
-    fn what_the_node_reaches_by_another_interface_is_the_kernels() {
-        let rules = classify(&config("serviceCidrs: [10.0.0.0/16]"), &node(), None);
-        assert_eq!(class(&rules, "172.17.0.2"), (Class::Stack, false));
-        assert_eq!(class(&rules, "172.18.0.2"), (Class::Direct, false));
-        // Another NIC of the VM is in a subnet of the VNet, which the fabric reaches from every NIC.
-        let told = classify(&Config::default(), &node(), Some(&pools("172.17.0.0/16")));
-        assert_eq!(class(&told, "172.17.0.2"), (Class::Direct, false));
-        let wider = classify(&config("vnetCidrs: [172.16.0.0/12]"), &node(), None);
-        assert_eq!(class(&wider, "172.17.0.2"), (Class::Stack, false));
-    }
-
-    #[test]
-    fn a_service_range_inside_the_vnet_still_reaches_kube_proxy() {
-        let rules = classify(
-            &config("{serviceCidrs: [10.0.0.0/16], vnetCidrs: [10.0.0.0/8]}"),
-            &node(),
-            None,
-        );
-        assert_eq!(class(&rules, "10.0.0.10").0, Class::Stack);
-        assert_eq!(class(&rules, "10.9.0.10").0, Class::Direct);
-    }
-
-    #[test]
-    fn an_empty_non_masquerade_list_masquerades_private_ranges_through_the_kernel() {
-        let rules = classify(&config("nonMasqueradeCIDRs: []"), &node(), None);
-        assert_eq!(class(&rules, "172.16.0.1"), (Class::Stack, true));
-        assert_eq!(class(&rules, "10.240.9.9"), (Class::Direct, false));
-    }
-
-    #[test]
-    fn the_first_row_wins_over_a_longer_prefix_of_a_later_one() {
-        let rules = classify(
-            &config("{vnetCidrs: [10.0.0.0/8], nonMasqueradeCIDRs: [10.1.0.0/16]}"),
-            &node(),
-            None,
-        );
-        assert_eq!(class(&rules, "10.1.0.1").0, Class::Direct);
-    }
-
-    #[test]
-    fn imds_can_be_denied() {
-        assert_eq!(
-            class(
-                &classify(&config("imds: deny"), &node(), None),
-                "169.254.169.254"
-            )
-            .0,
-            Class::Deny
-        );
-    }
 }

@@ -1,17 +1,16 @@
 //! `/etc/azure-vnet/loader.yaml`: every key optional, an unknown key is an error that names the nearest known one.
 
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
+mod contradictions;
+
+use std::path::Path;
 
 use ipnet::Ipv4Net;
-use serde::Deserialize;
 
-use crate::fallback::KERNEL_PORTS;
+use crate::document::{self, ConfigError, Document, refuse};
+use crate::ports::{PortRange, PortUses, default_ports};
 
 /// The loader's configuration. YAML, so JSON works too.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// The NIC that pods' traffic uses; the default route's when absent.
     pub nic: Option<String>,
@@ -19,17 +18,18 @@ pub struct Config {
     pub vnet_cidrs: Vec<Ipv4Net>,
     /// More destinations that are reached directly, without SNAT.
     pub direct_cidrs: Vec<Ipv4Net>,
-    /// Destinations without SNAT; the private ranges of RFC 1918 when absent.
-    #[serde(rename = "nonMasqueradeCIDRs")]
+    /// Destinations without SNAT; the private ranges of RFC 1918 when absent and no file of ip-masq-agent's is there.
     pub non_masquerade_cidrs: Option<Vec<Ipv4Net>>,
+    /// Masquerade link-local destinations, as ip-masq-agent understands it.
+    pub masq_link_local: bool,
     /// The cluster's Service ranges, which kube-proxy handles.
     pub service_cidrs: Vec<Ipv4Net>,
     /// What pods get of the metadata service.
     pub imds: Imds,
     /// Drop pods' TCP to ports 80 and 32526 of 168.63.129.16.
     pub block_wireserver: bool,
-    /// Ports for eBPF SNAT.
-    pub nat_ports: PortRange,
+    /// Ports for eBPF SNAT; chosen by [`Config::ports`] when absent.
+    pub nat_ports: Option<PortRange>,
 }
 
 impl Default for Config {
@@ -39,20 +39,17 @@ impl Default for Config {
             vnet_cidrs: Vec::new(),
             direct_cidrs: Vec::new(),
             non_masquerade_cidrs: None,
+            masq_link_local: false,
             service_cidrs: Vec::new(),
             imds: Imds::Snat,
             block_wireserver: true,
-            nat_ports: PortRange {
-                first: 1024,
-                last: 29_999,
-            },
+            nat_ports: None,
         }
     }
 }
 
 /// Access to 169.254.169.254.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Imds {
     /// With the node's primary address, as IMDS wants it.
     Snat,
@@ -60,176 +57,123 @@ pub enum Imds {
     Deny,
 }
 
-/// An inclusive range of ports, written `1024-29999`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub struct PortRange {
-    /// First port.
-    pub first: u16,
-    /// Last port.
-    pub last: u16,
-}
-
-impl PortRange {
-    /// Number of ports.
-    pub fn count(self) -> u16 {
-        self.last - self.first + 1
-    }
-
-    /// Whether the two ranges share a port.
-    pub fn overlaps(self, other: Self) -> bool {
-        self.first <= other.last && other.first <= self.last
-    }
-}
-
-impl TryFrom<String> for PortRange {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        let parsed = text.split_once('-').and_then(|(first, last)| {
-            Some(Self {
-                first: first.trim().parse().ok()?,
-                last: last.trim().parse().ok()?,
-            })
-        });
-        match parsed {
-            Some(range) if range.overlaps(KERNEL_PORTS) => Err(format!(
-                "`{text}` overlaps {}-{}, the ports of the kernel's own masquerading: answers would reach the wrong pod",
-                KERNEL_PORTS.first, KERNEL_PORTS.last
-            )),
-            Some(range) if range.first >= 1024 && range.first <= range.last => Ok(range),
-            _ => Err(format!(
-                "`{text}` is not a port range such as 1024-29999 (first port 1024 or higher)"
-            )),
-        }
-    }
-}
-
-/// The configuration cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// The file is there and cannot be read.
-    #[error("read {path}: {source}; make it readable for root, or remove it to run with defaults")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// The system's reason.
-        source: io::Error,
-    },
-    /// Not YAML, or a value of the wrong kind.
-    #[error("read {path}: {source}; see docs/configuration.md for every key")]
-    Value {
-        /// The file.
-        path: PathBuf,
-        /// The parser's reason, with line and column.
-        source: serde_yaml_ng::Error,
-    },
-    /// A key that does not exist.
-    #[error(
-        "read {path}: unknown key `{key}`; did you mean `{nearest}`? See docs/configuration.md for every key"
-    )]
-    UnknownKey {
-        /// The file.
-        path: PathBuf,
-        /// The key.
-        key: String,
-        /// The known key that looks most like it.
-        nearest: &'static str,
-    },
-    /// A prefix with host bits.
-    #[error("read {path}: {key}: {prefix} has bits set behind its prefix length; write {aligned}")]
-    Unaligned {
-        /// The file.
-        path: PathBuf,
-        /// The key.
-        key: &'static str,
-        /// The prefix as written.
-        prefix: Ipv4Net,
-        /// The prefix as it must have been meant.
-        aligned: Ipv4Net,
-    },
+/// The keys of lists, as messages and reasons name them.
+pub mod key {
+    /// [`super::Config::service_cidrs`].
+    pub const SERVICE: &str = "serviceCidrs";
+    /// [`super::Config::vnet_cidrs`].
+    pub const VNET: &str = "vnetCidrs";
+    /// [`super::Config::direct_cidrs`].
+    pub const DIRECT: &str = "directCidrs";
+    /// [`super::Config::non_masquerade_cidrs`].
+    pub const NON_MASQUERADE: &str = "nonMasqueradeCIDRs";
+    /// [`super::Config::masq_link_local`].
+    pub const MASQ_LINK_LOCAL: &str = "masqLinkLocal";
+    /// [`super::Config::imds`].
+    pub const IMDS: &str = "imds";
+    /// [`super::Config::nat_ports`].
+    pub const NAT_PORTS: &str = "natPorts";
 }
 
 /// Every key.
-const KEYS: [&str; 8] = [
+const KEYS: [&str; 9] = [
     "nic",
-    "vnetCidrs",
-    "directCidrs",
-    "nonMasqueradeCIDRs",
-    "serviceCidrs",
-    "imds",
+    key::VNET,
+    key::DIRECT,
+    key::NON_MASQUERADE,
+    key::MASQ_LINK_LOCAL,
+    key::SERVICE,
+    key::IMDS,
     "blockWireserver",
-    "natPorts",
+    key::NAT_PORTS,
 ];
 
 impl Config {
     /// Reads `path`; defaults when there is no such file.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        match fs::read_to_string(path) {
-            Ok(text) => Self::parse(path, &text),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
-            Err(source) => Err(ConfigError::Read {
-                path: path.to_owned(),
-                source,
-            }),
+        match document::read(path)? {
+            Some(text) => Self::parse(path, &text),
+            None => Ok(Self::default()),
         }
     }
 
     /// Parses `text`; `path` is for messages.
     pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
-        let value_error = |source| ConfigError::Value {
-            path: path.to_owned(),
-            source,
-        };
-        let document: Option<serde_yaml_ng::Mapping> =
-            serde_yaml_ng::from_str(text).map_err(value_error)?;
-        let Some(document) = document else {
-            return Ok(Self::default());
-        };
-        for key in document.keys().filter_map(serde_yaml_ng::Value::as_str) {
-            if !KEYS.contains(&key) {
-                return Err(ConfigError::UnknownKey {
-                    path: path.to_owned(),
-                    key: key.to_owned(),
-                    nearest: nearest_key(key),
-                });
+        let mut config = Self::default();
+        for entry in Document::parse(path, text)?.entries() {
+            match entry.key {
+                "nic" => {
+                    let name = entry.text("the name of an interface", "one such as eth0")?;
+                    config.nic = Some(name.to_owned());
+                }
+                key::VNET => config.vnet_cidrs = entry.prefixes()?,
+                key::DIRECT => config.direct_cidrs = entry.prefixes()?,
+                key::NON_MASQUERADE => config.non_masquerade_cidrs = Some(entry.prefixes()?),
+                key::MASQ_LINK_LOCAL => config.masq_link_local = entry.boolean()?,
+                key::SERVICE => config.service_cidrs = entry.prefixes()?,
+                key::IMDS => {
+                    config.imds = match entry.text("snat or deny", "snat or deny")? {
+                        "snat" => Imds::Snat,
+                        "deny" => Imds::Deny,
+                        other => {
+                            return Err(entry.refuse(other, "is not a way", "write snat or deny"));
+                        }
+                    };
+                }
+                "blockWireserver" => config.block_wireserver = entry.boolean()?,
+                key::NAT_PORTS => {
+                    let (what, example) = ("a port range", "one such as 1024-29999");
+                    let text = entry.text(what, example)?;
+                    let ports = text.parse().map_err(|_why| {
+                        let why = "is not a port range whose first port is 1024 or higher";
+                        entry.refuse(text, why, "write one such as 1024-29999")
+                    })?;
+                    config.nat_ports = Some(ports);
+                }
+                _ => return Err(entry.unknown(&KEYS)),
             }
         }
-        // Parsed again from the text, because then messages carry line and column.
-        let config: Self = serde_yaml_ng::from_str(text).map_err(value_error)?;
-        config.check_alignment(path)?;
+        config.check(path)?;
         Ok(config)
     }
 
-    fn check_alignment(&self, path: &Path) -> Result<(), ConfigError> {
-        let lists = [
-            ("vnetCidrs", self.vnet_cidrs.as_slice()),
-            ("directCidrs", self.direct_cidrs.as_slice()),
-            (
-                "nonMasqueradeCIDRs",
-                self.non_masquerade_cidrs.as_deref().unwrap_or_default(),
-            ),
-            ("serviceCidrs", self.service_cidrs.as_slice()),
-        ];
-        for (key, prefixes) in lists {
-            if let Some(&prefix) = prefixes.iter().find(|prefix| prefix.trunc() != **prefix) {
-                let aligned = prefix.trunc();
-                return Err(ConfigError::Unaligned {
-                    path: path.to_owned(),
-                    key,
-                    prefix,
-                    aligned,
-                });
+    /// The ports for SNAT on a node that has these uses for ports itself, and what the operator should know about them.
+    /// Configured ports that the node needs are an error; the default makes room.
+    pub fn ports(
+        &self,
+        path: &Path,
+        node: &PortUses,
+    ) -> Result<(PortRange, Option<String>), ConfigError> {
+        let Some(ports) = self.nat_ports else {
+            return Ok(default_ports(node));
+        };
+        match node.clash(ports) {
+            None => Ok((ports, None)),
+            Some(clash) => {
+                let (free, _) = default_ports(node);
+                Err(refuse(
+                    path,
+                    key::NAT_PORTS,
+                    &ports.to_string(),
+                    &format!("overlaps {clash}: answers would reach the wrong side"),
+                    &format!("write ports that the node leaves free, {free} for example"),
+                ))
             }
         }
-        Ok(())
     }
-}
 
-fn nearest_key(key: &str) -> &'static str {
-    let distance =
-        |known: &&str| strsim::damerau_levenshtein(&known.to_lowercase(), &key.to_lowercase());
-    KEYS.into_iter().min_by_key(distance).unwrap_or("nic")
+    /// Every list of prefixes with its key.
+    fn lists(&self) -> [(&'static str, &[Ipv4Net]); 4] {
+        [
+            (key::VNET, &self.vnet_cidrs),
+            (key::DIRECT, &self.direct_cidrs),
+            (
+                key::NON_MASQUERADE,
+                self.non_masquerade_cidrs.as_deref().unwrap_or_default(),
+            ),
+            (key::SERVICE, &self.service_cidrs),
+        ]
+    }
 }
 
 #[cfg(test)]
@@ -243,7 +187,7 @@ mod tests {
     #[test]
     fn an_empty_file_and_no_file_are_defaults() {
         assert_eq!(parse("").unwrap(), Config::default());
-        assert_eq!(parse("# nothing\n").unwrap(), Config::default());
+        assert_eq!(parse("# nothing\nvnetCidrs:\n").unwrap(), Config::default());
         assert_eq!(
             Config::load(Path::new("/nonexistent/loader.yaml")).unwrap(),
             Config::default()
@@ -259,7 +203,7 @@ mod tests {
         )
         .unwrap();
         assert_eq!(yaml, json);
-        assert_eq!(yaml.nat_ports.count(), 1000);
+        assert_eq!(yaml.nat_ports.unwrap().count(), 1000);
     }
 
     #[test]
@@ -278,20 +222,107 @@ mod tests {
     }
 
     #[test]
-    fn values_of_the_wrong_kind_are_refused_with_their_place() {
-        for text in [
-            "nic: [1]",
-            "vnetCidrs: 10.0.0.0/8",
-            "vnetCidrs: [10.0.0.0/33]",
-            "imds: maybe",
-            "natPorts: 80-90",
-            "natPorts: 60000-61000",
-            "- a",
+    fn what_cannot_be_meant_is_refused_with_file_key_value_and_remedy() {
+        for (text, words) in [
+            ("nic: [1]", ["nic", "`- 1`", "eth0"]),
+            (
+                "vnetCidrs: 10.0.0.0/8",
+                ["vnetCidrs", "`10.0.0.0/8`", "[10.0.0.0/16]"],
+            ),
+            ("vnetCidrs: [10]", ["vnetCidrs", "`10`", "[10.0.0.0/16]"]),
+            (
+                "vnetCidrs: [10.0.0.0/33]",
+                ["vnetCidrs", "`10.0.0.0/33`", "10.0.0.0/16"],
+            ),
+            (
+                "directCidrs: [\"fd00::/64\"]",
+                ["directCidrs", "`fd00::/64`", "10.0.0.0/16"],
+            ),
+            (
+                "serviceCidrs: [10.0.0.1/16]",
+                ["serviceCidrs", "`10.0.0.1/16`", "write 10.0.0.0/16"],
+            ),
+            ("imds: maybe", ["imds", "`maybe`", "write snat or deny"]),
+            ("imds: true", ["imds", "`true`", "write snat or deny"]),
+            (
+                "blockWireserver: yes",
+                ["blockWireserver", "`yes`", "write true or false"],
+            ),
+            (
+                "masqLinkLocal: 1",
+                ["masqLinkLocal", "`1`", "write true or false"],
+            ),
+            ("natPorts: 80-90", ["natPorts", "`80-90`", "1024-29999"]),
+            ("natPorts: 5000", ["natPorts", "`5000`", "1024-29999"]),
+            (
+                "vnetCidrs: [10.1.0.0/16, 10.0.0.0/8]",
+                [
+                    "vnetCidrs",
+                    "`10.1.0.0/16` lies in 10.0.0.0/8",
+                    "take one of the two out",
+                ],
+            ),
+            (
+                "directCidrs: [10.1.0.0/16, 10.1.0.0/16]",
+                ["directCidrs", "`10.1.0.0/16`", "take one of the two out"],
+            ),
+            (
+                "{serviceCidrs: [10.0.0.0/16], directCidrs: [10.0.0.0/16]}",
+                [
+                    "directCidrs",
+                    "`10.0.0.0/16` lies in `serviceCidrs` 10.0.0.0/16",
+                    "take it out",
+                ],
+            ),
+            (
+                "{serviceCidrs: [10.0.0.0/8], vnetCidrs: [10.9.0.0/16]}",
+                [
+                    "vnetCidrs",
+                    "`10.9.0.0/16` lies in `serviceCidrs` 10.0.0.0/8",
+                    "take it out",
+                ],
+            ),
+            (
+                "directCidrs: [169.254.20.10/32]",
+                ["directCidrs", "`169.254.20.10/32`", "take it out"],
+            ),
         ] {
             let error = parse(text).unwrap_err();
-            assert!(error.contains("loader.yaml"), "{text}: {error}");
+            for word in ["loader.yaml"].iter().chain(&words) {
+                assert!(error.contains(word), "{text}: {error}");
+            }
         }
-        let error = parse("serviceCidrs: [10.0.0.1/16]").unwrap_err();
-        assert!(error.contains("write 10.0.0.0/16"), "{error}");
+    }
+
+    #[test]
+    fn what_is_merely_wide_is_accepted() {
+        for text in [
+            "{serviceCidrs: [10.0.0.0/16], vnetCidrs: [10.0.0.0/8]}",
+            "{serviceCidrs: [10.0.0.0/16], nonMasqueradeCIDRs: [10.0.0.0/16]}",
+            "directCidrs: [0.0.0.0/0]",
+            "nonMasqueradeCIDRs: [169.254.0.0/17]",
+        ] {
+            assert!(parse(text).is_ok(), "{text}");
+        }
+    }
+
+    #[test]
+    fn ports_that_the_node_needs_are_refused_when_configured() {
+        let node = PortUses {
+            ephemeral: "32768-60999".parse().ok(),
+            reserved: Vec::new(),
+        };
+        let ports = |text: &str| parse(text).unwrap().ports(Path::new("loader.yaml"), &node);
+        assert_eq!(ports("").unwrap(), ("1024-29999".parse().unwrap(), None));
+        let error = ports("natPorts: 20000-40000").unwrap_err().to_string();
+        for word in [
+            "loader.yaml",
+            "natPorts",
+            "`20000-40000`",
+            "30000-32767",
+            "1024-29999",
+        ] {
+            assert!(error.contains(word), "{error}");
+        }
     }
 }

@@ -7,25 +7,24 @@
 //! 5. The kernel's fallback.
 //! 6. Records and maps brought together, programs onto every pod's veth.
 //! 7. Socket, "ready".
-//! 8. Pools, garbage and repairs for ever after ([`crate::tasks`]).
+//! 8. Pools, garbage, repairs and changes for ever after ([`crate::tasks`]).
 
 use std::cell::{Cell, RefCell};
 use std::fs::{self, File, TryLockError};
 use std::net::Ipv4Addr;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::Path;
 use std::rc::Rc;
 use std::time::Instant;
 
 use anyhow::{Context as _, bail};
 use hooks::Pins;
-use rpc::{LOADER_CONFIG, Pools, Reply, Request, RunDirectory, boot_id, read_json, write_json};
+use rpc::{Pools, Reply, Request, RunDirectory, boot_id, read_json, write_json};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::{LocalSet, spawn_blocking};
 use tracing::{error, info, warn};
 
-use crate::classes::{Rule, classify};
-use crate::config::Config;
+use crate::classes::{Inputs, Rule, classify};
+use crate::configuration::Configuration;
 use crate::gc::Swept;
 use crate::nic::{self, Node};
 use crate::registry::Registry;
@@ -35,7 +34,7 @@ use crate::{fallback, links, object, reconcile, tasks, wireserver};
 /// The running daemon.
 #[expect(missing_debug_implementations, reason = "aya's arrays have none")]
 pub struct Daemon {
-    pub(crate) config: Config,
+    pub(crate) configuration: RefCell<Configuration>,
     pub(crate) run: RunDirectory,
     pub(crate) pins: Pins,
     boot_id: String,
@@ -46,6 +45,8 @@ pub struct Daemon {
     pub(crate) pools: RefCell<Result<Pools, String>>,
     pub(crate) rules: RefCell<Vec<Rule>>,
     pub(crate) flows_full: Cell<bool>,
+    /// Held while somebody looks at the node.
+    pub(crate) looking: tokio::sync::Mutex<()>,
     /// When the last request to the wireserver ended, and what came of it.
     last_read: tokio::sync::Mutex<Option<(Instant, Result<Pools, String>)>>,
     /// What the last sweep over the tables found.
@@ -60,22 +61,29 @@ pub async fn run() -> anyhow::Result<()> {
         bail!("azure-vnet-loader must run as root: it loads BPF programs and writes routes");
     }
     let run = RunDirectory::default();
-    let config = Config::load(Path::new(LOADER_CONFIG))?;
+    let configuration = Configuration::load()?;
+    for warning in configuration.warnings() {
+        warn!(warning, "configuration");
+    }
     // Held until the process ends; the kernel releases it even after kill -9.
     let _lock = lock(&run)?;
     let local = LocalSet::new();
-    local.run_until(start_and_serve(config, run)).await
+    local.run_until(start_and_serve(configuration, run)).await
 }
 
-async fn start_and_serve(config: Config, run: RunDirectory) -> anyhow::Result<()> {
+async fn start_and_serve(configuration: Configuration, run: RunDirectory) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
-    let daemon = Rc::new(Daemon::start(config, run).await?);
+    // Until now SIGHUP would have ended the process.
+    let hangup = signal(SignalKind::hangup()).context("listen for SIGHUP")?;
+    let daemon = Rc::new(Daemon::start(configuration, run).await?);
     let listener = server::listen(&daemon.run)?;
     tokio::task::spawn_local(server::serve(listener, Rc::clone(&daemon)));
     tokio::task::spawn_local(tasks::refresh_pools(Rc::clone(&daemon)));
     tokio::task::spawn_local(tasks::collect_garbage(Rc::clone(&daemon)));
     tokio::task::spawn_local(tasks::keep_true(Rc::clone(&daemon)));
+    tokio::task::spawn_local(tasks::follow_configuration(Rc::clone(&daemon), hangup));
+    tokio::task::spawn_local(tasks::follow_node(Rc::clone(&daemon)));
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         warn!(%error, "tell the service manager that we are ready");
     }
@@ -121,10 +129,10 @@ fn lock(run: &RunDirectory) -> anyhow::Result<File> {
 }
 
 impl Daemon {
-    async fn start(config: Config, run: RunDirectory) -> anyhow::Result<Self> {
+    async fn start(configuration: Configuration, run: RunDirectory) -> anyhow::Result<Self> {
         let started = Instant::now();
         let boot_id = boot_id()?;
-        let node = nic::discover(config.nic.as_deref()).await?;
+        let node = nic::discover(configuration.config.nic.as_deref()).await?;
         let pins = Pins::default();
         let loaded = object::load(&pins)?;
         let mut registry = Registry::new(loaded.maps);
@@ -134,15 +142,21 @@ impl Daemon {
             .ok()
             .filter(|pools| pools.boot_id == boot_id)
             .ok_or_else(|| "not read yet".to_owned());
-        let rules = classify(&config, &node, pools.as_ref().ok());
-        registry.configure(&node.nic, config.nat_ports, config.block_wireserver)?;
+        let rules = classify(Inputs {
+            config: &configuration.config,
+            masq: &configuration.masq,
+            node: &node,
+            pools: pools.as_ref().ok(),
+        });
+        let block = configuration.config.block_wireserver;
+        registry.configure(&node.nic, configuration.ports, block)?;
         registry.write_classes(&rules)?;
         reconcile::attach_nic(&pins, &node.nic.nic)?;
         reconcile::remove_stale_links(&pins, &node.nic.nic)?;
 
         let flows_full = registry.flows_full()?;
         let daemon = Self {
-            config,
+            configuration: RefCell::new(configuration),
             run,
             pins,
             boot_id,
@@ -153,6 +167,7 @@ impl Daemon {
             pools: RefCell::new(pools),
             rules: RefCell::new(rules),
             flows_full: Cell::new(flows_full),
+            looking: tokio::sync::Mutex::default(),
             last_read: tokio::sync::Mutex::default(),
             swept: RefCell::default(),
             own_secondaries: RefCell::default(),
@@ -200,6 +215,10 @@ impl Daemon {
                     &why,
                     "see the loader's log; it tries again by itself",
                 ),
+            },
+            Request::Classes { addresses } => match self.classes(&addresses) {
+                Ok(classes) => Reply::Classes { classes },
+                Err(error) => refused("look up the classes", &error, "see the loader's log"),
             },
             Request::Status => match self.status() {
                 Ok(status) => Reply::Status(Box::new(status)),
@@ -249,43 +268,6 @@ impl Daemon {
         Ok(fresh)
     }
 
-    /// Recomputes the classes and, when they changed, writes them to `dst4` and the fallback.
-    fn reclassify(&self) {
-        let rules = classify(
-            &self.config,
-            &self.node.borrow(),
-            self.pools.borrow().as_ref().ok(),
-        );
-        if *self.rules.borrow() == rules {
-            return;
-        }
-        if let Err(error) = self.registry.borrow_mut().write_classes(&rules) {
-            error!(%error, "write the destination classes");
-            return;
-        }
-        info!(prefixes = rules.len(), "destination classes changed");
-        *self.rules.borrow_mut() = rules;
-        self.install_fallback();
-    }
-
-    /// A node without nft still has its fast path; what takes the stack to the Internet is not masqueraded then.
-    fn install_fallback(&self) {
-        let nic = self.node.borrow().nic.nic.clone();
-        if let Err(error) =
-            fallback::install(&nic, &self.rules.borrow(), self.config.block_wireserver)
-        {
-            error!(%error, "the kernel does not masquerade what the programs leave to it");
-        }
-    }
-
-    /// Installs the kernel's fallback again when somebody has removed it.
-    pub(crate) fn repair_fallback(&self) {
-        if !fallback::is_installed() {
-            warn!("the nftables table `azure-vnet` is gone: installing it again");
-            self.install_fallback();
-        }
-    }
-
     /// Brings records, maps and programs together.
     pub(crate) fn reconcile(&self) {
         for error in reconcile::reconcile(
@@ -299,39 +281,6 @@ impl Daemon {
         // After the endpoints: what a record has and the maps had lost is guarded, too.
         for error in reconcile::guard_pods(&self.pins, &self.registry.borrow()) {
             error!(%error, "attach to a pod's veth");
-        }
-    }
-
-    /// Follows the node's own addresses and the NIC.
-    pub(crate) async fn follow_node(&self) {
-        match nic::discover(self.config.nic.as_deref()).await {
-            Ok(node) => {
-                let changed = self.node.borrow().nic != node.nic;
-                if changed {
-                    info!(nic = node.nic.nic, primary = %node.nic.primary, mtu = node.nic.mtu, "the NIC changed");
-                    let written = self.registry.borrow_mut().configure(
-                        &node.nic,
-                        self.config.nat_ports,
-                        self.config.block_wireserver,
-                    );
-                    if let Err(error) = written {
-                        error!(%error, "write the NIC's settings");
-                    }
-                }
-                // A NIC that was made anew has lost its programs, though their links are still pinned.
-                let attached = if changed {
-                    reconcile::remove_stale_links(&self.pins, &node.nic.nic)
-                        .and_then(|()| reconcile::attach_nic(&self.pins, &node.nic.nic))
-                } else {
-                    reconcile::attach_nic_if_needed(&self.pins, &node.nic.nic)
-                };
-                if let Err(error) = attached {
-                    error!(%error, "attach to the NIC");
-                }
-                *self.node.borrow_mut() = node;
-                self.reclassify();
-            }
-            Err(error) => warn!(%error, "look at the node's interfaces"),
         }
     }
 }

@@ -12,13 +12,7 @@ use std::process::{Command, Stdio};
 use abi::Class;
 
 use crate::classes::{Rule, WIRESERVER};
-use crate::config::PortRange;
-
-/// Ports of the kernel's masquerading: above the ephemeral range and `NodePort`s, and apart from eBPF SNAT's.
-pub const KERNEL_PORTS: PortRange = PortRange {
-    first: 61_000,
-    last: 65_535,
-};
+use crate::ports::KERNEL_PORTS;
 
 /// The kernel cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -182,18 +176,10 @@ fn not_masqueraded(rules: &[Rule]) -> Vec<(Ipv4Addr, Ipv4Addr)> {
         .collect()
 }
 
-/// The kernel's ephemeral port range of this network namespace.
-pub fn ephemeral_ports() -> Option<PortRange> {
-    let text = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").ok()?;
-    let mut ports = text.split_whitespace().map(str::parse);
-    Some(PortRange {
-        first: ports.next()?.ok()?,
-        last: ports.next()?.ok()?,
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use crate::classes::Why;
+
     use super::*;
 
     fn rule(prefix: &str, masquerade: bool) -> Rule {
@@ -201,7 +187,11 @@ mod tests {
             prefix: prefix.parse().unwrap(),
             class: Class::Stack,
             masquerade,
-            why: "",
+            why: Why {
+                row: 0,
+                text: "",
+                file: None,
+            },
         }
     }
 
@@ -226,10 +216,5 @@ mod tests {
                 "240.0.0.0-255.255.255.255"
             ]
         );
-    }
-
-    #[test]
-    fn the_ranges_of_kernel_and_ebpf_are_apart() {
-        assert!(!KERNEL_PORTS.overlaps(crate::config::Config::default().nat_ports));
     }
 }

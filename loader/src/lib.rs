@@ -5,10 +5,18 @@
 //! | In what order does the daemon start, and what does it answer? | [`daemon`] |
 //! | What does it do for ever after? | `tasks` |
 //! | What may be configured? | [`config`] |
+//! | What is in force, and what was refused? | [`configuration`] |
+//! | What do ip-masq-agent's files say? | [`masq`] |
+//! | How is a configuration file read? | [`document`] |
+//! | Which ports may SNAT use? | [`ports`] |
+//! | What follows when the configuration or the node changes? | `follow` |
+//! | When has a configuration file changed? | `files` |
+//! | When has the node changed? | `netlink` |
 //! | How do programs and maps get into the kernel, and stay there? | [`object`] |
 //! | Which NIC is ours? | [`nic`] |
 //! | Which addresses do the wireserver's pools hold? | [`wireserver`] |
 //! | What happens to a packet because of its destination? | [`classes`] |
+//! | How do classes change without a wrong moment? | `transition` |
 //! | What does the kernel do without our programs? | [`fallback`] |
 //! | How does a pod get into the maps and out? | [`registry`] |
 //! | What else is written into the maps? | `settings` |
@@ -21,12 +29,19 @@
 pub mod census;
 pub mod classes;
 pub mod config;
+pub mod configuration;
 pub mod daemon;
+pub mod document;
 pub mod fallback;
+mod files;
+mod follow;
 pub mod gc;
 pub mod links;
+pub mod masq;
+mod netlink;
 pub mod nic;
 pub mod object;
+pub mod ports;
 pub mod reconcile;
 pub mod registry;
 pub mod report;
@@ -34,4 +49,5 @@ pub mod server;
 mod settings;
 pub mod status;
 mod tasks;
+mod transition;
 pub mod wireserver;

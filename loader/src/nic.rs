@@ -16,6 +16,11 @@ use rtnetlink::{Handle, RouteMessageBuilder};
 /// Names of pods' host veths begin so.
 const HOST_VETH_PREFIX: &str = "azv";
 
+/// Whether the interface is a pod's.
+pub(crate) fn is_host_veth(name: &str) -> bool {
+    name.starts_with(HOST_VETH_PREFIX)
+}
+
 /// What the kernel says of this network namespace.
 #[derive(Clone, Debug)]
 pub struct Node {
@@ -280,7 +285,7 @@ fn elsewhere(routes: &[Route], nic: u32, interfaces: &[Link]) -> Vec<Ipv4Net> {
     let is_pod = |index: u32| {
         interfaces
             .iter()
-            .any(|link| link.index == index && link.name.starts_with(HOST_VETH_PREFIX))
+            .any(|link| link.index == index && is_host_veth(&link.name))
     };
     let others = routes
         .iter()

@@ -34,6 +34,15 @@ pub enum RegistryError {
     /// The request cannot be served.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// `dst4` cannot hold the old and the new prefixes for a moment.
+    #[error(
+        "write the destination classes: {most} prefixes do not fit into table dst4 ({}); the node has too many addresses or routes, or the lists too many prefixes",
+        abi::MAX_CLASSES
+    )]
+    TooManyClasses {
+        /// Old and new ones together.
+        most: usize,
+    },
     /// No random numbers.
     #[error("read 16 random bytes from /dev/urandom: {0}")]
     Random(std::io::Error),

@@ -1,17 +1,20 @@
 //! What only the loader writes besides pods: the node's settings, the hash key, the destination classes.
 
-use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read as _;
+use std::net::Ipv4Addr;
 
-use abi::{ClassEntry, Config, ConfigFlags, IfIndex, Ip4, Mac, Secret};
+use abi::{Class, ClassEntry, Config, ConfigFlags, IfIndex, Ip4, MAX_CLASSES, Mac, Secret};
+use aya::maps::MapError;
 use aya::maps::lpm_trie::Key;
 use hooks::Abi;
+use ipnet::Ipv4Net;
 use rpc::NodeView;
 
 use crate::classes::Rule;
-use crate::config::PortRange;
+use crate::ports::PortRange;
 use crate::registry::{Registry, RegistryError, map_error};
+use crate::transition::{Step, Table, steps};
 
 /// The mark of fast packets between redirect and NIC egress, where only programs and `ip rule` see it.
 ///
@@ -125,29 +128,59 @@ impl Registry {
             .map_err(map_error("write the hash key", "secret"))
     }
 
-    /// Makes `dst4` say what `rules` say. New prefixes go in before old ones go out, so that no destination is ever
-    /// without its class.
+    /// Makes `dst4` say what `rules` say, so that no destination has another class than before or after on the way.
     pub fn write_classes(&mut self, rules: &[Rule]) -> Result<(), RegistryError> {
-        let mut wanted = BTreeSet::new();
-        for rule in rules {
-            let addr = Ip4::from(rule.prefix.network());
-            let len = u32::from(rule.prefix.prefix_len());
-            wanted.insert((len, addr));
-            let (key, entry) = (Key::new(len, Abi(addr)), Abi(ClassEntry::new(rule.class)));
-            self.maps
-                .dst4
-                .insert(&key, entry, 0)
-                .map_err(map_error("write a prefix", "dst4"))?;
+        let new: Table = rules.iter().map(|rule| (rule.prefix, rule.class)).collect();
+        let old = self.classes()?;
+        let added = new.keys().filter(|prefix| !old.contains_key(prefix));
+        let most = old.len() + added.count();
+        if most > MAX_CLASSES as usize {
+            return Err(RegistryError::TooManyClasses { most });
         }
-        let keys: Result<Vec<_>, _> = self.maps.dst4.keys().collect();
-        for key in keys.map_err(map_error("list the prefixes", "dst4"))? {
-            if !wanted.contains(&(key.prefix_len(), key.data().0)) {
-                self.maps
+        for step in steps(&old, &new) {
+            match step {
+                Step::Put(prefix, class) => {
+                    let entry = Abi(ClassEntry::new(class));
+                    self.maps
+                        .dst4
+                        .insert(&key(prefix), entry, 0)
+                        .map_err(map_error("write a prefix", "dst4"))?;
+                }
+                Step::Remove(prefix) => self
+                    .maps
                     .dst4
-                    .remove(&key)
-                    .map_err(map_error("remove a prefix", "dst4"))?;
+                    .remove(&key(prefix))
+                    .map_err(map_error("remove a prefix", "dst4"))?,
             }
         }
         Ok(())
     }
+
+    /// The class that the programs see.
+    pub fn class_of(&self, addr: Ipv4Addr) -> Result<Class, RegistryError> {
+        match self.maps.dst4.get(&key(addr.into()), 0) {
+            Ok(entry) => Ok(entry.0.class()),
+            Err(MapError::KeyNotFound) => Ok(Class::Stack),
+            Err(error) => Err(map_error("look an address up", "dst4")(error)),
+        }
+    }
+
+    /// What `dst4` says now.
+    fn classes(&self) -> Result<Table, RegistryError> {
+        let mut table = Table::new();
+        for entry in &self.maps.dst4 {
+            let (key, entry) = entry.map_err(map_error("list the prefixes", "dst4"))?;
+            let len = u8::try_from(key.prefix_len()).unwrap_or(32).min(32);
+            let prefix = Ipv4Net::new_assert(key.data().0.into(), len);
+            table.insert(prefix, entry.0.class());
+        }
+        Ok(table)
+    }
+}
+
+fn key(prefix: Ipv4Net) -> Key<Abi<Ip4>> {
+    Key::new(
+        u32::from(prefix.prefix_len()),
+        Abi(Ip4::from(prefix.network())),
+    )
 }

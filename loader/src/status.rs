@@ -8,13 +8,13 @@ use abi::{Counter, DropReason, MAX_BINDINGS, MAX_CLASSES, MAX_PODS, Path, pins, 
 use aya::maps::MapError;
 use hooks::{Hook, Maps, Pins, total};
 use rpc::{
-    Attached, Counted, DestinationView, Endpoint, PodView, PoolView, Pools, Status, TableView,
+    Attached, ClassView, Classified, ConfigView, Counted, DestinationView, Endpoint, PodView,
+    PoolView, Pools, Status, TableView,
 };
 
-use crate::config::PortRange;
 use crate::daemon::Daemon;
 use crate::gc::Swept;
-use crate::{fallback, reconcile, wireserver};
+use crate::{reconcile, wireserver};
 
 impl Daemon {
     /// Gathers the status.
@@ -27,7 +27,11 @@ impl Daemon {
             uptime_s: self.started.elapsed().as_secs(),
             adopted: self.adopted,
             node: self.node.borrow().nic.clone(),
-            nat_ports: (self.config.nat_ports.first, self.config.nat_ports.last),
+            config: self.configuration.borrow().view(),
+            nat_ports: {
+                let ports = self.configuration.borrow().ports;
+                (ports.first, ports.last)
+            },
             pools: pools.as_ref().map(pool_view).map_err(Clone::clone),
             attached: attached(
                 &self.pins,
@@ -44,17 +48,8 @@ impl Daemon {
     }
 
     fn warnings(&self) -> Vec<String> {
-        let mut warnings = Vec::new();
-        let ours = self.config.nat_ports;
-        if let Some(ephemeral) = fallback::ephemeral_ports()
-            && ephemeral.overlaps(ours)
-        {
-            warnings.push(port_warning(
-                ours,
-                ephemeral,
-                "the node's ephemeral ports (net.ipv4.ip_local_port_range)",
-            ));
-        }
+        let mut warnings = self.configuration.borrow().warnings();
+        warnings.extend(self.oddities());
         let own: Vec<String> = self
             .own_secondaries
             .borrow()
@@ -89,13 +84,6 @@ fn pool_view(pools: &Pools) -> PoolView {
         age_s: wireserver::boottime_ms().saturating_sub(pools.read_at_ms) / 1000,
         addresses: subnets.map(|subnet| subnet.secondary.len()).sum(),
     }
-}
-
-fn port_warning(ours: PortRange, other: PortRange, what: &str) -> String {
-    format!(
-        "SNAT ports {}-{} overlap {what}, {}-{}: connections may clash; set `natPorts` in loader.yaml",
-        ours.first, ours.last, other.first, other.last
-    )
 }
 
 /// How full the tables are. Flows and bindings are those of the last sweep: counting up to half a million entries would
@@ -263,6 +251,7 @@ fn write_status(out: &mut String, status: &Status) -> std::fmt::Result {
         node.nic,
         status.attached.len() - on_nic.len()
     )?;
+    write_config(out, &status.config)?;
     for warning in &status.warnings {
         writeln!(out, "WARNING     {warning}")?;
     }
@@ -299,7 +288,7 @@ fn write_status(out: &mut String, status: &Status) -> std::fmt::Result {
     writeln!(out, "\n{:<20} {:<12} WHY", "DESTINATION", "CLASS")?;
     for class in &status.classes {
         let prefix = class.prefix.to_string();
-        writeln!(out, "{prefix:<20} {:<12} {}", class.class, class.why)?;
+        writeln!(out, "{prefix:<20} {:<12} {}", class.class, why(class))?;
     }
 
     writeln!(out, "\n{:<20} {:>10} {:>12}", "DROPPED", "PACKETS", "BYTES")?;
@@ -311,6 +300,52 @@ fn write_status(out: &mut String, status: &Status) -> std::fmt::Result {
         )?;
     }
     Ok(())
+}
+
+fn write_config(out: &mut String, config: &ConfigView) -> std::fmt::Result {
+    let files: Vec<String> = config
+        .files
+        .iter()
+        .map(|file| file.display().to_string())
+        .collect();
+    match files.as_slice() {
+        [] => writeln!(out, "Config      defaults")?,
+        files => writeln!(out, "Config      {}", files.join(", "))?,
+    }
+    for why in &config.rejected {
+        writeln!(out, "REJECTED    {why}; the earlier configuration stays")?;
+    }
+    Ok(())
+}
+
+/// Classes as text: of addresses, or the whole table.
+pub fn render_classes(classes: &[Classified]) -> String {
+    let mut text = format!("{:<20} {:<12} {:>3}  WHY\n", "DESTINATION", "CLASS", "ROW");
+    for Classified { address, class } in classes {
+        let prefix = class.prefix.to_string();
+        let (destination, why) = match address {
+            Some(address) => (address.to_string(), reason(class, &format!(" {prefix}"))),
+            None => (prefix, why(class)),
+        };
+        // Writing to a String cannot fail.
+        let _infallible = writeln!(
+            text,
+            "{destination:<20} {:<12} {:>3}  {why}",
+            class.class, class.row
+        );
+    }
+    text
+}
+
+fn why(class: &ClassView) -> String {
+    reason(class, "")
+}
+
+/// Where a class comes from: `serviceCidrs 10.0.0.0/16 (/etc/azure-vnet/loader.yaml)`.
+fn reason(class: &ClassView, prefix: &str) -> String {
+    let file = class.file.as_ref();
+    let file = file.map_or_else(String::new, |file| format!(" ({})", file.display()));
+    format!("{}{prefix}{file}", class.why)
 }
 
 fn duration(seconds: u64) -> String {

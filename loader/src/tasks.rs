@@ -1,13 +1,19 @@
-//! What the daemon does for ever after: pools, garbage, repairs.
+//! What the daemon does for ever after: pools, garbage, repairs, changes of configuration and node.
 
+use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
+use rpc::LOADER_CONFIG;
+use tokio::signal::unix::Signal;
 use tokio::task::spawn_blocking;
-use tracing::{error, warn};
+use tracing::{debug, error, warn};
 
 use crate::daemon::Daemon;
+use crate::files::Files;
 use crate::gc;
+use crate::masq::MASQ_DIRECTORY;
+use crate::netlink::Changes;
 
 /// Pools are read again this often once they are there.
 const POOL_PERIOD: Duration = Duration::from_secs(30);
@@ -17,6 +23,8 @@ const POOL_RETRY: Duration = Duration::from_secs(1);
 const GC_PERIOD: Duration = Duration::from_secs(10);
 /// … and while `flows` is filling up.
 const GC_HASTE: Duration = Duration::from_secs(1);
+/// Before netlink is listened to again after a failure.
+const LISTEN_RETRY: Duration = Duration::from_secs(1);
 /// Between reconciliations.
 const RECONCILE_PERIOD: Duration = Duration::from_secs(30);
 
@@ -87,5 +95,40 @@ pub(crate) async fn keep_true(daemon: Rc<Daemon>) {
         daemon.follow_node().await;
         daemon.reconcile();
         daemon.repair_fallback();
+    }
+}
+
+/// Takes changed configuration files over, and all of them on SIGHUP.
+pub(crate) async fn follow_configuration(daemon: Rc<Daemon>, mut hangup: Signal) {
+    let loader = Path::new(LOADER_CONFIG).parent().into_iter();
+    let directories: Vec<&Path> = loader.chain([Path::new(MASQ_DIRECTORY)]).collect();
+    let files = Files::watch(&directories);
+    // What changed between the start and the watch.
+    daemon.reload(false);
+    loop {
+        let asked = tokio::select! {
+            () = files.changed() => false,
+            _ = hangup.recv() => true,
+        };
+        daemon.reload(asked);
+    }
+}
+
+/// Follows the node's links, addresses and routes as the kernel announces them.
+pub(crate) async fn follow_node(daemon: Rc<Daemon>) {
+    loop {
+        match Changes::listen() {
+            Ok(mut changes) => {
+                // What changed before.
+                daemon.follow_node().await;
+                while changes.next().await {
+                    debug!("links, addresses or routes of the node changed");
+                    daemon.follow_node().await;
+                }
+                warn!("netlink hung up: listening again");
+            }
+            Err(error) => warn!(%error, "listen to the node's changes"),
+        }
+        tokio::time::sleep(LISTEN_RETRY).await;
     }
 }

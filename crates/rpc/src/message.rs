@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
@@ -34,6 +35,11 @@ pub enum Request {
     },
     /// The NIC's pools, read again from the wireserver first.
     RefreshPools,
+    /// The classes of these destinations, or all prefixes when there are none. Answered with [`Reply::Classes`].
+    Classes {
+        /// Destinations.
+        addresses: Vec<Ipv4Addr>,
+    },
     /// Everything that `vnetctl status` shows.
     Status,
 }
@@ -48,6 +54,11 @@ pub enum Reply {
     Node(NodeView),
     /// To [`Request::RefreshPools`].
     Pools(Pools),
+    /// To [`Request::Classes`].
+    Classes {
+        /// One for each address, or for each prefix, longest first.
+        classes: Vec<Classified>,
+    },
     /// To [`Request::Status`].
     Status(Box<Status>),
     /// Not done.
@@ -94,6 +105,8 @@ pub struct Status {
     pub adopted: bool,
     /// The node.
     pub node: NodeView,
+    /// The configuration.
+    pub config: ConfigView,
     /// First and last port of eBPF SNAT.
     pub nat_ports: (u16, u16),
     /// Where the address pools come from and how old they are, or why there are none.
@@ -113,6 +126,15 @@ pub struct Status {
     pub drops: BTreeMap<String, Counted>,
     /// What the operator should know.
     pub warnings: Vec<String>,
+}
+
+/// The configuration in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigView {
+    /// The files that were read; none means defaults.
+    pub files: Vec<PathBuf>,
+    /// Why files, as they are now, are not in force; the earlier configuration is.
+    pub rejected: Vec<String>,
 }
 
 /// State of the pool cache.
@@ -166,8 +188,24 @@ pub struct ClassView {
     pub prefix: Ipv4Net,
     /// Name of its class.
     pub class: String,
-    /// Where the class comes from.
+    /// Row of the table in docs/configuration.md that decides.
+    pub row: u8,
+    /// The key of a configuration file, or what the destination is.
     pub why: String,
+    /// The configuration file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<PathBuf>,
+}
+
+/// Element of [`Reply::Classes`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Classified {
+    /// The destination that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<Ipv4Addr>,
+    /// The prefix that decides, with its class.
+    #[serde(flatten)]
+    pub class: ClassView,
 }
 
 /// One pod.

@@ -5,12 +5,15 @@
     reason = "a command-line tool"
 )]
 
+use std::net::Ipv4Addr;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::bail;
 use clap::{Parser, Subcommand, ValueEnum};
-use rpc::{Reply, Request, RunDirectory, Status, call};
+use loader::status::render_classes;
+use rpc::{Reply, Request, RunDirectory, call};
+use serde::Serialize;
 
 /// Looks at the data path of azure-vnet-ebpf on this node.
 #[derive(Debug, Parser)]
@@ -27,6 +30,12 @@ struct Arguments {
 enum Command {
     /// Loader, NIC, address pools, programs, pods, destination classes, drops, and what is wrong.
     Status,
+    /// The class of each destination and the rule that decides; without addresses all rules, longest prefix first.
+    Classes {
+        /// Destinations, IPv4.
+        #[arg(value_name = "ADDRESS", value_parser = address)]
+        addresses: Vec<Ipv4Addr>,
+    },
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -49,28 +58,49 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    match arguments.command {
+    let output = arguments.output;
+    match &arguments.command {
         Command::Status => {
-            let status = status()?;
-            match arguments.output {
-                Output::Table => print!("{}", loader::status::render(&status)),
-                Output::Json => println!("{}", serde_json::to_string_pretty(&status)?),
-            }
+            let reply = ask(&Request::Status)?;
+            let Reply::Status(status) = &reply else {
+                bail!("the loader answered something else: {reply:?}");
+            };
+            print(output, &**status, loader::status::render)
         }
+        Command::Classes { addresses } => {
+            let addresses = addresses.clone();
+            let reply = ask(&Request::Classes { addresses })?;
+            let Reply::Classes { classes } = &reply else {
+                bail!("the loader answered something else: {reply:?}");
+            };
+            print(output, classes.as_slice(), render_classes)
+        }
+    }
+}
+
+/// Prints what the loader told.
+fn print<T: Serialize + ?Sized>(
+    output: Output,
+    told: &T,
+    render: impl FnOnce(&T) -> String,
+) -> anyhow::Result<()> {
+    match output {
+        Output::Table => print!("{}", render(told)),
+        Output::Json => println!("{}", serde_json::to_string_pretty(told)?),
     }
     Ok(())
 }
 
-fn status() -> anyhow::Result<Status> {
-    match call(
-        &RunDirectory::default().socket(),
-        &Request::Status,
-        Duration::from_secs(10),
-    )? {
-        Reply::Status(status) => Ok(*status),
-        Reply::Refused(refusal) => Err(refusal.into()),
-        other @ (Reply::Done | Reply::Node(_) | Reply::Pools(_)) => {
-            bail!("the loader answered something else: {other:?}")
-        }
+fn ask(request: &Request) -> anyhow::Result<Reply> {
+    let socket = RunDirectory::default().socket();
+    let reply = call(&socket, request, Duration::from_secs(10))?;
+    if let Reply::Refused(refusal) = reply {
+        return Err(refusal.into());
     }
+    Ok(reply)
+}
+
+fn address(text: &str) -> Result<Ipv4Addr, String> {
+    text.parse()
+        .map_err(|_why| "it is no IPv4 address; write one such as 10.0.0.10".to_owned())
 }

@@ -1,0 +1,94 @@
+//! Which prefixes cannot be meant together?
+
+use std::path::Path;
+
+use ipnet::Ipv4Net;
+
+use super::{Config, key};
+use crate::classes::not_routed;
+use crate::document::{ConfigError, refuse};
+
+/// Prefixes in one list at most: `dst4` must hold the old and the new ones for a moment.
+const MOST_PREFIXES: usize = 256;
+
+impl Config {
+    /// Prefixes that contradict each other.
+    pub(super) fn check(&self, path: &Path) -> Result<(), ConfigError> {
+        let lists = self.lists();
+        for (key, prefixes) in lists {
+            if prefixes.len() > MOST_PREFIXES {
+                return Err(refuse(
+                    path,
+                    key,
+                    &format!("{} prefixes", prefixes.len()),
+                    &format!("are more than {MOST_PREFIXES}"),
+                    "write wider prefixes",
+                ));
+            }
+            if let Some((inner, outer)) = overlap(prefixes) {
+                return Err(refuse(
+                    path,
+                    key,
+                    &inner.to_string(),
+                    &format!("lies in {outer} of the same list"),
+                    "take one of the two out",
+                ));
+            }
+        }
+        for (key, prefixes) in [
+            (key::VNET, &self.vnet_cidrs),
+            (key::DIRECT, &self.direct_cidrs),
+        ] {
+            for prefix in prefixes {
+                let services = self.service_cidrs.iter();
+                if let Some(service) = services.into_iter().find(|range| range.contains(prefix)) {
+                    return Err(refuse(
+                        path,
+                        key,
+                        &prefix.to_string(),
+                        &format!(
+                            "lies in `{}` {service}, which is left to kube-proxy: it cannot be direct as well",
+                            key::SERVICE
+                        ),
+                        "take it out of one of the two",
+                    ));
+                }
+            }
+        }
+        self.check_routable(path)
+    }
+
+    /// A list that names what no router forwards is a slip.
+    fn check_routable(&self, path: &Path) -> Result<(), ConfigError> {
+        for (key, prefixes) in self.lists() {
+            // ip-masq-agent's users list whole address spaces with holes.
+            if key == key::NON_MASQUERADE {
+                continue;
+            }
+            let never = prefixes.iter().find_map(|prefix| {
+                let within = not_routed(*prefix)?;
+                Some((prefix, within))
+            });
+            if let Some((prefix, (range, what))) = never {
+                return Err(refuse(
+                    path,
+                    key,
+                    &prefix.to_string(),
+                    &format!("lies in {range} ({what}), which is always left to the kernel"),
+                    "take it out",
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A prefix that lies in another one of the list, or is in it twice.
+fn overlap(prefixes: &[Ipv4Net]) -> Option<(Ipv4Net, Ipv4Net)> {
+    prefixes.iter().enumerate().find_map(|(at, outer)| {
+        let mut others = prefixes.iter().enumerate();
+        others
+            .find(|(other, inner)| *other != at && outer.contains(*inner))
+            .map(|(_, inner)| (*inner, *outer))
+    })
+}

@@ -1,0 +1,127 @@
+//! All configuration files together: what is in force, and what was refused.
+
+use std::path::{Path, PathBuf};
+
+use nix::net::if_::if_nametoindex;
+use rpc::{ConfigView, LOADER_CONFIG};
+
+use crate::config::Config;
+use crate::document::{ConfigError, refuse};
+use crate::masq::{MASQ_DIRECTORY, Masq};
+use crate::ports::{PortRange, PortUses};
+
+/// What is in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Configuration {
+    /// loader.yaml.
+    pub config: Config,
+    /// ip-masq-agent's files.
+    pub masq: Masq,
+    /// Ports for eBPF SNAT.
+    pub ports: PortRange,
+    /// What the operator should know about the ports.
+    ports_warning: Option<String>,
+    /// A `nic` that waits for a restart.
+    other_nic: Option<String>,
+    /// Why files, as they are now, are not in force.
+    rejected: Vec<String>,
+}
+
+impl Configuration {
+    /// Reads all files. One that is refused refuses all: there is nothing that could stay.
+    pub fn load() -> Result<Self, ConfigError> {
+        let path = Path::new(LOADER_CONFIG);
+        let config = Config::load(path)?;
+        let (ports, ports_warning) = config.ports(path, &PortUses::read())?;
+        Ok(Self {
+            config,
+            masq: Masq::load(Path::new(MASQ_DIRECTORY))?,
+            ports,
+            ports_warning,
+            other_nic: None,
+            rejected: Vec::new(),
+        })
+    }
+
+    /// What is in force after the files have changed: each of the two parts as its files say now, or as it was when they
+    /// are refused. `nic` is the one that is used.
+    #[must_use]
+    pub fn reloaded(&self, nic: &str) -> Self {
+        let mut next = self.clone();
+        next.rejected.clear();
+        if let Err(error) = next.take_loader_yaml(nic) {
+            next.rejected.push(error.to_string());
+        }
+        match Masq::load(Path::new(MASQ_DIRECTORY)) {
+            Ok(masq) => next.masq = masq,
+            Err(error) => next.rejected.push(error.to_string()),
+        }
+        next
+    }
+
+    fn take_loader_yaml(&mut self, nic: &str) -> Result<(), ConfigError> {
+        let path = Path::new(LOADER_CONFIG);
+        let mut config = Config::load(path)?;
+        let (ports, warning) = config.ports(path, &PortUses::read())?;
+        self.other_nic = None;
+        if let Some(name) = &config.nic
+            && name != nic
+        {
+            if if_nametoindex(name.as_str()).is_err() {
+                let why = "is no interface of this node";
+                return Err(refuse(
+                    path,
+                    "nic",
+                    name,
+                    why,
+                    "write one that `ip link` shows",
+                ));
+            }
+            self.other_nic = Some(name.clone());
+        }
+        if config.nic.as_deref() != Some(nic) {
+            config.nic.clone_from(&self.config.nic);
+        }
+        // Other ports break connections that have theirs, so they change only when somebody wants them to.
+        if config.nat_ports != self.config.nat_ports {
+            (self.ports, self.ports_warning) = (ports, warning);
+        }
+        self.config = config;
+        Ok(())
+    }
+
+    /// Why files, as they are now, are not in force.
+    pub fn rejected(&self) -> &[String] {
+        &self.rejected
+    }
+
+    /// What the operator should know.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = self.masq.warnings.clone();
+        if let Some(nic) = &self.other_nic {
+            warnings.push(format!(
+                "{LOADER_CONFIG}: nic: `{nic}` takes effect with `systemctl restart azure-vnet-loader`"
+            ));
+        }
+        let clash = || {
+            let clash = PortUses::read().clash(self.ports)?;
+            Some(format!(
+                "SNAT ports {} overlap {clash}, by now: connections may clash; set `natPorts` in loader.yaml",
+                self.ports
+            ))
+        };
+        warnings.extend(self.ports_warning.clone().or_else(clash));
+        warnings
+    }
+
+    /// For `vnetctl status`.
+    pub fn view(&self) -> ConfigView {
+        let loader = Path::new(LOADER_CONFIG);
+        let loader = loader.exists().then(|| loader.to_owned());
+        let files: Vec<PathBuf> = loader.into_iter().chain(self.masq.files.clone()).collect();
+        ConfigView {
+            files,
+            rejected: self.rejected.clone(),
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! What follows when the configuration or the node changes?
+
+use std::net::Ipv4Addr;
+
+use abi::Class;
+use ipnet::Ipv4Net;
+use rpc::{ClassView, Classified};
+use tracing::{error, info, warn};
+
+use crate::classes::{Inputs, classify, oddities};
+use crate::daemon::Daemon;
+use crate::registry::RegistryError;
+use crate::{fallback, nic, reconcile};
+
+impl Daemon {
+    /// Reads the configuration again and takes it over. `asked`: somebody wants an answer in the log in any case.
+    pub(crate) fn reload(&self, asked: bool) {
+        let before = self.configuration.borrow().clone();
+        let nic = self.node.borrow().nic.nic.clone();
+        let after = before.reloaded(&nic);
+        for why in after.rejected() {
+            if asked || !before.rejected().contains(why) {
+                warn!(why, "configuration rejected; the earlier one stays");
+            }
+        }
+        if after == before {
+            if asked {
+                info!("configuration read again: nothing has changed");
+            }
+            return;
+        }
+        info!(files = ?after.view().files, rejected = after.rejected().len(), "configuration read again");
+        for warning in after.warnings() {
+            warn!(warning, "configuration");
+        }
+        let block_changed = after.config.block_wireserver != before.config.block_wireserver;
+        *self.configuration.borrow_mut() = after;
+        if let Err(error) = self.configure() {
+            error!(%error, "write the settings");
+        }
+        if !self.reclassify() && block_changed {
+            self.install_fallback();
+        }
+    }
+
+    /// Writes the node's settings.
+    pub(crate) fn configure(&self) -> Result<(), RegistryError> {
+        let configuration = self.configuration.borrow();
+        self.registry.borrow_mut().configure(
+            &self.node.borrow().nic,
+            configuration.ports,
+            configuration.config.block_wireserver,
+        )
+    }
+
+    /// Recomputes the classes and, when they changed, writes them to `dst4` and the fallback. Whether it did.
+    pub(crate) fn reclassify(&self) -> bool {
+        let rules = self.with_inputs(classify);
+        if *self.rules.borrow() == rules {
+            return false;
+        }
+        if let Err(error) = self.registry.borrow_mut().write_classes(&rules) {
+            error!(%error, "write the destination classes");
+            return false;
+        }
+        info!(prefixes = rules.len(), "destination classes changed");
+        *self.rules.borrow_mut() = rules;
+        self.install_fallback();
+        true
+    }
+
+    /// What is allowed, and odd.
+    pub(crate) fn oddities(&self) -> Vec<String> {
+        self.with_inputs(oddities)
+    }
+
+    fn with_inputs<T>(&self, use_them: impl FnOnce(Inputs<'_>) -> T) -> T {
+        let configuration = self.configuration.borrow();
+        use_them(Inputs {
+            config: &configuration.config,
+            masq: &configuration.masq,
+            node: &self.node.borrow(),
+            pools: self.pools.borrow().as_ref().ok(),
+        })
+    }
+
+    /// A node without nft still has its fast path; what takes the stack to the Internet is not masqueraded then.
+    pub(crate) fn install_fallback(&self) {
+        let nic = self.node.borrow().nic.nic.clone();
+        let block = self.configuration.borrow().config.block_wireserver;
+        if let Err(error) = fallback::install(&nic, &self.rules.borrow(), block) {
+            error!(%error, "the kernel does not masquerade what the programs leave to it");
+        }
+    }
+
+    /// Installs the kernel's fallback again when somebody has removed it.
+    pub(crate) fn repair_fallback(&self) {
+        if !fallback::is_installed() {
+            warn!("the nftables table `azure-vnet` is gone: installing it again");
+            self.install_fallback();
+        }
+    }
+
+    /// Follows the node's own addresses, its routes and the NIC.
+    pub(crate) async fn follow_node(&self) {
+        // One look after the other, so that an older one never comes last.
+        let _looking = self.looking.lock().await;
+        let wanted = self.configuration.borrow().config.nic.clone();
+        let node = match nic::discover(wanted.as_deref()).await {
+            Ok(node) => node,
+            Err(error) => return warn!(%error, "look at the node's interfaces"),
+        };
+        let nic = node.nic.clone();
+        let changed = self.node.replace(node).nic != nic;
+        if changed {
+            info!(nic = nic.nic, primary = %nic.primary, mtu = nic.mtu, "the NIC changed");
+            if let Err(error) = self.configure() {
+                error!(%error, "write the NIC's settings");
+            }
+        }
+        // A NIC that was made anew has lost its programs, though their links are still pinned.
+        let attached = if changed {
+            reconcile::remove_stale_links(&self.pins, &nic.nic)
+                .and_then(|()| reconcile::attach_nic(&self.pins, &nic.nic))
+        } else {
+            reconcile::attach_nic_if_needed(&self.pins, &nic.nic)
+        };
+        if let Err(error) = attached {
+            error!(%error, "attach to the NIC");
+        }
+        if !self.reclassify() && changed {
+            self.install_fallback();
+        }
+    }
+
+    /// The class of each address and where it comes from; of none, the whole table, longest prefix first.
+    pub(crate) fn classes(&self, addresses: &[Ipv4Addr]) -> Result<Vec<Classified>, RegistryError> {
+        if addresses.is_empty() {
+            let rules = self.rules.borrow();
+            return Ok(rules.iter().map(|rule| of(None, rule.into())).collect());
+        }
+        let classes = addresses
+            .iter()
+            .map(|addr| Ok(of(Some(*addr), self.class(*addr)?)));
+        classes.collect()
+    }
+
+    fn class(&self, addr: Ipv4Addr) -> Result<ClassView, RegistryError> {
+        let registry = self.registry.borrow();
+        if registry.is_registered(addr)? {
+            let endpoints = reconcile::endpoints(&self.run);
+            let pod = endpoints.iter().find(|pod| pod.address.addr() == addr);
+            let name = pod.map_or_else(String::new, |pod| {
+                format!(" {}/{}", pod.pod_namespace, pod.pod_name)
+            });
+            return Ok(ClassView {
+                prefix: Ipv4Net::from(addr),
+                class: "pod".into(),
+                row: 1,
+                why: format!("pod{name} of this node"),
+                file: None,
+            });
+        }
+        let rules = self.rules.borrow();
+        let rule = rules.iter().find(|rule| rule.prefix.contains(&addr));
+        let mut view = rule.map_or_else(|| no_rule(addr), Into::into);
+        // What the programs do is what counts.
+        let effective = registry.class_of(addr)?.name();
+        if view.class != effective {
+            view.why = format!(
+                "dst4 does not say {} ({}): restart azure-vnet-loader",
+                view.class, view.why
+            );
+            view.class = effective.into();
+        }
+        Ok(view)
+    }
+}
+
+fn of(address: Option<Ipv4Addr>, class: ClassView) -> Classified {
+    Classified { address, class }
+}
+
+/// Never happens: the last row takes every address.
+fn no_rule(addr: Ipv4Addr) -> ClassView {
+    ClassView {
+        prefix: Ipv4Net::from(addr),
+        class: Class::Stack.name().into(),
+        row: 0,
+        why: "no rule".into(),
+        file: None,
+    }
+}
