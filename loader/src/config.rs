@@ -2,8 +2,10 @@
 
 mod contradictions;
 
+use std::ops::RangeInclusive;
 use std::path::Path;
 
+use abi::{MAX_BINDINGS, MAX_FLOWS};
 use ipnet::Ipv4Net;
 
 use crate::document::{self, ConfigError, Document, refuse};
@@ -30,7 +32,32 @@ pub struct Config {
     pub block_wireserver: bool,
     /// Ports for eBPF SNAT; chosen by [`Config::ports`] when absent.
     pub nat_ports: Option<PortRange>,
+    /// Bindings that a pod may hold open; half of the ports when absent.
+    pub nat_ports_per_pod: Option<u32>,
+    /// How many entries the great tables have.
+    pub sizes: TableSizes,
 }
+
+/// Capacities of the tables that hold an entry per connection. They are fixed when a table is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TableSizes {
+    /// Of `flows`.
+    pub flows: u32,
+    /// Of `snat`.
+    pub bindings: u32,
+}
+
+impl Default for TableSizes {
+    fn default() -> Self {
+        Self {
+            flows: MAX_FLOWS,
+            bindings: MAX_BINDINGS,
+        }
+    }
+}
+
+/// What a table may be told to hold: some 100 bytes an entry, allocated at once.
+const TABLE_SIZES: RangeInclusive<u32> = 1024..=1_048_576;
 
 impl Default for Config {
     fn default() -> Self {
@@ -44,6 +71,8 @@ impl Default for Config {
             imds: Imds::Snat,
             block_wireserver: true,
             nat_ports: None,
+            nat_ports_per_pod: None,
+            sizes: TableSizes::default(),
         }
     }
 }
@@ -73,10 +102,16 @@ pub mod key {
     pub const IMDS: &str = "imds";
     /// [`super::Config::nat_ports`].
     pub const NAT_PORTS: &str = "natPorts";
+    /// [`super::Config::nat_ports_per_pod`].
+    pub const NAT_PORTS_PER_POD: &str = "natPortsPerPod";
+    /// [`super::TableSizes::flows`].
+    pub const FLOWS_MAX: &str = "flowsMax";
+    /// [`super::TableSizes::bindings`].
+    pub const SNAT_MAX: &str = "snatMax";
 }
 
 /// Every key.
-const KEYS: [&str; 9] = [
+const KEYS: [&str; 12] = [
     "nic",
     key::VNET,
     key::DIRECT,
@@ -86,6 +121,9 @@ const KEYS: [&str; 9] = [
     key::IMDS,
     "blockWireserver",
     key::NAT_PORTS,
+    key::NAT_PORTS_PER_POD,
+    key::FLOWS_MAX,
+    key::SNAT_MAX,
 ];
 
 impl Config {
@@ -130,6 +168,11 @@ impl Config {
                     })?;
                     config.nat_ports = Some(ports);
                 }
+                key::NAT_PORTS_PER_POD => {
+                    config.nat_ports_per_pod = Some(entry.number(1..=65_535)?);
+                }
+                key::FLOWS_MAX => config.sizes.flows = entry.number(TABLE_SIZES)?,
+                key::SNAT_MAX => config.sizes.bindings = entry.number(TABLE_SIZES)?,
                 _ => return Err(entry.unknown(&KEYS)),
             }
         }
@@ -254,6 +297,9 @@ mod tests {
             ),
             ("natPorts: 80-90", ["natPorts", "`80-90`", "1024-29999"]),
             ("natPorts: 5000", ["natPorts", "`5000`", "1024-29999"]),
+            ("natPortsPerPod: 0", ["natPortsPerPod", "`0`", "1 to 65535"]),
+            ("flowsMax: 1000", ["flowsMax", "`1000`", "1024 to 1048576"]),
+            ("snatMax: '4096'", ["snatMax", "4096", "without quotes"]),
             (
                 "vnetCidrs: [10.1.0.0/16, 10.0.0.0/8]",
                 [

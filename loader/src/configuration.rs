@@ -8,7 +8,7 @@ use rpc::{ConfigView, LOADER_CONFIG};
 use crate::config::Config;
 use crate::document::{ConfigError, refuse};
 use crate::masq::{MASQ_DIRECTORY, Masq};
-use crate::ports::{PortRange, PortUses};
+use crate::ports::{PortRange, PortUses, Shares};
 
 /// What is in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,6 +88,18 @@ impl Configuration {
         }
         self.config = config;
         Ok(())
+    }
+
+    /// The ports and a pod's share of them: half, unless configured, so that no pod can take all to one remote end.
+    pub fn shares(&self) -> Shares {
+        let configured = self.config.nat_ports_per_pod;
+        Shares {
+            ports: self.ports,
+            per_pod: configured
+                .and_then(|share| u16::try_from(share).ok())
+                .unwrap_or(self.ports.count() / 2)
+                .max(1),
+        }
     }
 
     /// Why files, as they are now, are not in force.

@@ -134,7 +134,7 @@ impl Daemon {
         let boot_id = boot_id()?;
         let node = nic::discover(configuration.config.nic.as_deref()).await?;
         let pins = Pins::default();
-        let loaded = object::load(&pins)?;
+        let loaded = object::load(&pins, configuration.config.sizes)?;
         let mut registry = Registry::new(loaded.maps);
 
         // What an earlier start knew keeps destinations in their classes while the wireserver is away.
@@ -149,7 +149,7 @@ impl Daemon {
             pools: pools.as_ref().ok(),
         });
         let block = configuration.config.block_wireserver;
-        registry.configure(&node.nic, configuration.ports, block)?;
+        registry.configure(&node.nic, configuration.shares(), block)?;
         registry.write_classes(&rules)?;
         reconcile::attach_nic(&pins, &node.nic.nic)?;
         reconcile::remove_stale_links(&pins, &node.nic.nic)?;

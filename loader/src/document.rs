@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use ipnet::{IpNet, Ipv4Net};
@@ -139,6 +140,28 @@ impl<'a> Entry<'a> {
             let value = show(self.value);
             self.refuse(&value, "is neither true nor false", "write true or false")
         })
+    }
+
+    /// A whole number within `range`.
+    pub(crate) fn number(&self, range: RangeInclusive<u32>) -> Result<u32, ConfigError> {
+        let number = self
+            .value
+            .as_u64()
+            .and_then(|number| u32::try_from(number).ok());
+        number
+            .filter(|number| range.contains(number))
+            .ok_or_else(|| {
+                let why = format!(
+                    "is not a whole number from {} to {}",
+                    range.start(),
+                    range.end()
+                );
+                self.refuse(
+                    &show(self.value),
+                    &why,
+                    "write one in this range, without quotes",
+                )
+            })
     }
 
     /// A text; `example` is for the message.

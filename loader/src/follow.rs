@@ -48,7 +48,7 @@ impl Daemon {
         let configuration = self.configuration.borrow();
         self.registry.borrow_mut().configure(
             &self.node.borrow().nic,
-            configuration.ports,
+            configuration.shares(),
             configuration.config.block_wireserver,
         )
     }

@@ -24,6 +24,8 @@ pub struct Swept {
     pub flows_removed: u32,
     /// Flows that fit.
     pub flows_capacity: u32,
+    /// Bindings that fit.
+    pub bindings_capacity: u32,
     /// Who holds the bindings.
     pub census: Census,
 }
@@ -46,8 +48,10 @@ impl Swept {
 pub fn sweep(pins: &Pins, full: bool) -> anyhow::Result<Swept> {
     let mut maps = Maps::from_pins(pins)?;
     let now = now();
+    let capacity = |name| Ok::<_, MapError>(MapInfo::from_pin(pins.map(name))?.max_entries());
     let mut swept = Swept {
-        flows_capacity: MapInfo::from_pin(pins.map(pins::map::FLOWS))?.max_entries(),
+        flows_capacity: capacity(pins::map::FLOWS)?,
+        bindings_capacity: capacity(pins::map::SNAT)?,
         ..Swept::default()
     };
     sweep_bindings(&mut maps, now, &mut swept)?;

@@ -19,6 +19,8 @@ use hooks::{Maps, MapsError, Pins};
 use nix::sys::statfs::statfs;
 use tracing::{debug, info, warn};
 
+use crate::config::TableSizes;
+
 static OBJECT: &[u8] = include_bytes_aligned!(env!("BPF_OBJECT"));
 
 /// `BPF_FS_MAGIC` of `linux/magic.h`.
@@ -91,7 +93,7 @@ pub enum ObjectError {
 
 /// Loads and pins everything. Maps that are pinned already and have the right layout are used again, so that bindings
 /// and flows live on; programs are always the new ones, but nothing is attached yet.
-pub fn load(pins: &Pins) -> Result<Loaded, ObjectError> {
+pub fn load(pins: &Pins, sizes: TableSizes) -> Result<Loaded, ObjectError> {
     if OBJECT.is_empty() {
         return Err(ObjectError::Empty);
     }
@@ -110,6 +112,8 @@ pub fn load(pins: &Pins) -> Result<Loaded, ObjectError> {
     }
     let adopted = keep_matching(pins)?;
     let mut loader = EbpfLoader::new();
+    loader.map_max_entries(map::FLOWS, sizes.flows);
+    loader.map_max_entries(map::SNAT, sizes.bindings);
     for name in map::ALL {
         loader.map_pin_path(name, pins.map(name));
     }
@@ -237,7 +241,12 @@ fn keep_matching(pins: &Pins) -> Result<bool, ObjectError> {
                     kind: info.map_type()?,
                     key: widen(info.key_size()),
                     value: widen(info.value_size()),
-                    entries: info.max_entries(),
+                    // A size that is configured counts for a new table only: to make one anew breaks its connections.
+                    entries: match name {
+                        map::FLOWS => MAX_FLOWS,
+                        map::SNAT => MAX_BINDINGS,
+                        _ => info.max_entries(),
+                    },
                 })
             })
             .map_err(|source| ObjectError::Inspect {

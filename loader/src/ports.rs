@@ -207,6 +207,15 @@ pub fn default_ports(node: &PortUses) -> (PortRange, Option<String>) {
     }
 }
 
+/// The ports for SNAT, and how many of them a pod may hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Shares {
+    /// All of them.
+    pub ports: PortRange,
+    /// A pod's share.
+    pub per_pod: u16,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -12,7 +12,7 @@ use ipnet::Ipv4Net;
 use rpc::NodeView;
 
 use crate::classes::Rule;
-use crate::ports::PortRange;
+use crate::ports::Shares;
 use crate::registry::{Registry, RegistryError, map_error};
 use crate::transition::{Step, Table, steps};
 
@@ -27,7 +27,7 @@ impl Registry {
     pub fn configure(
         &mut self,
         node: &NodeView,
-        ports: PortRange,
+        shares: Shares,
         block: bool,
     ) -> Result<(), RegistryError> {
         let old = self.config()?;
@@ -36,9 +36,9 @@ impl Registry {
             primary: node.primary.into(),
             nic_mac: Mac::new(node.nic_mac.0),
             mtu: u16::try_from(node.mtu).unwrap_or(u16::MAX),
-            nat_first: ports.first,
-            nat_count: ports.count(),
-            nat_quota: ports.count() / 2,
+            nat_first: shares.ports.first,
+            nat_count: shares.ports.count(),
+            nat_quota: shares.per_pod,
             reserved: 0,
             fast_mark: FAST_MARK,
             flags: old.flags.set(ConfigFlags::BLOCK_WIRESERVER, block),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 
-use abi::{Counter, DropReason, MAX_BINDINGS, MAX_CLASSES, MAX_PODS, Path, pins, proto};
+use abi::{Counter, DropReason, MAX_CLASSES, MAX_PODS, Path, pins, proto};
 use aya::maps::MapError;
 use hooks::{Hook, Maps, Pins, total};
 use rpc::{
@@ -12,6 +12,7 @@ use rpc::{
     PoolView, Pools, Status, TableView,
 };
 
+use crate::config::key;
 use crate::daemon::Daemon;
 use crate::gc::Swept;
 use crate::{reconcile, wireserver};
@@ -64,6 +65,18 @@ impl Daemon {
                 own.join(", ")
             ));
         }
+        let sizes = self.configuration.borrow().config.sizes;
+        let swept = self.swept.borrow();
+        for (key, wanted, is) in [
+            (key::FLOWS_MAX, sizes.flows, swept.flows_capacity),
+            (key::SNAT_MAX, sizes.bindings, swept.bindings_capacity),
+        ] {
+            if is != wanted && is != 0 {
+                warnings.push(format!(
+                    "{key} is {wanted}, but the table has room for {is}: it is made anew at the next boot"
+                ));
+            }
+        }
         if self.flows_full.get() {
             warnings.push(
                 "the flow table is nearly full: flows that are not in it take the kernel's path"
@@ -103,7 +116,7 @@ fn tables(maps: &Maps, swept: &Swept) -> Vec<TableView> {
             MAX_CLASSES,
         ),
         view(pins::map::FLOWS, swept.flows, swept.flows_capacity),
-        view(pins::map::SNAT, swept.bindings, MAX_BINDINGS),
+        view(pins::map::SNAT, swept.bindings, swept.bindings_capacity),
     ]
 }
 

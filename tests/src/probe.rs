@@ -6,6 +6,9 @@ use std::net::{Ipv4Addr, SocketAddrV4, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::RcvBufForce;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::http::{self, Response};
 use crate::namespace::Namespace;
@@ -183,23 +186,55 @@ impl Namespace {
 
     /// `count` numbered datagrams to an echo server, `rate` a second; waits a second for late answers.
     pub fn udp_paced(&self, server: Ipv4Addr, port: u16, rate: u32, count: u32) -> Result<Paced> {
+        self.udp_while(server, port, rate, |sent| sent < count)
+    }
+
+    /// The same until `stop` is set.
+    pub fn udp_until(
+        &self,
+        server: Ipv4Addr,
+        port: u16,
+        rate: u32,
+        stop: &AtomicBool,
+    ) -> Result<Paced> {
+        self.udp_while(server, port, rate, |_| !stop.load(Ordering::Relaxed))
+    }
+
+    fn udp_while(
+        &self,
+        server: Ipv4Addr,
+        port: u16,
+        rate: u32,
+        go_on: impl Fn(u32) -> bool,
+    ) -> Result<Paced> {
         let socket = self.run(|| {
             let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
             socket.connect((server, port))?;
             Ok(socket)
         })?;
+        patient(&socket)?;
         let pace = Duration::from_secs(1) / rate.max(1);
         let started = Instant::now();
-        let mut received = 0;
-        for number in 0..count {
-            socket.send(&number.to_be_bytes())?;
-            received += answers(&socket, started + pace * (number + 1), count - received)?;
+        let mut paced = Paced {
+            sent: 0,
+            received: 0,
+        };
+        while go_on(paced.sent) {
+            socket.send(&paced.sent.to_be_bytes())?;
+            paced.sent += 1;
+            let next = started + pace * paced.sent;
+            paced.received += answers(&socket, next, paced.sent - paced.received)?;
         }
         let late = Instant::now() + Duration::from_secs(1);
-        received += answers(&socket, late, count - received)?;
-        let sent = count;
-        Ok(Paced { sent, received })
+        paced.received += answers(&socket, late, paced.sent - paced.received)?;
+        Ok(paced)
     }
+}
+
+/// Makes room for what arrives while its reader waits for a CPU, so that a busy machine does not look like a lossy one.
+pub(crate) fn patient(socket: &UdpSocket) -> Result<()> {
+    const ROOM: usize = 16 << 20;
+    setsockopt(socket, RcvBufForce, &ROOM).context("make room for datagrams")
 }
 
 /// Counts answers until the moment, or until there are `most`.

@@ -13,6 +13,7 @@ use anyhow::{Context as _, Result};
 use nix::poll::PollFlags;
 
 use crate::namespace::Namespace;
+use crate::probe::patient;
 use crate::wait::{Deadline, ready};
 
 /// How long a client may be silent within a request, or not read its answer.
@@ -48,7 +49,9 @@ impl Sockets {
         for &(address, port) in at {
             let place = || format!("listen on udp {address}:{port}");
             let bind = || UdpSocket::bind((address, port)).with_context(place);
-            self.udp.push(ns.run(bind)?);
+            let socket = ns.run(bind)?;
+            patient(&socket)?;
+            self.udp.push(socket);
         }
         Ok(self)
     }

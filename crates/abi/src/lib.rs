@@ -45,9 +45,9 @@ pub mod proto {
 pub const MAX_PODS: u32 = 1024;
 /// Most prefixes in `dst4`.
 pub const MAX_CLASSES: u32 = 4096;
-/// Most tracked flows in `flows`.
+/// Most tracked flows in `flows`, unless configured otherwise.
 pub const MAX_FLOWS: u32 = 262_144;
 /// Most fragmented datagrams on their way in, in `fragments`; the oldest makes room.
 pub const MAX_FRAGMENTS: u32 = 4096;
-/// Most SNAT bindings in `snat`.
+/// Most SNAT bindings in `snat`, unless configured otherwise.
 pub const MAX_BINDINGS: u32 = 262_144;

@@ -1,0 +1,168 @@
+//! Connections through a ClusterIP, a NodePort and directly, at full rate, beside kube-proxy's rules: none fails, whatever
+//! the tables hold.
+#![cfg(test)]
+
+use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use lab::{ConnectClose, Lab, Node, Pod, Proxy, Service};
+
+/// A Service with a backend on the other node, and one with a backend on the client's.
+const REMOTE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 10);
+const LOCAL: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 11);
+const PORT: u16 = 9000;
+const NODE_PORT: u16 = 30_080;
+
+struct Scene {
+    lab: Lab,
+    client: Pod,
+    near: Pod,
+    far: Pod,
+    _servers: Vec<lab::ConnectCloseServer>,
+}
+
+impl Scene {
+    fn new(loader_yaml: &str) -> Self {
+        let lab = Lab::new().nodes(2).record(false).build().unwrap();
+        for node in lab.nodes() {
+            node.write("/etc/azure-vnet/loader.yaml", loader_yaml)
+                .unwrap();
+            node.start_loader().unwrap();
+        }
+        let node = lab.node(1);
+        let client = node.add_pod("client").unwrap();
+        let near = node.add_pod("near").unwrap();
+        let far = lab.node(2).add_pod("far").unwrap();
+        let services = [
+            Service::new("remote", REMOTE, PORT)
+                .backend(far.addr(), PORT)
+                .node_port(NODE_PORT),
+            Service::new("local", LOCAL, PORT).backend(near.addr(), PORT),
+        ];
+        node.proxy(Proxy::Iptables, &services).unwrap();
+        // The kernel forgets closed connections slowly; here, faster than the test makes them.
+        node.sysctl("net.netfilter.nf_conntrack_tcp_timeout_time_wait", "1")
+            .unwrap();
+        let servers = [&near, &far]
+            .map(|pod| pod.serve_connect_close(PORT).unwrap())
+            .into();
+        Self {
+            lab,
+            client,
+            near,
+            far,
+            _servers: servers,
+        }
+    }
+
+    fn node(&self) -> &Node {
+        self.lab.node(1)
+    }
+
+    /// The client's packets on `path`.
+    fn counted(&self, path: &str) -> u64 {
+        let status = self.node().status().unwrap();
+        let pods = status["pods"].as_array().unwrap();
+        let client = self.client.addr().to_string();
+        let pod = pods.iter().find(|pod| pod["address"] == client.as_str());
+        pod.unwrap()["paths"][path]["packets"].as_u64().unwrap_or(0)
+    }
+}
+
+fn report(what: &str, counted: &ConnectClose) {
+    println!(
+        "{what:<28} {:>8} connections, {:>6.0}/s, {} failed {}",
+        counted.done,
+        counted.rate(),
+        counted.failed,
+        counted.first_failure.as_deref().unwrap_or("")
+    );
+    assert_eq!(counted.failed, 0, "{what}: {counted:?}");
+    assert_ne!(counted.done, 0, "{what}");
+}
+
+/// `count` connections through a ClusterIP to the other node, while the same pod talks to the other node directly.
+fn a_service_and_the_vnet_side_by_side(count: u32) {
+    let scene = Scene::new("");
+    let (stack, fast) = (scene.counted("to_stack"), scene.counted("to_vnet"));
+    let over = AtomicBool::new(false);
+    let (service, direct) = thread::scope(|scope| {
+        let direct = scope.spawn(|| {
+            let far = scene.far.addr();
+            scene.client.connect_close_until(far, PORT, &over).unwrap()
+        });
+        let service = scene
+            .client
+            .connect_close_times(REMOTE, PORT, count)
+            .unwrap();
+        over.store(true, Ordering::Relaxed);
+        (service, direct.join().unwrap())
+    });
+    report("ClusterIP, remote backend", &service);
+    report("directly, at the same time", &direct);
+    assert_eq!(service.done, count);
+    // A connection is at least SYN, ACK, a byte, FIN and the last ACK, some of which are sent together.
+    let (stack, fast) = (
+        scene.counted("to_stack") - stack,
+        scene.counted("to_vnet") - fast,
+    );
+    println!("packets through the stack {stack}, fast to the VNet {fast}");
+    assert!(stack >= u64::from(service.done) * 4, "the Service's");
+    assert!(fast >= u64::from(direct.done) * 4, "the direct ones");
+    assert!(
+        stack < u64::from(service.done) * 8,
+        "and nothing of the direct ones went through the stack"
+    );
+}
+
+#[test]
+fn a_service_and_the_vnet_at_the_same_time() {
+    a_service_and_the_vnet_side_by_side(1000);
+}
+
+#[test]
+#[ignore = "slow: 10,000 connections; cargo xtask test load"]
+fn ten_thousand_connections_through_a_service_beside_the_vnet() {
+    a_service_and_the_vnet_side_by_side(10_000);
+}
+
+/// One way after the other, `time` each, with the same pods and few ports, so that every way meets the others' flows.
+fn one_way_after_the_other(flows: u32, time: Duration) {
+    let scene = Scene::new(&format!("flowsMax: {flows}\n"));
+    scene
+        .client
+        .sysctl("net.ipv4.ip_local_port_range", "40000 44999")
+        .unwrap();
+    scene.client.sysctl("net.ipv4.tcp_tw_reuse", "1").unwrap();
+    println!("flows: {flows} entries");
+    for (what, server, port) in [
+        ("ClusterIP, remote backend", REMOTE, PORT),
+        ("ClusterIP, local backend", LOCAL, PORT),
+        ("NodePort", scene.node().addr(), NODE_PORT),
+        ("directly, same node", scene.near.addr(), PORT),
+        ("directly, other node", scene.far.addr(), PORT),
+        ("ClusterIP, remote, again", REMOTE, PORT),
+    ] {
+        let counted = scene.client.connect_close(server, port, time).unwrap();
+        report(what, &counted);
+    }
+}
+
+#[test]
+fn services_and_pods_take_turns_while_the_flow_table_overflows() {
+    one_way_after_the_other(1024, Duration::from_millis(700));
+}
+
+#[test]
+#[ignore = "slow: two minutes; cargo xtask test load"]
+fn services_and_pods_take_turns_for_twenty_seconds_each_with_65536_flows() {
+    one_way_after_the_other(65_536, Duration::from_secs(20));
+}
+
+#[test]
+#[ignore = "slow: two minutes; cargo xtask test load"]
+fn services_and_pods_take_turns_for_twenty_seconds_each_with_1024_flows() {
+    one_way_after_the_other(1024, Duration::from_secs(20));
+}
