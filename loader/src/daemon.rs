@@ -29,7 +29,8 @@ use crate::gc::Swept;
 use crate::nic::{self, Node};
 use crate::registry::Registry;
 use crate::server::{self, refused};
-use crate::{fallback, links, object, reconcile, tasks, wireserver};
+use crate::tunnel::TunnelError;
+use crate::{fallback, links, object, reconcile, tasks, tunnel, wireserver};
 
 /// The running daemon.
 #[expect(missing_debug_implementations, reason = "aya's arrays have none")]
@@ -175,6 +176,7 @@ impl Daemon {
         fallback::enable_forwarding()?;
         daemon.install_fallback();
         daemon.reconcile();
+        daemon.follow_tunnels().await;
         Ok(daemon)
     }
 
@@ -182,10 +184,18 @@ impl Daemon {
     pub async fn handle(&self, request: Request) -> Reply {
         match request {
             Request::Node => Reply::Node(self.node.borrow().nic.clone()),
-            Request::Register(endpoint) => done(
-                self.registry.borrow_mut().register(&self.pins, &endpoint),
-                "register the pod",
-            ),
+            Request::Register(endpoint) => {
+                // First the way out: `from_pod` uses it as soon as the maps say so.
+                if endpoint.is_tunnelled()
+                    && let Err(error) = self.open_tunnel().await
+                {
+                    return refused("register the pod", &error, "see the loader's log");
+                }
+                done(
+                    self.registry.borrow_mut().register(&self.pins, &endpoint),
+                    "register the pod",
+                )
+            }
             Request::Unregister(endpoint) => done(
                 self.registry.borrow_mut().unregister(&endpoint),
                 "unregister the pod",
@@ -282,6 +292,33 @@ impl Daemon {
         for error in reconcile::guard_pods(&self.pins, &self.registry.borrow()) {
             error!(%error, "attach to a pod's veth");
         }
+    }
+
+    async fn open_tunnel(&self) -> Result<(), TunnelError> {
+        let node = self.node.borrow().clone();
+        let gateway = node
+            .gateway
+            .ok_or(TunnelError::NoGateway { nic: node.nic.nic })?;
+        tunnel::open(node.nic.nic_ifindex, gateway).await
+    }
+
+    /// Makes the way out for pods in a tunnel mode while there are any, and takes it away when there are none.
+    pub(crate) async fn follow_tunnels(&self) {
+        if let Err(error) = self.try_follow_tunnels().await {
+            error!(%error, "send packets between pods to the fabric");
+        }
+    }
+
+    async fn try_follow_tunnels(&self) -> anyhow::Result<()> {
+        if !self.registry.borrow().has_tunnels()? {
+            tunnel::close().await?;
+        }
+        // Asked again: a pod may have come meanwhile.
+        let wanted = self.registry.borrow().has_tunnels()?;
+        if wanted {
+            self.open_tunnel().await?;
+        }
+        Ok(())
     }
 }
 

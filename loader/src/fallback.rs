@@ -9,7 +9,7 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use abi::Class;
+use abi::{Class, TUNNEL_MARK};
 
 use crate::classes::{Rule, WIRESERVER};
 use crate::ports::KERNEL_PORTS;
@@ -105,6 +105,8 @@ fn table(nic: &str, rules: &[Rule], block_wireserver: bool) -> String {
         format!("elements = {{ {} }};", ranges.join(", "))
     };
     let refused = refused(rules, block_wireserver).join("\n    ");
+    // The answer of a translated flow must find back to the pod that asked, not to the fabric.
+    let not_tunnel = !TUNNEL_MARK;
     // Writing to a String cannot fail.
     let _infallible = write!(
         script,
@@ -118,6 +120,10 @@ fn table(nic: &str, rules: &[Rule], block_wireserver: bool) -> String {
     type filter hook postrouting priority filter; policy accept;
     {refused}
     {from_pod_to_wire} ct state invalid counter drop
+  }}
+  chain prerouting {{
+    type filter hook prerouting priority dstnat + 5; policy accept;
+    meta mark & {TUNNEL_MARK} == {TUNNEL_MARK} ct status dnat,snat meta mark set meta mark & {not_tunnel}
   }}
 }}
 "

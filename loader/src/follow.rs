@@ -147,7 +147,7 @@ impl Daemon {
 
     fn class(&self, addr: Ipv4Addr) -> Result<ClassView, RegistryError> {
         let registry = self.registry.borrow();
-        if registry.is_registered(addr)? {
+        if registry.registered(addr)?.is_some() {
             let endpoints = reconcile::endpoints(&self.run);
             let pod = endpoints.iter().find(|pod| pod.address.addr() == addr);
             let name = pod.map_or_else(String::new, |pod| {

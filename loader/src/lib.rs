@@ -17,6 +17,7 @@
 //! | Which addresses do the wireserver's pools hold? | [`wireserver`] |
 //! | What happens to a packet because of its destination? | [`classes`] |
 //! | How do classes change without a wrong moment? | `transition` |
+//! | How do packets between pods of this node get to the fabric? | [`tunnel`] |
 //! | What does the kernel do without our programs? | [`fallback`] |
 //! | How does a pod get into the maps and out? | [`registry`] |
 //! | What else is written into the maps? | `settings` |
@@ -50,4 +51,5 @@ mod settings;
 pub mod status;
 mod tasks;
 mod transition;
+pub mod tunnel;
 pub mod wireserver;

@@ -26,6 +26,8 @@ pub(crate) fn is_host_veth(name: &str) -> bool {
 pub struct Node {
     /// The NIC that pods' traffic uses.
     pub nic: NodeView,
+    /// The NIC's default gateway.
+    pub gateway: Option<Ipv4Addr>,
     /// Its connected prefixes.
     pub connected: Vec<Ipv4Net>,
     /// Destinations that the main routing table sends to another interface than the NIC, pods' own left out.
@@ -157,6 +159,7 @@ async fn read(handle: &Handle, wanted: Option<&str>) -> Result<Node, NicError> {
             mtu: nic.mtu,
             primary,
         },
+        gateway: gateway(&routes, nic.index),
         connected: own
             .iter()
             .filter_map(|message| ipv4(message))
@@ -237,12 +240,14 @@ struct Route {
     metric: u32,
     /// Index of the interface; of a multipath route, that of the first next hop.
     interface: u32,
+    gateway: Option<Ipv4Addr>,
 }
 
 /// `None`: of another table (policy routing has several), without an interface, or not unicast.
 fn main_route(message: &RouteMessage) -> Option<Route> {
     let mut table = u32::from(message.header.table);
     let (mut metric, mut interface, mut destination) = (0, None, Ipv4Addr::UNSPECIFIED);
+    let mut gateway = None;
     for attribute in &message.attributes {
         #[expect(
             clippy::wildcard_enum_match_arm,
@@ -255,6 +260,7 @@ fn main_route(message: &RouteMessage) -> Option<Route> {
             RouteAttribute::MultiPath(hops) => {
                 interface = hops.first().map(|hop| hop.interface_index);
             }
+            RouteAttribute::Gateway(RouteAddress::Inet(addr)) => gateway = Some(*addr),
             RouteAttribute::Destination(RouteAddress::Inet(addr)) => destination = *addr,
             _ => {}
         }
@@ -266,7 +272,16 @@ fn main_route(message: &RouteMessage) -> Option<Route> {
         destination,
         metric,
         interface,
+        gateway,
     })
+}
+
+/// The gateway of the NIC's default route with the lowest metric.
+fn gateway(routes: &[Route], nic: u32) -> Option<Ipv4Addr> {
+    let defaults = routes
+        .iter()
+        .filter(|route| route.destination.prefix_len() == 0 && route.interface == nic);
+    defaults.min_by_key(|route| route.metric)?.gateway
 }
 
 /// The interface of the default route with the lowest metric.
@@ -313,6 +328,7 @@ mod tests {
     fn route(destination: &str, interface: u32, metric: u32) -> Route {
         Route {
             destination: destination.parse().unwrap(),
+            gateway: None,
             metric,
             interface,
         }

@@ -8,7 +8,7 @@ use nix::net::if_::if_nametoindex;
 use rpc::{Endpoint, RunDirectory, StateError, read_json, remove_durably};
 use tracing::{info, warn};
 
-use crate::registry::{Registry, RegistryError};
+use crate::registry::{Registry, RegistryError, flags_of};
 
 /// Something could not be repaired.
 #[derive(Debug, thiserror::Error)]
@@ -139,10 +139,18 @@ fn restore(
     pins: &Pins,
     endpoint: &Endpoint,
 ) -> Result<(), ReconcileError> {
-    if registry.is_registered(endpoint.address.addr())? {
-        return Ok(());
+    match registry.registered(endpoint.address.addr())? {
+        // An older loader did not know of modes.
+        Some(pod)
+            if pod.ifindex.get() == endpoint.host_ifindex && pod.flags != flags_of(endpoint) =>
+        {
+            info!(endpoint = %endpoint.key, mode = endpoint.mode, "the mode takes effect");
+        }
+        Some(_) => return Ok(()),
+        None => {
+            warn!(endpoint = %endpoint.key, address = %endpoint.address, "the maps had lost an endpoint: restored");
+        }
     }
-    warn!(endpoint = %endpoint.key, address = %endpoint.address, "the maps had lost an endpoint: restored");
     attach_missing(pins, &endpoint.host_ifname)?;
     Ok(registry.register(pins, endpoint)?)
 }

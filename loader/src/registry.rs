@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
-use abi::{Counter, IfIndex, Ip4, MAX_PODS, Mac, Path, Pod, Slot, Veth};
+use abi::{Counter, EndpointFlags, IfIndex, Ip4, MAX_PODS, Mac, Path, Pod, Slot, Veth};
 use aya::maps::{MapError, PerCpuValues};
 use hooks::{Abi, Hook, Maps, Pins};
 use nix::net::if_::if_nametoindex;
@@ -85,13 +85,14 @@ impl Registry {
             Some(same) if same.ifindex == ifindex => (same.slot, same.generation),
             _ => (self.free_slot()?, self.next_generation()?),
         };
+        let flags = flags_of(endpoint);
         let veth = Veth {
             addr,
             mac: Mac::new(endpoint.mac.0),
             host_mac: Mac::new(endpoint.host_mac.0),
             slot,
             generation,
-            reserved: 0,
+            flags,
         };
         let pod = Pod {
             ifindex,
@@ -99,7 +100,7 @@ impl Registry {
             host_mac: veth.host_mac,
             slot,
             generation,
-            reserved: 0,
+            flags,
         };
         self.maps
             .veths
@@ -179,6 +180,13 @@ impl Registry {
         let veth = self
             .veth(ifindex)?
             .ok_or_else(|| wrong(format!("map `veths` has no entry for interface {ifindex}")))?;
+        if [pod.flags, veth.flags] != [flags_of(endpoint); 2] {
+            return Err(wrong(format!(
+                "the maps do not treat {addr} as mode `{}` wants",
+                endpoint.mode
+            ))
+            .into());
+        }
         if veth.addr != addr {
             return Err(wrong(format!(
                 "map `veths` ties interface {ifindex} to {}",
@@ -209,9 +217,15 @@ impl Registry {
             .collect())
     }
 
-    /// Whether `addr` is a registered pod.
-    pub fn is_registered(&self, addr: Ipv4Addr) -> Result<bool, RegistryError> {
-        Ok(self.pod(addr.into())?.is_some())
+    /// What the maps hold for a pod's address.
+    pub fn registered(&self, addr: Ipv4Addr) -> Result<Option<Pod>, RegistryError> {
+        self.pod(addr.into())
+    }
+
+    /// Whether any pod's packets to its neighbours cross the fabric.
+    pub fn has_tunnels(&self) -> Result<bool, RegistryError> {
+        let tunnelled = |(_, pod): &(Ip4, Pod)| pod.flags.contains(EndpointFlags::TUNNEL);
+        Ok(self.pods()?.iter().any(tunnelled))
     }
 
     fn pod(&self, addr: Ip4) -> Result<Option<Pod>, RegistryError> {
@@ -252,6 +266,15 @@ impl Registry {
                 .map_err(map_error("reset the counters", "stats"))?;
         }
         Ok(slot)
+    }
+}
+
+/// What the programs must know of an attachment's mode.
+pub(crate) fn flags_of(endpoint: &Endpoint) -> EndpointFlags {
+    if endpoint.is_tunnelled() {
+        EndpointFlags::TUNNEL
+    } else {
+        EndpointFlags::NONE
     }
 }
 

@@ -94,6 +94,7 @@ pub(crate) async fn keep_true(daemon: Rc<Daemon>) {
         ticks.tick().await;
         daemon.follow_node().await;
         daemon.reconcile();
+        daemon.follow_tunnels().await;
         daemon.repair_fallback();
     }
 }

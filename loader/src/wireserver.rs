@@ -237,6 +237,7 @@ mod tests {
             mtu: 1500,
         };
         Node {
+            gateway: None,
             nic: NodeView {
                 nic: nic.name.clone(),
                 nic_ifindex: 3,

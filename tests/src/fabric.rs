@@ -151,6 +151,16 @@ impl Fabric {
         self.vnet.remove_secondary(node, address)
     }
 
+    /// Drops what `from` sends to `to`, as a network security group does; `vnet.acl` counts. Only what crosses the fabric.
+    pub fn deny(&self, from: Ipv4Addr, to: Ipv4Addr) -> Result<()> {
+        self.nft(&format!("add element ip fabric acl {{ {from} . {to} }}"))
+    }
+
+    /// Takes [`Fabric::deny`] back.
+    pub fn permit(&self, from: Ipv4Addr, to: Ipv4Addr) -> Result<()> {
+        self.nft(&format!("delete element ip fabric acl {{ {from} . {to} }}"))
+    }
+
     /// What the virtual network knows about a node's NIC.
     pub fn nic(&self, node: &str) -> Result<Nic> {
         self.vnet.nic(node)

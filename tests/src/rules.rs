@@ -32,9 +32,12 @@ table ip fabric {{
   counter inet.not_primary {{ }}
   counter vnet.unregistered {{ }}
   counter vnet.no_route {{ }}
+  counter vnet.acl {{ }}
+  set acl {{ type ipv4_addr . ipv4_addr; }}
   set primary {{ type ipv4_addr; elements = {{ {} }} }}
   chain forward {{
     type filter hook forward priority filter; policy accept;
+    ip saddr . ip daddr @acl counter name vnet.acl drop
     oif \"inet\" ip saddr != @primary counter name inet.not_primary drop
     oif lo ip daddr {SUBNET} counter name vnet.unregistered drop
     oif lo counter name vnet.no_route drop

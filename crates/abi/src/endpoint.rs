@@ -44,6 +44,26 @@ impl Slot {
     }
 }
 
+/// Switches of an attachment. Entries that an older loader wrote have none.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, PartialEq, Eq)]
+#[repr(C)]
+pub struct EndpointFlags {
+    bits: u32,
+}
+
+impl EndpointFlags {
+    /// No switch is on.
+    pub const NONE: Self = Self { bits: 0 };
+    /// Packets between this pod and other pods of the node cross the fabric, whose access lists see them then.
+    pub const TUNNEL: Self = Self { bits: 1 };
+
+    /// True when every switch of `other` is on.
+    #[inline(always)]
+    pub const fn contains(self, other: Self) -> bool {
+        self.bits & other.bits == other.bits
+    }
+}
+
 /// Value of `pods`, keyed by the pod's [`Ip4`].
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, PartialEq, Eq)]
 #[repr(C)]
@@ -58,8 +78,8 @@ pub struct Pod {
     pub slot: Slot,
     /// Changes when the address is given to another pod; bindings of an older generation are dead.
     pub generation: u16,
-    /// Reserved, zero.
-    pub reserved: u32,
+    /// What is special about the attachment.
+    pub flags: EndpointFlags,
 }
 
 /// Value of `veths`, keyed by the host veth's [`IfIndex`].
@@ -76,6 +96,6 @@ pub struct Veth {
     pub slot: Slot,
     /// The same as in [`Pod`].
     pub generation: u16,
-    /// Reserved, zero.
-    pub reserved: u32,
+    /// The same as in [`Pod`].
+    pub flags: EndpointFlags,
 }

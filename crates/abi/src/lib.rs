@@ -22,7 +22,7 @@ pub use addr::{IfIndex, Ip4, Mac, Port};
 pub use class::{Class, ClassEntry};
 pub use config::{Config, ConfigFlags, Secret};
 pub use counter::{Counter, Path};
-pub use endpoint::{Pod, Slot, Veth};
+pub use endpoint::{EndpointFlags, Pod, Slot, Veth};
 pub use flow::{Flow, FlowFlags, FlowKey};
 pub use fragment::{Fragment, FragmentKey};
 pub use reason::DropReason;
@@ -40,6 +40,12 @@ pub mod proto {
     /// User Datagram Protocol, RFC 768.
     pub const UDP: u8 = 17;
 }
+
+/// Bit of the mark of packets between pods of one node that shall cross the fabric. The loader's routing rule for it leads
+/// to the gateway, for the kernel's packets and for `bpf_redirect_neigh`, which looks routes up with the mark.
+///
+/// Taken by none of those whom the mark of fast packets avoids (see the loader's settings).
+pub const TUNNEL_MARK: u32 = 0x20;
 
 /// Most entries of `pods` and `veths`: 250 pods of a node, with room for twice that and stale ones.
 pub const MAX_PODS: u32 = 1024;

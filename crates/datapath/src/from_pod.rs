@@ -1,6 +1,9 @@
 //! Host veth, ingress: what a pod sends.
 
-use abi::{Class, Config, ConfigFlags, DropReason, IfIndex, Path, Pod, Port, Veth, proto};
+use abi::{
+    Class, Config, ConfigFlags, DropReason, EndpointFlags, IfIndex, Path, Pod, Port, TUNNEL_MARK,
+    Veth, proto,
+};
 
 use crate::flow::{Seen, Side, side};
 use crate::forward::{decrement_ttl, fits, into_pod, onto_wire};
@@ -109,6 +112,11 @@ fn ipv4<P: Packet, T: Tables>(
         return Ok(STACK);
     };
     if let Some(pod) = tables.pod(ip.dst) {
+        // Either end's mode: a flow whose directions took two ways would confuse access lists that track connections.
+        let tunnel = EndpointFlags::TUNNEL;
+        if veth.flags.contains(tunnel) || pod.flags.contains(tunnel) {
+            return tunnelled(packet, tables, &config, ip, transport.as_ref(), now);
+        }
         let Some(transport) = transport else {
             return Ok(STACK);
         };
@@ -171,6 +179,29 @@ fn local<P: Packet, T: Tables>(
     };
     tables.count(pod.slot, Path::FromPod, bytes);
     Ok((verdict, Path::ToPod))
+}
+
+/// To a pod of this node, by way of the fabric. What is left to the stack is marked, so that the kernel sends it to the
+/// fabric, too; the loader's rules take the mark off flows that the kernel has translated, whose answers must find back.
+#[inline(always)]
+fn tunnelled<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    config: &Config,
+    ip: &Ipv4,
+    transport: Option<&Transport>,
+    now: Seconds,
+) -> Decision {
+    if let Some(transport) = transport
+        && fits(packet, transport, config)
+        && own_side(packet, tables, config, ip, transport, now) != Side::Stack
+        && decrement_ttl(packet, ip).is_some()
+    {
+        packet.set_mark(config.fast_mark | TUNNEL_MARK);
+        return Ok((Verdict::Wire(config.nic), Path::ToVnet));
+    }
+    packet.set_mark(TUNNEL_MARK);
+    Ok(STACK)
 }
 
 /// To the wire with the pod's own address.

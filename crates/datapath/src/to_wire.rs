@@ -1,6 +1,6 @@
 //! NIC, egress: clears the mark of fast packets, and remembers flows of pods that came through the stack.
 
-use abi::FlowFlags;
+use abi::{FlowFlags, TUNNEL_MARK};
 
 use crate::flow::{Seen, learn};
 use crate::to_pod::flow_of;
@@ -13,7 +13,7 @@ pub fn to_wire<P: Packet, T: Tables>(packet: &mut P, tables: &T, now: Seconds) -
         return Verdict::Stack;
     };
     // The whole mark, not a bit of it: other software's marks may contain any bit.
-    if packet.mark() == config.fast_mark {
+    if packet.mark() & !TUNNEL_MARK == config.fast_mark {
         packet.set_mark(0);
         return Verdict::Stack;
     }

@@ -38,7 +38,8 @@ pub struct Endpoint {
     pub pod_namespace: String,
     /// `K8S_POD_NAME`.
     pub pod_name: String,
-    /// `mode` of the netconf at ADD.
+    /// `mode` of the netconf at ADD; a record without it is in no mode.
+    #[serde(default)]
     pub mode: String,
     /// Name of the host veth.
     pub host_ifname: String,
@@ -52,6 +53,13 @@ pub struct Endpoint {
     pub address: Ipv4Net,
     /// The subnet's gateway, as printed in the CNI result.
     pub gateway: Ipv4Addr,
+}
+
+impl Endpoint {
+    /// Whether packets between this pod and other pods of the node cross the fabric, so that its access lists apply.
+    pub fn is_tunnelled(&self) -> bool {
+        matches!(self.mode.as_str(), "tunnel" | "transparent-tunnel")
+    }
 }
 
 /// An Ethernet address, written `00:0d:3a:f9:dc:a6`.

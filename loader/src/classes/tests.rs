@@ -6,6 +6,7 @@ use super::*;
 
 pub(crate) fn node() -> Node {
     Node {
+        gateway: None,
         nic: NodeView {
             nic: "eth0".into(),
             nic_ifindex: 2,

@@ -70,7 +70,7 @@ fn agree(name: &'static str, world: World, expected: &[&str]) {
     }
 }
 
-const FROM_POD: [&str; 10] = [
+const FROM_POD: [&str; 11] = [
     "arp_sender",
     "denied",
     "ethertype",
@@ -81,6 +81,7 @@ const FROM_POD: [&str; 10] = [
     "stack",
     "wire",
     "wire, snat",
+    "wire, tunnel",
 ];
 
 #[test]

@@ -4,8 +4,8 @@ use std::process::Command;
 
 use abi::pins::program;
 use abi::{
-    Binding, BindingKey, BindingState, Class, Config, ConfigFlags, Flow, FlowFlags, IfIndex, Ip4,
-    Mac, Pod, Port, Secret, Slot, Veth, proto,
+    Binding, BindingKey, BindingState, Class, Config, ConfigFlags, EndpointFlags, Flow, FlowFlags,
+    IfIndex, Ip4, Mac, Pod, Port, Secret, Slot, TUNNEL_MARK, Veth, proto,
 };
 use datapath::model::{Frame, Memory};
 use datapath::{Seconds, Verdict, flow_key, from_pod, from_wire, to_pod, to_wire};
@@ -16,10 +16,13 @@ pub(crate) const NIC: IfIndex = IfIndex::new(2);
 /// The host veth that frames come from: it must exist for a test run.
 pub(crate) const VETH: IfIndex = IfIndex::new(3);
 pub(crate) const OTHER_VETH: IfIndex = IfIndex::new(77);
+pub(crate) const TUNNEL_VETH: IfIndex = IfIndex::new(78);
 
 pub(crate) const PRIMARY: Ip4 = Ip4::new([10, 240, 0, 4]);
 pub(crate) const POD: Ip4 = Ip4::new([10, 240, 1, 10]);
 pub(crate) const OTHER_POD: Ip4 = Ip4::new([10, 240, 1, 11]);
+/// In a tunnel mode.
+pub(crate) const TUNNEL_POD: Ip4 = Ip4::new([10, 240, 1, 12]);
 pub(crate) const VNET: Ip4 = Ip4::new([10, 240, 2, 10]);
 pub(crate) const INTERNET: Ip4 = Ip4::new([203, 0, 113, 10]);
 pub(crate) const WIRESERVER: Ip4 = Ip4::new([168, 63, 129, 16]);
@@ -73,6 +76,7 @@ impl Decided {
             Verdict::Wire(_) if self.frame.bytes.get(26..30) == Some(&PRIMARY.octets()) => {
                 "wire, snat".into()
             }
+            Verdict::Wire(_) if self.frame.mark & TUNNEL_MARK != 0 => "wire, tunnel".into(),
             Verdict::Wire(_) => "wire".into(),
             Verdict::Reply(_) => "reply".into(),
             Verdict::Drop(reason) => reason.name().into(),
@@ -118,7 +122,11 @@ impl World {
         memory.secret = Some(Secret {
             key: [0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210],
         });
-        for (addr, ifindex, last, slot) in [(POD, VETH, 10, 1), (OTHER_POD, OTHER_VETH, 11, 2)] {
+        for (addr, ifindex, last, slot, flags) in [
+            (POD, VETH, 10, 1, EndpointFlags::NONE),
+            (OTHER_POD, OTHER_VETH, 11, 2, EndpointFlags::NONE),
+            (TUNNEL_POD, TUNNEL_VETH, 12, 3, EndpointFlags::TUNNEL),
+        ] {
             let (mac, host_mac) = (
                 Mac::new([2, 0, 0, 0, 0, last]),
                 Mac::new([2, 0, 0, 0, 1, last]),
@@ -132,7 +140,7 @@ impl World {
                     host_mac,
                     slot,
                     generation,
-                    reserved: 0,
+                    flags,
                 },
             );
             memory.veths.insert(
@@ -143,7 +151,7 @@ impl World {
                     host_mac,
                     slot,
                     generation,
-                    reserved: 0,
+                    flags,
                 },
             );
         }

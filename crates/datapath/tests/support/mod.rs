@@ -7,8 +7,8 @@
 )]
 
 use abi::{
-    Class, Config, ConfigFlags, Flow, FlowFlags, IfIndex, Ip4, Mac, Path, Pod, Port, Secret, Slot,
-    Veth,
+    Class, Config, ConfigFlags, EndpointFlags, Flow, FlowFlags, IfIndex, Ip4, Mac, Path, Pod, Port,
+    Secret, Slot, Veth,
 };
 use datapath::model::{Frame, Memory};
 use datapath::{Seconds, Tables as _, Verdict, flow_key};
@@ -81,7 +81,7 @@ pub fn add_pod(node: &mut Memory, addr: Ip4, ifindex: IfIndex, last: u8, generat
             host_mac,
             slot,
             generation,
-            reserved: 0,
+            flags: EndpointFlags::NONE,
         },
     );
     node.veths.insert(
@@ -92,7 +92,7 @@ pub fn add_pod(node: &mut Memory, addr: Ip4, ifindex: IfIndex, last: u8, generat
             host_mac,
             slot,
             generation,
-            reserved: 0,
+            flags: EndpointFlags::NONE,
         },
     );
 }

@@ -1,0 +1,108 @@
+//! The way out for packets between pods of this node that shall cross the fabric: to the gateway, although the node
+//! knows a shorter way.
+//!
+//! One routing rule for the mark that `from_pod` sets, and one table with a default route. Only while there are such pods,
+//! because the first rule of a node makes all its route look-ups slower. The fabric, like any router, sends what is for
+//! this node back to it.
+
+use std::net::Ipv4Addr;
+
+use abi::TUNNEL_MARK;
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
+use rtnetlink::{Error, Handle, RouteMessageBuilder};
+
+/// The routing table, and the priority of the rule that leads to it: before the main table's, after the local one's.
+const TABLE: u32 = 7320;
+
+/// The way out cannot be made or removed.
+#[derive(Debug, thiserror::Error)]
+pub enum TunnelError {
+    /// There is no connection to netlink.
+    #[error("open a netlink socket: {0}")]
+    Socket(#[from] std::io::Error),
+    /// The kernel refuses.
+    #[error("{what}: {source}")]
+    Netlink {
+        /// What was attempted.
+        what: String,
+        /// The kernel's reason.
+        source: Error,
+    },
+    /// There is no gateway.
+    #[error(
+        "send packets between pods to the fabric: {nic} has no default gateway; add a default route, or use mode \
+         transparent or bridge"
+    )]
+    NoGateway {
+        /// The NIC.
+        nic: String,
+    },
+}
+
+/// Makes the way out, or corrects it. Idempotent.
+pub async fn open(nic: u32, gateway: Ipv4Addr) -> Result<(), TunnelError> {
+    with_netlink(async |handle| {
+        let route = RouteMessageBuilder::<Ipv4Addr>::new()
+            .output_interface(nic)
+            .gateway(gateway)
+            .table_id(TABLE)
+            .build();
+        let add = handle.route().add(route).replace().execute().await;
+        add.map_err(|source| TunnelError::Netlink {
+            what: format!("add the default route over {gateway} to table {TABLE}"),
+            source,
+        })?;
+        let mut rule = handle.rule().add();
+        *rule.message_mut() = rule_message();
+        tolerate(
+            rule.execute().await,
+            nix::libc::EEXIST,
+            "add a routing rule",
+        )
+    })
+    .await
+}
+
+/// Takes the way out away. Not there is success. The table may stay: without the rule nothing leads to it.
+pub async fn close() -> Result<(), TunnelError> {
+    with_netlink(async |handle| {
+        let removed = handle.rule().del(rule_message()).execute().await;
+        tolerate(removed, nix::libc::ENOENT, "remove the routing rule")
+    })
+    .await
+}
+
+/// `fwmark 0x20/0x20 lookup 7320`.
+fn rule_message() -> RuleMessage {
+    let mut rule = RuleMessage::default();
+    rule.header.family = AddressFamily::Inet;
+    rule.header.action = RuleAction::ToTable;
+    rule.attributes = vec![
+        RuleAttribute::Priority(TABLE),
+        RuleAttribute::FwMark(TUNNEL_MARK),
+        RuleAttribute::FwMask(TUNNEL_MARK),
+        RuleAttribute::Table(TABLE),
+    ];
+    rule
+}
+
+async fn with_netlink(
+    work: impl AsyncFnOnce(Handle) -> Result<(), TunnelError>,
+) -> Result<(), TunnelError> {
+    let (connection, handle, _messages) = rtnetlink::new_connection()?;
+    let connection = tokio::spawn(connection);
+    let done = work(handle).await;
+    connection.abort();
+    done
+}
+
+fn tolerate(done: Result<(), Error>, errno: i32, what: &str) -> Result<(), TunnelError> {
+    match done {
+        Err(Error::NetlinkError(error)) if error.raw_code() == -errno => Ok(()),
+        done => done.map_err(|source| TunnelError::Netlink {
+            what: what.to_owned(),
+            source,
+        }),
+    }
+}
