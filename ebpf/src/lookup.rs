@@ -11,7 +11,8 @@ use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
 use datapath::{Seconds, Tables};
 
 use crate::maps::{
-    CONFIG, DROPS, DST4, FLOWS, FLOWS_LOST, FRAGMENTS, PODS, SECRET, SNAT, SNAT_OPEN, STATS, VETHS,
+    CONFIG, DENY, DROPS, DST4, FLOWS, FLOWS_LOST, FRAGMENTS, PODS, SECRET, SNAT, SNAT_OPEN, STATS,
+    VETHS,
 };
 use crate::socket;
 
@@ -60,6 +61,11 @@ impl Tables for Maps {
     fn class(&self, addr: Ip4) -> Class {
         DST4.get(&Key::new(32, addr))
             .map_or(Class::Stack, |entry| ClassEntry::class(*entry))
+    }
+
+    #[inline(always)]
+    fn denied(&self, addr: Ip4) -> bool {
+        DENY.get(&Key::new(32, addr)).is_some()
     }
 
     #[inline(always)]

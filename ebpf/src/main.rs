@@ -1,4 +1,4 @@
-//! The BPF object: four thin hooks over `datapath`. A hook turns a verdict into an action and decides nothing.
+//! The BPF object: five thin hooks over `datapath`. A hook turns a verdict into an action and decides nothing.
 //!
 //! On any target but BPF this is an empty program, so that `cargo check` and `clippy` work on the whole workspace.
 #![cfg_attr(target_arch = "bpf", no_std)]
@@ -16,6 +16,8 @@ mod programs;
 mod skb;
 #[cfg(target_arch = "bpf")]
 mod socket;
+#[cfg(target_arch = "bpf")]
+mod xdp;
 
 #[cfg(not(target_arch = "bpf"))]
 fn main() {}

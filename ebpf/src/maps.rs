@@ -2,8 +2,8 @@
 
 use abi::{
     Binding, BindingKey, ClassEntry, Config, Counter, DropReason, Flow, FlowKey, Fragment,
-    FragmentKey, IfIndex, Ip4, MAX_BINDINGS, MAX_CLASSES, MAX_FLOWS, MAX_FRAGMENTS, MAX_PODS, Path,
-    Pod, Secret, Veth,
+    FragmentKey, IfIndex, Ip4, MAX_BINDINGS, MAX_CLASSES, MAX_DENIED, MAX_FLOWS, MAX_FRAGMENTS,
+    MAX_PODS, Path, Pod, Secret, Veth,
 };
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray};
 use aya_ebpf::macros::btf_map;
@@ -48,3 +48,6 @@ pub(crate) static FLOWS_LOST: Array<u32, 1> = Array::new();
 #[btf_map(name = "fragments")]
 pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, Fragment, { MAX_FRAGMENTS as usize }> =
     LruHashMap::new();
+
+#[btf_map(name = "deny")]
+pub(crate) static DENY: LpmTrie<Ip4, u32, { MAX_DENIED as usize }> = LpmTrie::new();

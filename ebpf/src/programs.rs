@@ -1,11 +1,13 @@
 //! The hooks.
 
-use aya_ebpf::macros::classifier;
-use aya_ebpf::programs::TcContext;
+use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
+use aya_ebpf::macros::{classifier, xdp};
+use aya_ebpf::programs::{TcContext, XdpContext};
 
 use crate::action::act;
 use crate::lookup::now;
 use crate::skb::Skb;
+use crate::xdp::Received;
 
 /// Host veth, ingress.
 #[classifier]
@@ -37,4 +39,13 @@ pub(crate) fn to_wire(ctx: TcContext) -> i32 {
     let mut skb = Skb::new(ctx);
     let maps = skb.maps();
     act(datapath::to_wire(&mut skb, &maps, now()))
+}
+
+/// NIC, XDP. Fit for frames in several buffers, so that jumbo frames do not keep it off the NIC.
+#[xdp(frags)]
+pub(crate) fn xdp_guard(ctx: XdpContext) -> u32 {
+    match datapath::xdp_guard(&Received::new(ctx), &Received::maps()) {
+        Some(_counted) => XDP_DROP,
+        None => XDP_PASS,
+    }
 }

@@ -7,7 +7,7 @@ use abi::IfIndex;
 use aya_ebpf::bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR};
 use aya_ebpf::helpers::bpf_l4_csum_replace;
 use aya_ebpf::programs::TcContext;
-use datapath::{ChecksumKind, Packet};
+use datapath::{Bytes, ChecksumKind, Packet};
 
 use crate::lookup::Maps;
 
@@ -64,7 +64,7 @@ impl Skb {
     }
 }
 
-impl Packet for Skb {
+impl Bytes for Skb {
     #[inline(always)]
     fn read<const N: usize>(&self, at: usize) -> Option<[u8; N]> {
         let bytes = self.bytes::<N>(at);
@@ -75,6 +75,14 @@ impl Packet for Skb {
         Some(unsafe { *bytes })
     }
 
+    #[inline(always)]
+    fn length(&self) -> u32 {
+        // SAFETY: as in `bytes`.
+        unsafe { (*self.skb).len }
+    }
+}
+
+impl Packet for Skb {
     #[inline(always)]
     fn write<const N: usize>(&mut self, at: usize, value: [u8; N]) -> Option<()> {
         let bytes = self.bytes::<N>(at);
@@ -105,12 +113,6 @@ impl Packet for Skb {
         // SAFETY: the context is valid; offset and flags are numbers that the kernel checks.
         let failed = unsafe { bpf_l4_csum_replace(self.skb, at, native(from), native(to), flags) };
         if failed == 0 { Some(()) } else { None }
-    }
-
-    #[inline(always)]
-    fn length(&self) -> u32 {
-        // SAFETY: as in `bytes`.
-        unsafe { (*self.skb).len }
     }
 
     #[inline(always)]

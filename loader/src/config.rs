@@ -36,6 +36,10 @@ pub struct Config {
     pub nat_ports_per_pod: Option<u32>,
     /// How many entries the great tables have.
     pub sizes: TableSizes,
+    /// Whether `xdp_guard` runs on the NIC.
+    pub xdp: Xdp,
+    /// Sources that it drops.
+    pub deny_cidrs: Vec<Ipv4Net>,
 }
 
 /// Capacities of the tables that hold an entry per connection. They are fixed when a table is made.
@@ -73,6 +77,8 @@ impl Default for Config {
             nat_ports: None,
             nat_ports_per_pod: None,
             sizes: TableSizes::default(),
+            xdp: Xdp::Off,
+            deny_cidrs: Vec::new(),
         }
     }
 }
@@ -84,6 +90,15 @@ pub enum Imds {
     Snat,
     /// Dropped.
     Deny,
+}
+
+/// What drops packets before there is an skb.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Xdp {
+    /// Nothing.
+    Off,
+    /// `xdp_guard`, in the NIC's driver: forged sources, malformed headers, `denyCidrs`.
+    Guard,
 }
 
 /// The keys of lists, as messages and reasons name them.
@@ -108,10 +123,14 @@ pub mod key {
     pub const FLOWS_MAX: &str = "flowsMax";
     /// [`super::TableSizes::bindings`].
     pub const SNAT_MAX: &str = "snatMax";
+    /// [`super::Config::xdp`].
+    pub const XDP: &str = "xdp";
+    /// [`super::Config::deny_cidrs`].
+    pub const DENY: &str = "denyCidrs";
 }
 
 /// Every key.
-const KEYS: [&str; 12] = [
+const KEYS: [&str; 14] = [
     "nic",
     key::VNET,
     key::DIRECT,
@@ -124,6 +143,8 @@ const KEYS: [&str; 12] = [
     key::NAT_PORTS_PER_POD,
     key::FLOWS_MAX,
     key::SNAT_MAX,
+    key::XDP,
+    key::DENY,
 ];
 
 impl Config {
@@ -173,6 +194,16 @@ impl Config {
                 }
                 key::FLOWS_MAX => config.sizes.flows = entry.number(TABLE_SIZES)?,
                 key::SNAT_MAX => config.sizes.bindings = entry.number(TABLE_SIZES)?,
+                key::XDP => {
+                    config.xdp = match entry.text("off or guard", "off or guard")? {
+                        "off" => Xdp::Off,
+                        "guard" => Xdp::Guard,
+                        other => {
+                            return Err(entry.refuse(other, "is neither", "write off or guard"));
+                        }
+                    };
+                }
+                key::DENY => config.deny_cidrs = entry.prefixes()?,
                 _ => return Err(entry.unknown(&KEYS)),
             }
         }
@@ -294,6 +325,19 @@ mod tests {
             (
                 "masqLinkLocal: 1",
                 ["masqLinkLocal", "`1`", "write true or false"],
+            ),
+            ("xdp: on", ["xdp", "`on`", "write off or guard"]),
+            (
+                "denyCidrs: [0.0.0.0/0]",
+                [
+                    "denyCidrs",
+                    "`0.0.0.0/0` contains 168.63.129.16",
+                    "leave it out",
+                ],
+            ),
+            (
+                "denyCidrs: [169.254.0.0/16]",
+                ["denyCidrs", "contains 169.254.169.254", "leave it out"],
             ),
             ("natPorts: 80-90", ["natPorts", "`80-90`", "1024-29999"]),
             ("natPorts: 5000", ["natPorts", "`5000`", "1024-29999"]),

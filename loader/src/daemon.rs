@@ -18,7 +18,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, bail};
 use hooks::Pins;
-use rpc::{Pools, Reply, Request, RunDirectory, boot_id, read_json, write_json};
+use rpc::{GuardView, Pools, Reply, Request, RunDirectory, boot_id, read_json, write_json};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::{LocalSet, spawn_blocking};
 use tracing::{error, info, warn};
@@ -30,7 +30,7 @@ use crate::nic::{self, Node};
 use crate::registry::Registry;
 use crate::server::{self, refused};
 use crate::tunnel::TunnelError;
-use crate::{fallback, links, object, reconcile, tasks, tunnel, wireserver};
+use crate::{fallback, guard, links, object, reconcile, tasks, tunnel, wireserver};
 
 /// The running daemon.
 #[expect(missing_debug_implementations, reason = "aya's arrays have none")]
@@ -54,6 +54,8 @@ pub struct Daemon {
     pub(crate) swept: RefCell<Swept>,
     /// Secondary addresses of the NIC that the node has given itself.
     pub(crate) own_secondaries: RefCell<Vec<Ipv4Addr>>,
+    /// How `xdp_guard` does.
+    pub(crate) guard: RefCell<GuardView>,
 }
 
 /// Starts, serves until SIGTERM or SIGINT, and leaves the data plane running.
@@ -154,6 +156,13 @@ impl Daemon {
         registry.write_classes(&rules)?;
         reconcile::attach_nic(&pins, &node.nic.nic)?;
         reconcile::remove_stale_links(&pins, &node.nic.nic)?;
+        let guard = guard::apply(
+            &configuration.config,
+            &pins,
+            &run,
+            &mut registry,
+            &node.nic.nic,
+        );
 
         let flows_full = registry.flows_full()?;
         let daemon = Self {
@@ -172,6 +181,7 @@ impl Daemon {
             last_read: tokio::sync::Mutex::default(),
             swept: RefCell::default(),
             own_secondaries: RefCell::default(),
+            guard: RefCell::new(guard),
         };
         fallback::enable_forwarding()?;
         daemon.install_fallback();

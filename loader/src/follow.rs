@@ -38,6 +38,7 @@ impl Daemon {
         if let Err(error) = self.configure() {
             error!(%error, "write the settings");
         }
+        self.follow_guard();
         if !self.reclassify() && block_changed {
             self.install_fallback();
         }
@@ -128,6 +129,7 @@ impl Daemon {
         if let Err(error) = attached {
             error!(%error, "attach to the NIC");
         }
+        self.follow_guard();
         if !self.reclassify() && changed {
             self.install_fallback();
         }

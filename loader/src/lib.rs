@@ -23,6 +23,7 @@
 //! | What else is written into the maps? | `settings` |
 //! | What is repaired at start? | [`reconcile`] |
 //! | How does a host veth go away without anybody waiting? | [`links`] |
+//! | What does `xdp_guard` do, and what does it cost? | `guard`, `offloads` |
 //! | When do table entries die? | [`gc`] |
 //! | Who may ask, and how? | [`server`] |
 //! | What does `vnetctl status` show? | [`status`] |
@@ -37,11 +38,13 @@ pub mod fallback;
 mod files;
 mod follow;
 pub mod gc;
+mod guard;
 pub mod links;
 pub mod masq;
 mod netlink;
 pub mod nic;
 pub mod object;
+mod offloads;
 pub mod ports;
 pub mod reconcile;
 pub mod registry;

@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 use abi::pins::{BPFFS, map, program};
 use abi::{
     Binding, BindingKey, ClassEntry, Config, Counter, DropReason, Flow, FlowKey, Fragment,
-    FragmentKey, IfIndex, Ip4, MAX_BINDINGS, MAX_CLASSES, MAX_FLOWS, MAX_FRAGMENTS, MAX_PODS, Pod,
-    Secret, Veth,
+    FragmentKey, IfIndex, Ip4, MAX_BINDINGS, MAX_CLASSES, MAX_DENIED, MAX_FLOWS, MAX_FRAGMENTS,
+    MAX_PODS, Pod, Secret, Veth,
 };
 use aya::maps::{MapError, MapInfo, MapType};
-use aya::programs::{ProgramError, SchedClassifier};
+use aya::programs::{Program, ProgramError, SchedClassifier};
 use aya::{Ebpf, EbpfError, EbpfLoader, include_bytes_aligned};
 use hooks::{Maps, MapsError, Pins};
 use nix::sys::statfs::statfs;
@@ -93,6 +93,8 @@ pub enum ObjectError {
 
 /// Loads and pins everything. Maps that are pinned already and have the right layout are used again, so that bindings
 /// and flows live on; programs are always the new ones, but nothing is attached yet.
+///
+/// A kernel that refuses `xdp_guard` has everything else.
 pub fn load(pins: &Pins, sizes: TableSizes) -> Result<Loaded, ObjectError> {
     if OBJECT.is_empty() {
         return Err(ObjectError::Empty);
@@ -121,6 +123,9 @@ pub fn load(pins: &Pins, sizes: TableSizes) -> Result<Loaded, ObjectError> {
     for name in program::ALL {
         load_program(&mut object, name, pins)?;
     }
+    if let Err(error) = load_program(&mut object, program::XDP_GUARD, pins) {
+        warn!("{}", crate::report::one_line(&error.into()));
+    }
     Ok(Loaded {
         maps: Maps::from_object(&mut object)?,
         adopted,
@@ -129,15 +134,16 @@ pub fn load(pins: &Pins, sizes: TableSizes) -> Result<Loaded, ObjectError> {
 
 fn load_program(object: &mut Ebpf, name: &'static str, pins: &Pins) -> Result<(), ObjectError> {
     let failed = |source| ObjectError::Verify { name, source };
-    let program: &mut SchedClassifier = object
-        .program_mut(name)
-        .ok_or_else(|| ObjectError::Pin {
-            name,
-            why: "the BPF object has no such program".into(),
-        })?
-        .try_into()
-        .map_err(failed)?;
-    program.load().map_err(failed)?;
+    let program = object.program_mut(name).ok_or_else(|| ObjectError::Pin {
+        name,
+        why: "the BPF object has no such program".into(),
+    })?;
+    if let Program::Xdp(xdp) = program {
+        xdp.load().map_err(failed)?;
+    } else {
+        let classifier: &mut SchedClassifier = program.try_into().map_err(failed)?;
+        classifier.load().map_err(failed)?;
+    }
     let info = program.info().map_err(failed)?;
     debug!(
         program = name,
@@ -184,6 +190,12 @@ fn layout(name: &str) -> Option<Layout> {
             size_of::<u32>() + size_of::<Ip4>(),
             size_of::<ClassEntry>(),
             MAX_CLASSES,
+        ),
+        map::DENY => (
+            MapType::LpmTrie,
+            size_of::<u32>() + size_of::<Ip4>(),
+            size_of::<u32>(),
+            MAX_DENIED,
         ),
         map::FLOWS => (
             MapType::Hash,

@@ -43,6 +43,7 @@ impl Daemon {
             destinations: destinations(&self.swept.borrow()),
             classes: self.rules.borrow().iter().map(Into::into).collect(),
             pods: pods(&registry.maps, &reconcile::endpoints(&self.run))?,
+            guard: self.guard.borrow().clone(),
             drops: drops(&registry.maps)?,
             warnings: self.warnings(),
         })
@@ -77,6 +78,7 @@ impl Daemon {
                 ));
             }
         }
+        warnings.extend(self.guard.borrow().warning.clone());
         if self.flows_full.get() {
             warnings.push(
                 "the flow table is nearly full: flows that are not in it take the kernel's path"
@@ -265,6 +267,11 @@ fn write_status(out: &mut String, status: &Status) -> std::fmt::Result {
         status.attached.len() - on_nic.len()
     )?;
     write_config(out, &status.config)?;
+    writeln!(
+        out,
+        "XDP guard   {}, {} prefixes denied",
+        status.guard.mode, status.guard.denied
+    )?;
     for warning in &status.warnings {
         writeln!(out, "WARNING     {warning}")?;
     }

@@ -12,6 +12,7 @@ mod check;
 mod command;
 mod demo;
 mod docs;
+mod fuzz;
 mod metadata;
 mod setup;
 mod test;
@@ -43,6 +44,8 @@ enum Verb {
     Check(check::Arguments),
     /// Write the generated documents
     Docs,
+    /// Look for frames that a hook judges wrongly, hook by hook
+    Fuzz(fuzz::Arguments),
     /// Two simulated nodes, four pods, and a table of what they can and cannot reach
     Demo(demo::Arguments),
     /// What a connection costs a pod, against the node itself
@@ -73,6 +76,7 @@ fn run() -> anyhow::Result<()> {
         Verb::Test(arguments) => test::run(&arguments),
         Verb::Check(arguments) => check::run(&arguments),
         Verb::Docs => docs::run(),
+        Verb::Fuzz(arguments) => fuzz::run(&arguments),
         Verb::Bench(arguments) => bench::run(&arguments),
         Verb::Demo(arguments) => {
             demo::require_root()?;

@@ -51,6 +51,8 @@ pub const TUNNEL_MARK: u32 = 0x20;
 pub const MAX_PODS: u32 = 1024;
 /// Most prefixes in `dst4`.
 pub const MAX_CLASSES: u32 = 4096;
+/// Most prefixes in `deny`.
+pub const MAX_DENIED: u32 = 4096;
 /// Most tracked flows in `flows`, unless configured otherwise.
 pub const MAX_FLOWS: u32 = 262_144;
 /// Most fragmented datagrams on their way in, in `fragments`; the oldest makes room.

@@ -34,10 +34,12 @@ pub mod map {
     pub const FLOWS_LOST: &str = "flows_lost";
     /// [`crate::FragmentKey`] → [`crate::Fragment`].
     pub const FRAGMENTS: &str = "fragments";
+    /// IPv4 prefix that `xdp_guard` drops → `u32`, without meaning.
+    pub const DENY: &str = "deny";
     /// Every map.
-    pub const ALL: [&str; 12] = [
+    pub const ALL: [&str; 13] = [
         CONFIG, PODS, VETHS, DST4, FLOWS, SNAT, STATS, DROPS, SECRET, SNAT_OPEN, FLOWS_LOST,
-        FRAGMENTS,
+        FRAGMENTS, DENY,
     ];
 }
 
@@ -51,6 +53,8 @@ pub mod program {
     pub const FROM_WIRE: &str = "from_wire";
     /// NIC, egress.
     pub const TO_WIRE: &str = "to_wire";
-    /// Every program.
+    /// NIC, XDP, and only if asked for.
+    pub const XDP_GUARD: &str = "xdp_guard";
+    /// Every classifier.
     pub const ALL: [&str; 4] = [FROM_POD, TO_POD, FROM_WIRE, TO_WIRE];
 }

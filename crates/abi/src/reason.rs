@@ -22,11 +22,17 @@ pub enum DropReason {
     Denied = 7,
     /// An ICMP redirect from the wire or a pod.
     IcmpRedirect = 8,
+    /// `xdp_guard`: a source address that no wire can carry.
+    Martian = 9,
+    /// `xdp_guard`: a source address of this node itself.
+    OwnSource = 10,
+    /// `xdp_guard`: the source is in `denyCidrs`.
+    DenyList = 11,
 }
 
 impl DropReason {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 12] = [
         Self::Malformed,
         Self::UnknownVeth,
         Self::SourceAddress,
@@ -36,6 +42,9 @@ impl DropReason {
         Self::Wireserver,
         Self::Denied,
         Self::IcmpRedirect,
+        Self::Martian,
+        Self::OwnSource,
+        Self::DenyList,
     ];
 
     /// Entries of `drops`; the rest is reserved.
@@ -59,6 +68,9 @@ impl DropReason {
             Self::Wireserver => "wireserver",
             Self::Denied => "denied",
             Self::IcmpRedirect => "icmp_redirect",
+            Self::Martian => "martian",
+            Self::OwnSource => "own_source",
+            Self::DenyList => "deny_list",
         }
     }
 
@@ -66,7 +78,7 @@ impl DropReason {
     pub const fn help(self) -> &'static str {
         match self {
             Self::Malformed => {
-                "The frame is shorter than the headers that it claims to have. Look for a broken sender in the pod."
+                "The frame is shorter than the headers that it claims to have. Look for a broken sender in the pod, or, with `xdp: guard`, on the wire."
             }
             Self::UnknownVeth => {
                 "The host veth is not registered with the loader. Normal for an instant around ADD and DEL; \
@@ -90,6 +102,16 @@ impl DropReason {
             }
             Self::Denied => "The destination is refused by configuration (`imds: deny`).",
             Self::IcmpRedirect => "An ICMP redirect; pods and fabric have no reason to send one.",
+            Self::Martian => {
+                "`xdp: guard`: a packet from the wire with a source in 0.0.0.0/8, 127.0.0.0/8, 224.0.0.0/4 or 240.0.0.0/4. Forged."
+            }
+            Self::OwnSource => {
+                "`xdp: guard`: a packet from the wire with the node's primary address or one of its pods' as source. Forged, or \
+                 sent back by a load balancer or firewall; then turn the guard off."
+            }
+            Self::DenyList => {
+                "`xdp: guard`: a packet from the wire whose source is in `denyCidrs`."
+            }
         }
     }
 }

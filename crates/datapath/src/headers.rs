@@ -2,7 +2,7 @@
 
 use abi::{Ip4, Mac, Port, proto};
 
-use crate::Packet;
+use crate::{Bytes, Packet};
 
 /// Length of an Ethernet header.
 pub(crate) const ETH: usize = 14;
@@ -69,7 +69,7 @@ pub(crate) struct Ipv4 {
 impl Ipv4 {
     /// Reads the header at `at`. `None`: the frame is too short.
     #[inline(always)]
-    pub(crate) fn read(packet: &impl Packet, at: usize) -> Option<Self> {
+    pub(crate) fn read(packet: &impl Bytes, at: usize) -> Option<Self> {
         let [version_ihl, _tos, len_high, len_low] = packet.read(at)?;
         let [ttl, proto, sum_high, sum_low] = packet.read(at + 8)?;
         Some(Self {
@@ -89,6 +89,14 @@ impl Ipv4 {
     #[inline(always)]
     pub(crate) fn is_valid(&self) -> bool {
         self.version_ihl >> 4 == 4 && self.version_ihl & 0xf >= 5
+    }
+
+    /// The header and its packet fit into a frame of `len` bytes, and the packet holds its header.
+    #[inline(always)]
+    pub(crate) fn is_whole(&self, len: u32) -> bool {
+        let header = u32::from(self.version_ihl & 0xf) * 4;
+        let total = u32::from(self.total_len);
+        header <= total && total + 14 <= len
     }
 
     /// There are IP options, so that the transport header is not at its constant offset.

@@ -1,7 +1,7 @@
 //! Every decision about a packet, as pure functions.
 //!
 //! The four entry points [`from_pod()`], [`to_pod()`], [`from_wire()`] and [`to_wire()`] take a [`Packet`] (read and write
-//! bytes), [`Tables`] (look-ups) and the time, and return a [`Verdict`]. They are compiled twice: into the BPF programs,
+//! bytes), [`Tables`] (look-ups) and the time, and return a [`Verdict`]; [`xdp_guard()`] only looks at [`Bytes`] and drops. They are compiled twice: into the BPF programs,
 //! where a packet is an skb and the tables are maps, and on the host, where both are plain memory (feature `model`).
 //! The agreement test runs both on the same frames and compares verdicts, bytes and table changes.
 //!
@@ -28,6 +28,7 @@ mod forward;
 mod fragment;
 mod from_pod;
 mod from_wire;
+mod guard;
 mod hash;
 mod headers;
 mod icmp_error;
@@ -48,7 +49,8 @@ pub use expiry::{Seconds, binding_expired, flow_expired, is_closed};
 pub use flow::flow_key;
 pub use from_pod::from_pod;
 pub use from_wire::from_wire;
-pub use packet::{ChecksumKind, Packet};
+pub use guard::xdp_guard;
+pub use packet::{Bytes, ChecksumKind, Packet};
 pub use ports::CANDIDATES;
 pub use tables::Tables;
 pub use to_pod::to_pod;

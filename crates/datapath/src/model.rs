@@ -10,7 +10,7 @@ use abi::{
 };
 
 use crate::checksum::replace;
-use crate::{ChecksumKind, Packet, Seconds, Tables};
+use crate::{Bytes, ChecksumKind, Packet, Seconds, Tables};
 
 /// A frame whose checksums are complete (`CHECKSUM_NONE`), as in `BPF_PROG_TEST_RUN`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,11 +37,17 @@ impl Frame {
     }
 }
 
-impl Packet for Frame {
+impl Bytes for Frame {
     fn read<const N: usize>(&self, at: usize) -> Option<[u8; N]> {
         self.bytes.get(at..)?.first_chunk().copied()
     }
 
+    fn length(&self) -> u32 {
+        u32::try_from(self.bytes.len()).unwrap_or(u32::MAX)
+    }
+}
+
+impl Packet for Frame {
     fn write<const N: usize>(&mut self, at: usize, bytes: [u8; N]) -> Option<()> {
         *self.bytes.get_mut(at..)?.first_chunk_mut()? = bytes;
         Some(())
@@ -67,10 +73,6 @@ impl Packet for Frame {
         self.write(at, if mangled { [0xff; 2] } else { new })
     }
 
-    fn length(&self) -> u32 {
-        u32::try_from(self.bytes.len()).unwrap_or(u32::MAX)
-    }
-
     fn gso_size(&self) -> u32 {
         self.gso_size
     }
@@ -86,6 +88,12 @@ impl Packet for Frame {
     fn set_mark(&mut self, mark: u32) {
         self.mark = mark;
     }
+}
+
+/// Whether the prefix contains the address.
+fn covers(net: Ip4, len: u8, addr: Ip4) -> bool {
+    let mask = u32::MAX.checked_shl(32 - u32::from(len)).unwrap_or(0);
+    (net.to_bits() ^ addr.to_bits()) & mask == 0
 }
 
 /// A four-byte field, or a two-byte one.
@@ -110,6 +118,8 @@ pub struct Memory {
     pub veths: BTreeMap<IfIndex, Veth>,
     /// `dst4` as (address, prefix length, class).
     pub classes: Vec<(Ip4, u8, Class)>,
+    /// `deny` as (address, prefix length).
+    pub denied: Vec<(Ip4, u8)>,
     /// `flows`.
     pub flows: RefCell<BTreeMap<FlowKey, Flow>>,
     /// `snat`.
@@ -161,16 +171,18 @@ impl Tables for Memory {
     }
 
     fn class(&self, addr: Ip4) -> Class {
-        let matches = |net: &Ip4, len: u8| {
-            let mask = u32::MAX.checked_shl(32 - u32::from(len)).unwrap_or(0);
-            (net.to_bits() ^ addr.to_bits()) & mask == 0
-        };
         let longest = self
             .classes
             .iter()
-            .filter(|(net, len, _)| matches(net, *len))
+            .filter(|(net, len, _)| covers(*net, *len, addr))
             .max_by_key(|(_, len, _)| *len);
         longest.map_or(Class::Stack, |(_, _, class)| *class)
+    }
+
+    fn denied(&self, addr: Ip4) -> bool {
+        self.denied
+            .iter()
+            .any(|(net, len)| covers(*net, *len, addr))
     }
 
     fn flow(&self, key: &FlowKey) -> Option<Flow> {

@@ -1,13 +1,19 @@
 //! What a decision may do with a packet's bytes.
 
-/// A frame, from the first byte of its Ethernet header.
+/// A frame to look at, from the first byte of its Ethernet header.
 ///
 /// Offsets are bytes from the start of the frame. Reads and writes are of a size known at compile time, because that
 /// is what the verifier can prove in bounds.
-pub trait Packet {
+pub trait Bytes {
     /// `N` bytes at `at`, or `None` when the frame is shorter.
     fn read<const N: usize>(&self, at: usize) -> Option<[u8; N]>;
 
+    /// Length in bytes, Ethernet header included; of a GSO super-packet, the whole.
+    fn length(&self) -> u32;
+}
+
+/// A frame that may be changed.
+pub trait Packet: Bytes {
     /// Overwrites `N` bytes at `at`, or does nothing and returns `None` when the frame is shorter.
     fn write<const N: usize>(&mut self, at: usize, bytes: [u8; N]) -> Option<()>;
 
@@ -23,9 +29,6 @@ pub trait Packet {
         to: [u8; N],
         kind: ChecksumKind,
     ) -> Option<()>;
-
-    /// Length in bytes, Ethernet header included; of a GSO super-packet, the whole.
-    fn length(&self) -> u32;
 
     /// Payload bytes per segment of a GSO super-packet; 0 when it is a single packet.
     fn gso_size(&self) -> u32;

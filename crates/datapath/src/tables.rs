@@ -19,6 +19,8 @@ pub trait Tables {
     fn veth(&self, ifindex: IfIndex) -> Option<Veth>;
     /// The class of a destination; [`Class::Stack`] when no prefix matches.
     fn class(&self, addr: Ip4) -> Class;
+    /// Whether `denyCidrs` contain this source.
+    fn denied(&self, addr: Ip4) -> bool;
     /// What is known of a flow.
     fn flow(&self, key: &FlowKey) -> Option<Flow>;
     /// Adds what is known of a flow. `false`: the table is full.

@@ -10,9 +10,11 @@ mod hook;
 mod link;
 mod maps;
 mod pins;
+mod xdp;
 
 pub use attach::{AttachError, Outcome, attach, open, runs};
 pub use hook::Hook;
 pub use link::{pinned, remove};
 pub use maps::{Abi, Maps, MapsError, total};
 pub use pins::Pins;
+pub use xdp::{attach_guard, detach_guard, guard_runs};

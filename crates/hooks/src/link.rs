@@ -13,6 +13,7 @@ use nix::net::if_::if_nametoindex;
 
 use crate::attach::refused;
 use crate::hook::Direction;
+use crate::xdp::detach_guard;
 use crate::{AttachError, Hook, Outcome, Pins};
 
 pub(crate) fn attach(
@@ -67,6 +68,7 @@ pub fn remove(pins: &Pins, ifname: &str) -> Result<(), AttachError> {
             Err(source) => return Err(AttachError::Pins { path, source }),
         }
     }
+    detach_guard(pins, ifname)?;
     Ok(())
 }
 

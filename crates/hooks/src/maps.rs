@@ -71,6 +71,8 @@ pub struct Maps {
     pub flows_lost: Array<MapData, u32>,
     /// Datagrams on their way in, in fragments.
     pub fragments: HashMap<MapData, Abi<FragmentKey>, Abi<Fragment>>,
+    /// Sources that `xdp_guard` drops.
+    pub deny: LpmTrie<MapData, Abi<Ip4>, u32>,
 }
 
 impl Maps {
@@ -110,6 +112,7 @@ impl Maps {
             snat_open: typed(map::SNAT_OPEN, &mut open)?,
             flows_lost: typed(map::FLOWS_LOST, &mut open)?,
             fragments: typed(map::FRAGMENTS, &mut open)?,
+            deny: typed(map::DENY, &mut open)?,
         })
     }
 }

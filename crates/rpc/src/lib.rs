@@ -14,8 +14,8 @@ mod state;
 pub use client::{CallError, call};
 pub use endpoint::{BadMac, Endpoint, Key, MacAddr};
 pub use message::{
-    Attached, ClassView, Classified, ConfigView, Counted, DestinationView, NodeView, PodView,
-    PoolView, Refusal, Reply, Request, Status, TableView,
+    Attached, ClassView, Classified, ConfigView, Counted, DestinationView, GuardView, NodeView,
+    PodView, PoolView, Refusal, Reply, Request, Status, TableView,
 };
 pub use paths::{LOADER_CONFIG, RUN_DIRECTORY, RunDirectory};
 pub use pool::{Interface, Pools, Subnet};

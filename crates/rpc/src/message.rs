@@ -122,6 +122,8 @@ pub struct Status {
     pub classes: Vec<ClassView>,
     /// Pods.
     pub pods: Vec<PodView>,
+    /// `xdp_guard`.
+    pub guard: GuardView,
     /// Packets dropped by reason; reasons with no packet are left out.
     pub drops: BTreeMap<String, Counted>,
     /// What the operator should know.
@@ -135,6 +137,19 @@ pub struct ConfigView {
     pub files: Vec<PathBuf>,
     /// Why files, as they are now, are not in force; the earlier configuration is.
     pub rejected: Vec<String>,
+}
+
+/// State of `xdp_guard`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuardView {
+    /// `off`, `native`, or `refused`: asked for, and not running.
+    pub mode: String,
+    /// Prefixes of the deny list.
+    pub denied: usize,
+    /// Offloads of the NIC that it costs.
+    pub lost: Vec<String>,
+    /// What the operator should know of it.
+    pub warning: Option<String>,
 }
 
 /// State of the pool cache.

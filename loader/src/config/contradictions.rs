@@ -2,18 +2,50 @@
 
 use std::path::Path;
 
+use abi::MAX_DENIED;
 use ipnet::Ipv4Net;
 
 use super::{Config, key};
-use crate::classes::not_routed;
+use crate::classes::{IMDS, WIRESERVER, not_routed};
 use crate::document::{ConfigError, refuse};
 
 /// Prefixes in one list at most: `dst4` must hold the old and the new ones for a moment.
 const MOST_PREFIXES: usize = 256;
 
 impl Config {
+    /// The platform's addresses must get through: without them a node has no DNS, no lease and no pods' addresses.
+    fn check_denied(&self, path: &Path) -> Result<(), ConfigError> {
+        for prefix in &self.deny_cidrs {
+            if let Some(vital) = [WIRESERVER, IMDS]
+                .iter()
+                .find(|addr| prefix.contains(*addr))
+            {
+                return Err(refuse(
+                    path,
+                    key::DENY,
+                    &prefix.to_string(),
+                    &format!("contains {vital}, without which the node does not work"),
+                    "leave it out",
+                ));
+            }
+        }
+        let (count, most) = (self.deny_cidrs.len(), MAX_DENIED as usize / 2);
+        if count > most {
+            let (value, why) = (format!("{count} prefixes"), format!("are more than {most}"));
+            return Err(refuse(
+                path,
+                key::DENY,
+                &value,
+                &why,
+                "write wider prefixes",
+            ));
+        }
+        Ok(())
+    }
+
     /// Prefixes that contradict each other.
     pub(super) fn check(&self, path: &Path) -> Result<(), ConfigError> {
+        self.check_denied(path)?;
         let lists = self.lists();
         for (key, prefixes) in lists {
             if prefixes.len() > MOST_PREFIXES {

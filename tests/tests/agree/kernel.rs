@@ -8,7 +8,7 @@ use abi::pins::program;
 use abi::{ClassEntry, DropReason, IfIndex, MAX_PODS, Path as CountedPath};
 use aya::Ebpf;
 use aya::maps::lpm_trie::Key;
-use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
+use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions, Xdp};
 use datapath::model::Frame;
 use hooks::{Abi, Maps, total};
 
@@ -51,6 +51,12 @@ impl Kernel {
                 .load()
                 .unwrap_or_else(|error| panic!("{name}: {error:#?}"));
         }
+        let guard: &mut Xdp = object
+            .program_mut(program::XDP_GUARD)
+            .unwrap()
+            .try_into()
+            .unwrap();
+        guard.load().unwrap_or_else(|error| panic!("{error:#?}"));
         let maps = Maps::from_object(&mut object).unwrap();
         Self { object, maps }
     }
@@ -64,7 +70,16 @@ impl Kernel {
                 .verified_instruction_count()
                 .unwrap()
         };
-        program::ALL.map(|name| (name, count(name))).into()
+        let guard = self.guard().info().unwrap();
+        let guard = guard.verified_instruction_count().unwrap();
+        let mut counts = program::ALL.map(|name| (name, count(name))).to_vec();
+        counts.push((program::XDP_GUARD, guard));
+        counts
+    }
+
+    pub(crate) fn guard(&self) -> &Xdp {
+        let program = self.object.program(program::XDP_GUARD).unwrap();
+        program.try_into().unwrap()
     }
 
     pub(crate) fn program(&self, name: &str) -> &SchedClassifier {
@@ -96,6 +111,10 @@ impl Kernel {
                 .dst4
                 .insert(&key, Abi(ClassEntry::new(*class)), 0)
                 .unwrap();
+        }
+        for (addr, len) in &memory.denied {
+            let key = Key::new(u32::from(*len), Abi(*addr));
+            self.maps.deny.insert(&key, 1, 0).unwrap();
         }
         for (key, flow) in memory.flows.borrow().iter() {
             self.maps.flows.insert(Abi(*key), Abi(*flow), 0).unwrap();

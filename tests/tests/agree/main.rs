@@ -6,6 +6,7 @@
 
 mod budget;
 mod frames;
+mod guard;
 mod kernel;
 mod world;
 
@@ -18,13 +19,19 @@ use crate::frames::Shaper;
 use crate::kernel::Kernel;
 use crate::world::{World, enter_new_namespace};
 
-/// Frames per program and world.
+/// Frames per program and world, unless `AGREE_FRAMES` says otherwise: `cargo xtask test agree --frames 1000000`.
 const FRAMES: usize = 10_000;
 /// Tables are compared after this many frames.
 const BATCH: usize = 500;
 
 /// The budget is measured while nothing else of this test runs.
 static QUIET: RwLock<()> = RwLock::new(());
+
+fn frames() -> usize {
+    std::env::var("AGREE_FRAMES").map_or(FRAMES, |frames| {
+        frames.parse().expect("AGREE_FRAMES is a number")
+    })
+}
 
 /// Runs both sides on the same frames. Each of the `expected` verdicts must have been reached, or the agreement proves
 /// nothing about it.
@@ -36,7 +43,8 @@ fn agree(name: &'static str, world: World, expected: &[&str]) {
     kernel.fill(&world);
     let mut shaper = Shaper::new(0x5eed);
     let mut verdicts = BTreeMap::new();
-    for done in 1..=FRAMES {
+    let frames = frames();
+    for done in 1..=frames {
         let frame = shaper.frame(name);
         let ours = world.decide(name, &frame);
         let theirs = kernel.run(name, &frame, World::ifindex(name));
@@ -61,7 +69,7 @@ fn agree(name: &'static str, world: World, expected: &[&str]) {
             kernel.assert_same_tables(&world);
         }
     }
-    println!("{name:<10} {FRAMES} frames: {verdicts:?}");
+    println!("{name:<10} {frames} frames: {verdicts:?}");
     for verdict in expected {
         assert!(
             verdicts.get(*verdict).is_some_and(|count| *count >= 20),
@@ -139,6 +147,12 @@ fn from_wire_agrees_when_flows_are_full() {
 #[test]
 fn to_wire_agrees() {
     agree(program::TO_WIRE, World::roomy(), &["stack"]);
+}
+
+#[test]
+fn xdp_guard_agrees() {
+    let _busy = QUIET.read();
+    guard::agree(frames());
 }
 
 #[test]

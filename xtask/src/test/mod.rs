@@ -21,6 +21,9 @@ pub(crate) struct Arguments {
     /// Groups to run; all when none is named
     #[arg(value_enum)]
     groups: Vec<Group>,
+    /// Frames per program in the group agree, instead of 10,000
+    #[arg(long)]
+    frames: Option<usize>,
     /// Handed to the test programs: names to filter by, --nocapture, …
     #[arg(last = true)]
     rest: Vec<String>,
@@ -60,7 +63,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let mut broken = Vec::new();
     for group in groups {
         for selection in group.selections(&metadata)? {
-            let (mut counted, ok) = run_selection(&selection, *group, &arguments.rest)?;
+            let (mut counted, ok) = run_selection(&selection, *group, arguments)?;
             // A call that fails with no failed test, because it does not compile or a program died, is one.
             counted.failed = counted.failed.max(u64::from(!ok));
             tally.add(counted);
@@ -121,11 +124,21 @@ impl Group {
 }
 
 /// Runs cargo with the output passed on as it comes, and counts.
-fn run_selection(selection: &[String], group: Group, rest: &[String]) -> Result<(Tally, bool)> {
+fn run_selection(
+    selection: &[String],
+    group: Group,
+    arguments: &Arguments,
+) -> Result<(Tally, bool)> {
+    let rest = &arguments.rest;
     let mut cargo = command::cargo();
     cargo
         .args(selection)
-        .env("AZURE_VNET_BIN_DIR", workspace::product_dir());
+        .env("AZURE_VNET_BIN_DIR", workspace::product_dir())
+        .envs(
+            arguments
+                .frames
+                .map(|frames| ("AGREE_FRAMES", frames.to_string())),
+        );
     let nocapture = "--nocapture"; // twice is an error
     let show = group == Group::Agree && !rest.iter().any(|word| word == nocapture);
     let nocapture = show.then_some(nocapture);
