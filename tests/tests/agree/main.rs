@@ -65,7 +65,7 @@ fn agree(name: &'static str, world: World, expected: &[&str]) {
             "frame {done}: {:?}\n{frame:02x?}",
             ours.verdict
         );
-        assert_same_target(&world, &ours.verdict, &theirs.frame.bytes);
+        assert_same_target(&world, ours.verdict, &theirs.frame.bytes);
         *verdicts.entry(ours.name(&frame)).or_insert(0) += 1;
         if done % BATCH == 0 {
             kernel.assert_same_tables(&world);
@@ -82,7 +82,7 @@ fn agree(name: &'static str, world: World, expected: &[&str]) {
 
 /// A test run does not tell where a frame is redirected to. But the programs take interface and Ethernet address of a pod
 /// from one table entry, and no two pods share one. All else goes to the NIC or back; the system tests see it arrive.
-fn assert_same_target(world: &World, verdict: &Verdict, theirs: &[u8]) {
+fn assert_same_target(world: &World, verdict: Verdict, theirs: &[u8]) {
     let Verdict::Peer(ifindex) = verdict else {
         return;
     };
@@ -91,7 +91,7 @@ fn assert_same_target(world: &World, verdict: &Verdict, theirs: &[u8]) {
         .filter(|pod| theirs.starts_with(&pod.mac.octets()))
         .map(|pod| pod.ifindex)
         .collect();
-    assert_eq!(targets, [*ifindex]);
+    assert_eq!(targets, [ifindex]);
 }
 
 const FROM_POD: [&str; 11] = [
