@@ -1,6 +1,6 @@
 //! `cargo xtask fuzz`: one libFuzzer target per hook, on the stable compiler.
 //!
-//! Coverage instrumentation needs no nightly flag; what does, AddressSanitizer, has nothing to find in code without
+//! Coverage instrumentation needs no nightly flag; what does, `AddressSanitizer`, has nothing to find in code without
 //! `unsafe`. libFuzzer itself is C++, so a C++ compiler must be there.
 
 use crate::{command, workspace};
