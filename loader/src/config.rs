@@ -1,15 +1,16 @@
 //! `/etc/azure-vnet/loader.yaml`: every key optional, an unknown key is an error that names the nearest known one.
 
 mod contradictions;
+mod sizes;
 
-use std::ops::RangeInclusive;
 use std::path::Path;
 
-use abi::{MAX_BINDINGS, MAX_FLOWS};
 use ipnet::Ipv4Net;
 
 use crate::document::{self, ConfigError, Document, refuse};
 use crate::ports::{PortRange, PortUses, default_ports};
+
+pub use sizes::TableSizes;
 
 /// The loader's configuration. YAML, so JSON works too.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,27 +42,6 @@ pub struct Config {
     /// Sources that it drops.
     pub deny_cidrs: Vec<Ipv4Net>,
 }
-
-/// Capacities of the tables that hold an entry per connection. They are fixed when a table is made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TableSizes {
-    /// Of `flows`.
-    pub flows: u32,
-    /// Of `snat`.
-    pub bindings: u32,
-}
-
-impl Default for TableSizes {
-    fn default() -> Self {
-        Self {
-            flows: MAX_FLOWS,
-            bindings: MAX_BINDINGS,
-        }
-    }
-}
-
-/// What a table may be told to hold: some 100 bytes an entry, allocated at once.
-const TABLE_SIZES: RangeInclusive<u32> = 1024..=1_048_576;
 
 impl Default for Config {
     fn default() -> Self {
@@ -192,8 +172,8 @@ impl Config {
                 key::NAT_PORTS_PER_POD => {
                     config.nat_ports_per_pod = Some(entry.number(1..=65_535)?);
                 }
-                key::FLOWS_MAX => config.sizes.flows = entry.number(TABLE_SIZES)?,
-                key::SNAT_MAX => config.sizes.bindings = entry.number(TABLE_SIZES)?,
+                key::FLOWS_MAX => config.sizes.flows = entry.number(TableSizes::RANGE)?,
+                key::SNAT_MAX => config.sizes.bindings = entry.number(TableSizes::RANGE)?,
                 key::XDP => {
                     config.xdp = match entry.text("off or guard", "off or guard")? {
                         "off" => Xdp::Off,

@@ -201,7 +201,7 @@ fn a_flow_with_two_sides_would_be_noticed() {
     let node = node(1000);
     let other = (VNET, 80);
     to_wire(&mut tcp(POD, other, ACK), &node, NOW);
-    assert!(!leaves_fast(&node.clone(), other, ACK, NOW));
+    assert!(!leaves_fast(&node, other, ACK, NOW));
     node.flows.borrow_mut().clear();
-    assert!(comes_fast(&node.clone(), other, ACK, NOW));
+    assert!(comes_fast(&node, other, ACK, NOW));
 }

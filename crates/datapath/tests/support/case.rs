@@ -71,11 +71,11 @@ pub fn run(hook: Hook, input: &[u8]) {
     };
     let node = node(*choices);
     for _packet in 0..2 {
-        once(hook, &node, frame(*choices, bytes));
+        once(hook, &node, &frame(*choices, bytes));
     }
 }
 
-fn once(hook: Hook, node: &Memory, before: Frame) {
+fn once(hook: Hook, node: &Memory, before: &Frame) {
     let dropped = drops(node);
     let mut after = before.clone();
     let verdict = match hook {
