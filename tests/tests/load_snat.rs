@@ -86,6 +86,11 @@ fn failures_beside_a_greedy_pod(many: u32, few: u32, loader_yaml: &str) -> u32 {
     println!("greedy   {count} of {many} asked for");
     let mut held = hold(&modest, &lab, few);
     assert_eq!(held.exchange(1).unwrap(), (0, 0), "(broken, wrong)");
+    let status = node.status().unwrap();
+    println!("{}", status["tables"]);
+    for pod in status["pods"].as_array().unwrap() {
+        println!("{} {}", pod["name"], pod["paths"]);
+    }
     held.failed
 }
 

@@ -37,8 +37,9 @@ impl Candidates {
         let in_range = own >= first && own < first + count;
         let hash = flow_hash(secret, pod, remote, proto);
         let offset = scale(hash & 0xffff_ffff, count);
-        // Never the whole range, which would stand still.
-        let step = scale(hash >> 32, count).min(count.saturating_sub(1)).max(1);
+        // Between a quarter and three quarters of the range, so that few steps lead out of a stretch that somebody has taken
+        // port by port; and never nothing, which would stand still.
+        let step = (count / 4 + scale(hash >> 32, count / 2)).max(1);
         Some(Self {
             first,
             count,

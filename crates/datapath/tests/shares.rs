@@ -109,3 +109,17 @@ fn a_flow_that_finds_no_room_sends_every_unknown_flow_to_the_stack() {
         "the loader has made up for it"
     );
 }
+
+#[test]
+fn half_of_the_ports_taken_one_by_one_leaves_the_other_half_to_everybody() {
+    let node = node(20_000);
+    // Ports in the range are kept.
+    for port in 1024..11_024 {
+        assert_eq!(from_a_pod(&node, &syn(port)).0, Verdict::Wire(NIC));
+    }
+    for port in 40_000..42_000 {
+        let mut other = tcp((B, port), (INTERNET, 443), SYN);
+        other.bytes[..12].copy_from_slice(&[host_mac(11).octets(), mac(11).octets()].concat());
+        assert_eq!(send(&node, VETH_B, &other, NOW).0, Verdict::Wire(NIC));
+    }
+}

@@ -108,14 +108,14 @@ fn once(hook: Hook, node: &Memory, before: &Frame) {
             let pod = pod.expect("only registered pods get frames");
             assert_eq!(after.bytes[..6], pod.mac.octets());
             assert_eq!(after.mark, 0, "no mark reaches a pod");
-            is_forwarded(&before, &after);
+            is_forwarded(before, &after);
         }
         Verdict::Wire(ifindex) => {
             assert_eq!((hook, ifindex), (Hook::FromPod, NIC));
             let source = &after.bytes[26..30];
             assert!(source == POD.octets() || source == PRIMARY.octets());
             assert_eq!(after.mark & FAST, FAST);
-            is_forwarded(&before, &after);
+            is_forwarded(before, &after);
         }
         Verdict::Reply(ifindex) => {
             assert_eq!((hook, ifindex), (Hook::FromPod, VETH));
