@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use clap::Parser;
-use lab::{Lab, Namespace};
+use lab::{Lab, Namespace, Ratio};
 
 /// Where the servers listen.
 const PORT: u16 = 9000;
@@ -43,31 +43,20 @@ fn main() -> Result<()> {
         arguments.rounds, arguments.seconds
     );
     println!(
-        "{:<12} {:>10} {:>10} {:>8} {:>16}",
+        "{:<12} {:>8} {:>8} {:>7} {:>15}",
         "PATH", "NODE", "POD", "RATIO", "RATIO, MIN-MAX"
     );
+    let time = Duration::from_secs_f64(arguments.seconds);
     for (path, server) in [("peer VNet", lab.peer()), ("Internet", lab.inet())] {
         let _serving = server.serve_connect_close(PORT)?;
-        let pairs = rounds(&arguments, node, &pod, server.addr())?;
-        report(path, &pairs);
+        let ratio = Ratio::measure(
+            arguments.rounds,
+            || rate(node, server.addr(), time),
+            || rate(&pod, server.addr(), time),
+        )?;
+        println!("{path:<12} {ratio}");
     }
     Ok(())
-}
-
-/// Rates of (node, pod), round by round.
-fn rounds(
-    arguments: &Arguments,
-    node: &Namespace,
-    pod: &Namespace,
-    server: Ipv4Addr,
-) -> Result<Vec<(f64, f64)>> {
-    let time = Duration::from_secs_f64(arguments.seconds);
-    // Warm-up, left out: neighbours, caches, the first binding.
-    rate(node, server, time / 4)?;
-    rate(pod, server, time / 4)?;
-    (0..arguments.rounds)
-        .map(|_| Ok((rate(node, server, time)?, rate(pod, server, time)?)))
-        .collect()
 }
 
 /// Connections per second. A connection that fails is an error.
@@ -80,34 +69,4 @@ fn rate(client: &Namespace, server: Ipv4Addr, time: Duration) -> Result<f64> {
         counted.first_failure
     );
     Ok(counted.rate())
-}
-
-fn report(path: &str, pairs: &[(f64, f64)]) {
-    let (nodes, pods): (Vec<f64>, Vec<f64>) = pairs.iter().copied().unzip();
-    let mut ratios: Vec<f64> = pairs.iter().map(|(node, pod)| pod / node).collect();
-    ratios.sort_by(f64::total_cmp);
-    let ends = (
-        ratios.first().copied().unwrap_or(0.0),
-        ratios.last().copied().unwrap_or(0.0),
-    );
-    let (node, pod, ratio) = (median(nodes), median(pods), median(ratios));
-    println!(
-        "{path:<12} {node:>10.0} {pod:>10.0} {ratio:>8.3} {:>8.3}-{:.3}",
-        ends.0, ends.1
-    );
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(0.0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_median_is_the_middle() {
-        assert!((median(vec![3.0, 1.0, 2.0]) - 2.0).abs() < f64::EPSILON);
-    }
 }

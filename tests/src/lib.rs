@@ -56,7 +56,7 @@ pub use fabric::Fabric;
 pub use http::Response;
 pub use ipv4::Ipv4;
 pub use lab::{AZURE_CONFLIST, Lab, LabBuilder, NARROW};
-pub use load::{Asked, ConnectClose, ConnectCloseServer, Held, HoldServer};
+pub use load::{Asked, ConnectClose, ConnectCloseServer, Held, HoldServer, Ratio};
 pub use loader::Loader;
 pub use namespace::Namespace;
 pub use node::{CONFLIST, Node};

@@ -10,6 +10,15 @@ const PORT: u16 = 9000;
 /// Datagrams per second.
 const RATE: u32 = 10_000;
 
+/// Ends the load when it goes away.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 fn restarts_under_load(restarts: u32) {
     let lab = Lab::new().nodes(2).record(false).build().unwrap();
     for node in lab.nodes() {
@@ -28,6 +37,8 @@ fn restarts_under_load(restarts: u32) {
         [(vnet, 80), (internet, 8080)].map(|(server, port)| talker.stream(server, port).unwrap());
     let over = &AtomicBool::new(false);
     thread::scope(|scope| {
+        // Whatever goes wrong here, the load ends.
+        let stop = Stop(over);
         let datagrams = [(vnet, 80), (internet, 7)].map(|(server, port)| {
             let sender = &sender;
             scope.spawn(move || sender.udp_until(server, port, RATE, over).unwrap())
@@ -40,7 +51,7 @@ fn restarts_under_load(restarts: u32) {
             node.loader().kill9().unwrap();
             node.start_loader().unwrap();
         }
-        over.store(true, Ordering::Relaxed);
+        drop(stop);
         for (paced, way) in datagrams.into_iter().zip(["VNet", "Internet"]) {
             let paced = paced.join().unwrap();
             println!(

@@ -1,8 +1,6 @@
 //! What pods reach through the real plug-in, loader and programs.
 #![cfg(test)]
 
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
 use std::path::Path;
 use std::time::Duration;
 
@@ -175,26 +173,8 @@ fn connections_beyond_the_ports_are_masqueraded_by_the_kernel() {
 fn a_narrow_path_is_discovered_through_snat() {
     let lab = lab();
     let pod = lab.node(1).add_pod("web").unwrap();
-    let sent = vec![0x5a; 256 * 1024];
-    // The server says who we are in one line, then echoes; beyond the first segments, all are too big for the path.
-    let echoed = pod.run(|| {
-        let mut connection = TcpStream::connect((NARROW, 8080))?;
-        connection.set_read_timeout(Some(Duration::from_secs(5)))?;
-        let mut writer = connection.try_clone()?;
-        let bytes = sent.clone();
-        let writing = std::thread::spawn(move || writer.write_all(&bytes));
-        let mut line = Vec::new();
-        while line.last() != Some(&b'\n') {
-            let mut byte = [0];
-            connection.read_exact(&mut byte)?;
-            line.extend(byte);
-        }
-        let mut echoed = vec![0; sent.len()];
-        connection.read_exact(&mut echoed)?;
-        writing.join().expect("the writer does not panic")?;
-        Ok(echoed)
-    });
-    assert_eq!(echoed.unwrap(), sent);
+    // Beyond the first segments, all are too big for the path.
+    pod.bulk(NARROW, 8080, 256 * 1024).unwrap();
     let route = pod
         .exec(&["ip", "route", "get", &NARROW.to_string()])
         .unwrap();
@@ -202,6 +182,29 @@ fn a_narrow_path_is_discovered_through_snat() {
         route.contains("mtu 1400"),
         "the pod has learnt the path's MTU: {route}"
     );
+}
+
+#[test]
+fn a_stream_crosses_in_super_packets_on_every_fast_path() {
+    let lab = lab();
+    let client = lab.node(1).add_pod("client").unwrap();
+    let (near, _near) = server(lab.node(1), "near");
+    let (far, _far) = server(lab.node(2), "far");
+    for (target, port, path) in [
+        (near.addr(), 80, "to_pod"),
+        (far.addr(), 80, "to_vnet"),
+        (lab.inet().addr(), 8080, "to_internet"),
+    ] {
+        client.bulk(target, port, 4 << 20).unwrap();
+        let status = lab.node(1).status().unwrap();
+        let pods = status["pods"].as_array().unwrap();
+        let pod = pods.iter().find(|pod| pod["name"] == "client").unwrap();
+        let count = |what: &str| pod["paths"][path][what].as_u64().unwrap();
+        // Acknowledgements of the echo are among them.
+        let average = count("bytes") / count("packets");
+        println!("{path}: {average} bytes a packet");
+        assert!(average > 2 * 1500, "{path}: {average} bytes a packet");
+    }
 }
 
 #[test]

@@ -1,0 +1,85 @@
+//! What our programs cost and gain, as ratios of rates that are measured in turns in one run.
+//!
+//! On demand: a figure that somebody else's build disturbs is none.
+#![cfg(test)]
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use lab::{Lab, Namespace, Node, Pod, Proxy, Ratio, Service};
+
+const PORT: u16 = 9000;
+const ROUNDS: usize = 15;
+const TIME: Duration = Duration::from_millis(700);
+const CLUSTER_IP: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 10);
+
+/// Connections per second; none may fail.
+fn rate(client: &Namespace, server: Ipv4Addr) -> anyhow::Result<f64> {
+    let counted = client.connect_close(server, PORT, TIME)?;
+    anyhow::ensure!(counted.failed == 0, "{counted:?}");
+    Ok(counted.rate())
+}
+
+/// Takes every program of ours away from the node, which the kernel's own routing outlives.
+fn take_programs_away(node: &Node, pods: &[&Pod]) -> anyhow::Result<()> {
+    node.loader().kill9()?;
+    for pod in pods {
+        node.exec(&["tc", "qdisc", "del", "dev", pod.host_veth()?, "clsact"])?;
+    }
+    node.exec(&["sh", "-c", "rm /sys/fs/bpf/azure-vnet/v1/links/*"])
+        .map(drop)
+}
+
+fn attached(node: &Node) -> usize {
+    node.status().unwrap()["attached"]
+        .as_array()
+        .map_or(0, Vec::len)
+}
+
+#[test]
+#[ignore = "slow: a measurement; cargo xtask test load"]
+fn connect_and_close_through_a_service_costs_at_most_three_percent() {
+    let lab = Lab::new().nodes(2).record(false).build().unwrap();
+    for node in lab.nodes() {
+        node.start_loader().unwrap();
+    }
+    let node = lab.node(1);
+    let client = node.add_pod("client").unwrap();
+    let far = lab.node(2).add_pod("far").unwrap();
+    let _server = far.serve_connect_close(PORT).unwrap();
+    let service = Service::new("web", CLUSTER_IP, PORT).backend(far.addr(), PORT);
+    node.proxy(Proxy::Iptables, &[service]).unwrap();
+    assert_eq!(attached(node), 4);
+
+    let kernel_only = || {
+        take_programs_away(node, &[&client])?;
+        let rate = rate(&client, CLUSTER_IP)?;
+        node.start_loader()?;
+        Ok(rate)
+    };
+    let ratio = Ratio::measure(ROUNDS, kernel_only, || {
+        assert_eq!(attached(node), 4, "the loader has put its programs back");
+        rate(&client, CLUSTER_IP)
+    })
+    .unwrap();
+    println!("ClusterIP, connect/close per second: kernel only, with programs, ratio: {ratio}");
+    assert!(ratio.median >= 0.97, "{ratio}");
+}
+
+#[test]
+#[ignore = "slow: a measurement; cargo xtask test load"]
+fn connect_and_close_with_snat_costs_at_most_six_percent_of_the_hosts_own() {
+    let lab = Lab::new().nodes(1).record(false).build().unwrap();
+    let (node, inet) = (lab.node(1), lab.inet());
+    node.start_loader().unwrap();
+    let pod = node.add_pod("client").unwrap();
+    let _server = inet.serve_connect_close(PORT).unwrap();
+    let ratio = Ratio::measure(
+        ROUNDS,
+        || rate(node, inet.addr()),
+        || rate(&pod, inet.addr()),
+    )
+    .unwrap();
+    println!("Internet, connect/close per second: host, pod with SNAT, ratio: {ratio}");
+    assert!(ratio.median >= 0.94, "{ratio}");
+}
