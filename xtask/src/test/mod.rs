@@ -5,7 +5,6 @@ mod libtest;
 use crate::metadata::Metadata;
 use crate::{build, command, setup, workspace};
 use anyhow::{Context as _, Result, bail};
-use clap::ValueEnum as _;
 use libtest::Tally;
 use std::io::{BufRead as _, BufReader, Write};
 use std::process::{Command, Stdio};
@@ -15,10 +14,12 @@ const PROTOCOL: &str = "cni";
 /// Package of the lab, and its integration tests: agreement and system.
 const LAB: &str = "tests";
 const AGREE: &str = "agree";
+/// How the names of the load tests begin.
+const LOAD: &str = "load_";
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Groups to run; all when none is named
+    /// Groups to run; all but `load` when none is named
     #[arg(value_enum)]
     groups: Vec<Group>,
     /// Frames per program in the group agree, instead of 10,000
@@ -39,11 +40,18 @@ enum Group {
     Agree,
     /// Whole nodes in the lab's namespaces (root)
     System,
+    /// On demand: what takes minutes, or measures and wants a quiet machine, in the system tests `load_*` (root)
+    Load,
+}
+
+impl Group {
+    /// What runs when no group is named.
+    const USUAL: [Self; 4] = [Self::Unit, Self::Protocol, Self::Agree, Self::System];
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let groups = if arguments.groups.is_empty() {
-        Group::value_variants()
+        &Group::USUAL[..]
     } else {
         &arguments.groups
     };
@@ -100,7 +108,12 @@ impl Group {
             LAB
         };
         let mut names = metadata.integration_tests(|name| name == package);
-        names.retain(|name| self == Self::Protocol || (name == AGREE) == (self == Self::Agree));
+        names.retain(|name| match self {
+            Self::Unit | Self::Protocol => true,
+            Self::Agree => name == AGREE,
+            Self::System => name != AGREE,
+            Self::Load => name.starts_with(LOAD),
+        });
         if names.is_empty() {
             bail!(
                 "the package {package} has no integration tests for this group; is a file missing in its folder tests/?"
@@ -139,12 +152,17 @@ fn run_selection(
                 .frames
                 .map(|frames| ("AGREE_FRAMES", frames.to_string())),
         );
-    let nocapture = "--nocapture"; // twice is an error
-    let show = group == Group::Agree && !rest.iter().any(|word| word == nocapture);
-    let nocapture = show.then_some(nocapture);
-    if nocapture.is_some() || !rest.is_empty() {
-        cargo.arg("--").args(nocapture).args(rest);
-    }
+    let own: &[&str] = match group {
+        Group::Agree => &["--nocapture"],
+        // One after the other: what runs beside a measurement is measured, too.
+        Group::Load => &["--nocapture", "--ignored", "--test-threads=1"],
+        Group::Unit | Group::Protocol | Group::System => &[],
+    };
+    // Twice is an error.
+    let own = own
+        .iter()
+        .filter(|word| !rest.iter().any(|other| other == *word));
+    cargo.arg("--").args(own).args(rest);
     println!("\ntest: {}", command::shown(&cargo));
     count(&mut cargo, &mut std::io::stdout())
 }
