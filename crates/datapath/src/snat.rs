@@ -158,7 +158,11 @@ pub(crate) fn fragmented<P: Packet, T: Tables>(packet: &P, tables: &T, ip: &Ipv4
     if ip.is_first_fragment()
         && let Some(transport) = Transport::read(packet, L4, ip.proto)
     {
-        learn(tables, &Seen::of(ip, &transport), FlowFlags::VIA_STACK, now);
+        let seen = Seen::of(ip, &transport);
+        // What somebody outside opened keeps the pod's address, and must not be translated from now on.
+        if known_side(tables, &seen, now) != Side::Inbound {
+            learn(tables, &seen, FlowFlags::VIA_STACK, now);
+        }
     }
 }
 

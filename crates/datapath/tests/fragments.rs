@@ -89,3 +89,14 @@ fn fragments_to_a_pods_own_address_go_through_the_stack() {
         assert_eq!(receive(&node, &fragment, NOW).0, Verdict::Stack);
     }
 }
+
+#[test]
+fn a_fragmented_answer_does_not_make_the_rest_of_a_flow_from_outside_translated() {
+    let node = node(1000);
+    receive(&node, &udp((INTERNET, 5000), (A, 53)), NOW);
+    for fragment in fragments(&long_udp((A, 53), (INTERNET, 5000)), 800) {
+        from_a_pod(&node, &fragment);
+    }
+    let (verdict, small) = from_a_pod(&node, &udp((A, 53), (INTERNET, 5000)));
+    assert_eq!((verdict, ends(&small).0), (Verdict::Wire(NIC), (A, 53)));
+}
