@@ -3,7 +3,7 @@
 use core::mem::size_of;
 use core::ptr;
 
-use abi::IfIndex;
+use abi::{IfIndex, proto};
 use aya_ebpf::bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR};
 use aya_ebpf::helpers::bpf_l4_csum_replace;
 use aya_ebpf::programs::TcContext;
@@ -16,8 +16,12 @@ pub(crate) struct Skb {
     skb: *mut __sk_buff,
 }
 
-/// All headers that a decision may look at: Ethernet, IPv4, ICMP, and the quoted IPv4 and TCP headers.
-const HEADERS: u32 = 14 + 20 + 8 + 20 + 20;
+/// Ethernet, IPv4 and TCP without options.
+const HEADERS: u32 = 14 + 20 + 20;
+/// Ethernet, IPv4, ICMP, and the quoted IPv4 and TCP headers.
+const ICMP_HEADERS: u32 = 14 + 20 + 8 + 20 + 20;
+/// Where the IPv4 protocol number is.
+const PROTOCOL: usize = 14 + 9;
 
 impl Skb {
     /// The frame of `ctx`, its headers in the linear part, which is all that `bytes` can reach.
@@ -27,14 +31,27 @@ impl Skb {
         reason = "a frame has one owner: the context is not used beside it"
     )]
     pub(crate) fn new(ctx: TcContext) -> Self {
-        let length = ctx.len();
-        if ctx.data() + HEADERS as usize > ctx.data_end()
-            && ctx.data() + (length as usize) > ctx.data_end()
-        {
-            // A failure leaves the frame as it was; what cannot be read then is left to the stack or dropped.
-            let _best_effort = ctx.pull_data(if length < HEADERS { length } else { HEADERS });
+        let skb = Self { skb: ctx.skb.skb };
+        // Not a byte more than needed: a pull may copy the head, and TCP's data often has nothing but headers there.
+        skb.pull(&ctx, HEADERS);
+        if skb.read(PROTOCOL) == Some([proto::ICMP]) {
+            skb.pull(&ctx, ICMP_HEADERS);
         }
-        Self { skb: ctx.skb.skb }
+        skb
+    }
+
+    /// Puts the first `wanted` bytes of the frame, or all, into its linear part.
+    #[inline(always)]
+    fn pull(&self, ctx: &TcContext, wanted: u32) {
+        let wanted = if self.length() < wanted {
+            self.length()
+        } else {
+            wanted
+        };
+        if ctx.data() + (wanted as usize) > ctx.data_end() {
+            // A failure leaves the frame as it was; what cannot be read then is left to the stack or dropped.
+            let _best_effort = ctx.pull_data(wanted);
+        }
     }
 
     /// The maps, for the frame's decision.

@@ -33,7 +33,7 @@ pub struct Swept {
 impl Swept {
     /// Whether the table could fill up before the next sweep comes at its usual time.
     pub fn is_filling(&self) -> bool {
-        self.flows >= self.flows_capacity / 4
+        self.flows_capacity > 0 && self.flows >= self.flows_capacity / 4
     }
 
     /// Whether misses in `flows` must mean "stack", given whether they do now: from three quarters of the table on, until

@@ -98,8 +98,14 @@ impl FlowFlags {
     pub const FIN_FROM_HIGH: Self = Self { bits: 8 };
     /// TCP: RST was seen.
     pub const RESET: Self = Self { bits: 16 };
+    /// TCP: a segment has come after RST, so somebody did not believe it.
+    pub const DOUBTED: Self = Self { bits: 32 };
+    /// UDP and ICMP: packets were seen in more than one second.
+    pub const LASTING: Self = Self { bits: 64 };
     /// Everything that tells of an end.
-    pub const CLOSING: Self = Self { bits: 4 | 8 | 16 };
+    pub const CLOSING: Self = Self {
+        bits: 4 | 8 | 16 | 32,
+    };
 
     /// True when every flag of `other` is set.
     #[inline(always)]

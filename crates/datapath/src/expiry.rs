@@ -24,7 +24,7 @@ const TCP_HALF_CLOSED: u32 = 120;
 /// FIN from both sides, or RST.
 const TCP_CLOSED: u32 = 10;
 /// What kube-proxy sets for conntrack's own entries (`--conntrack-tcp-timeout-established`): the flow's side must be
-/// known at least as long as netfilter knows the flow.
+/// known at least as long as netfilter knows the flow. Without kube-proxy the kernel's own default is five days.
 const TCP_FLOW: u32 = 86_400;
 /// UDP that nobody has answered.
 const UDP_NEW: u32 = 30;
@@ -72,15 +72,18 @@ pub fn flow_expired(flow: &Flow, proto: u8, now: Seconds) -> bool {
         proto::TCP if is_closed(flow) => TCP_CLOSED,
         proto::TCP if flow.flags.intersects(FlowFlags::CLOSING) => TCP_HALF_CLOSED,
         proto::TCP => TCP_FLOW,
-        proto::UDP => UDP_ESTABLISHED,
+        // A question and its answer are forgotten as soon as conntrack forgets them: nameservers get thousands a second.
+        proto::UDP if flow.flags.contains(FlowFlags::LASTING) => UDP_ESTABLISHED,
+        proto::UDP => UDP_NEW,
         _ => ICMP,
     };
     now.since(flow.last_seen) > limit
 }
 
-/// RST, or FIN from both ends.
+/// RST that nobody has doubted since, or FIN from both ends.
 #[inline(always)]
 pub fn is_closed(flow: &Flow) -> bool {
     let both = FlowFlags::FIN_FROM_LOW.with(FlowFlags::FIN_FROM_HIGH);
-    flow.flags.contains(FlowFlags::RESET) || flow.flags.contains(both)
+    let reset = flow.flags.contains(FlowFlags::RESET) && !flow.flags.contains(FlowFlags::DOUBTED);
+    reset || flow.flags.contains(both)
 }

@@ -51,19 +51,33 @@ impl Seen {
         matches!(self.kind, Kind::Tcp(flags) if flags.opens())
     }
 
-    /// What the packet says about the flow's end.
+    /// What is known of a flow once the packet has been seen.
     #[inline(always)]
-    fn closing(&self) -> FlowFlags {
-        match self.kind {
-            Kind::Tcp(flags) if flags.rst() => FlowFlags::RESET,
-            Kind::Tcp(flags) if flags.fin() && self.from_low => FlowFlags::FIN_FROM_LOW,
-            Kind::Tcp(flags) if flags.fin() => FlowFlags::FIN_FROM_HIGH,
-            Kind::Tcp(_)
-            | Kind::Udp
-            | Kind::EchoRequest
-            | Kind::EchoReply
-            | Kind::IcmpError
-            | Kind::IcmpRedirect => FlowFlags::NONE,
+    fn advance(&self, flow: Flow, now: Seconds) -> FlowFlags {
+        let flags = flow.flags;
+        let Kind::Tcp(tcp) = self.kind else {
+            return if now.since(flow.last_seen) > 0 {
+                flags.with(FlowFlags::LASTING)
+            } else {
+                flags
+            };
+        };
+        if tcp.opens() {
+            return flags.without(FlowFlags::CLOSING);
+        }
+        if tcp.rst() {
+            return flags.without(FlowFlags::DOUBTED).with(FlowFlags::RESET);
+        }
+        // RST may be forged, or out of the window (RFC 5961); then the connection lives on, here and in netfilter.
+        let flags = if flags.contains(FlowFlags::RESET) {
+            flags.with(FlowFlags::DOUBTED)
+        } else {
+            flags
+        };
+        match (tcp.fin(), self.from_low) {
+            (true, true) => flags.with(FlowFlags::FIN_FROM_LOW),
+            (true, false) => flags.with(FlowFlags::FIN_FROM_HIGH),
+            (false, _) => flags,
         }
     }
 }
@@ -122,7 +136,7 @@ pub(crate) fn learn(tables: &impl Tables, seen: &Seen, fact: FlowFlags, now: Sec
         Some(flow) if !seen.opens() => flow,
         _ => Flow::new(FlowFlags::NONE, now.0),
     };
-    let new = Flow::new(old.flags.with(fact).with(seen.closing()), now.0);
+    let new = Flow::new(seen.advance(old, now).with(fact), now.0);
     match known {
         Some(known) if known == new => {}
         Some(_) => tables.see_flow(&seen.key, new),
@@ -131,15 +145,19 @@ pub(crate) fn learn(tables: &impl Tables, seen: &Seen, fact: FlowFlags, now: Sec
     }
 }
 
+/// Forgets that the remote end opened the flow: the pod itself opens it now.
+#[inline(always)]
+pub(crate) fn forget_inbound(tables: &impl Tables, seen: &Seen, now: Seconds) {
+    if let Some(flow) = tables.flow(&seen.key) {
+        let flags = flow.flags.without(FlowFlags::INBOUND);
+        tables.see_flow(&seen.key, Flow::new(flags, now.0));
+    }
+}
+
 /// Writes the entry again at most once a second, or when the connection opens or closes.
 #[inline(always)]
 fn refresh(tables: &impl Tables, seen: &Seen, flow: Flow, now: Seconds) {
-    let kept = if seen.opens() {
-        flow.flags.without(FlowFlags::CLOSING)
-    } else {
-        flow.flags
-    };
-    let flags = kept.with(seen.closing());
+    let flags = seen.advance(flow, now);
     if flags != flow.flags || now.since(flow.last_seen) > 0 {
         tables.see_flow(&seen.key, Flow::new(flags, now.0));
     }

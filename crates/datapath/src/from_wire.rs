@@ -157,7 +157,9 @@ fn to_pod_address<P: Packet, T: Tables>(
             // The pod's answer will take the stack, so the request must.
             Class::Stack => return Ok(None),
             // The pod's packets to this sender are translated; the answers of what the sender opens must not be.
-            Class::Snat if opens(transport) => learn(tables, &seen, FlowFlags::INBOUND, now),
+            Class::Snat if shows_inbound(transport) => {
+                learn(tables, &seen, FlowFlags::INBOUND, now)
+            }
             Class::Snat | Class::Direct | Class::Wireserver | Class::Deny => {}
         },
     }
@@ -168,11 +170,12 @@ fn to_pod_address<P: Packet, T: Tables>(
     Ok(into_pod(packet, pod))
 }
 
-/// The first packet of a flow, as far as a packet can tell.
+/// Whether a packet from where pods' own packets are translated shows that its flow was opened over there: what belongs
+/// to a binding is addressed to the node.
 #[inline(always)]
-fn opens(transport: &Transport) -> bool {
+fn shows_inbound(transport: &Transport) -> bool {
     match transport.kind {
-        Kind::Tcp(flags) => flags.opens(),
+        Kind::Tcp(flags) => !flags.rst(),
         Kind::Udp | Kind::EchoRequest => true,
         Kind::EchoReply | Kind::IcmpError | Kind::IcmpRedirect => false,
     }

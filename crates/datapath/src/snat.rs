@@ -3,7 +3,7 @@
 use abi::{Config, FlowFlags, Path, Port, Veth};
 
 use crate::binding::{Sender, see};
-use crate::flow::{Seen, Side, is_full, known_side, learn, side};
+use crate::flow::{Seen, Side, forget_inbound, is_full, known_side, learn, side};
 use crate::forward::onto_wire;
 use crate::from_pod::{Decision, STACK, untranslated};
 use crate::headers::{Ipv4, Kind, L4, Transport};
@@ -63,7 +63,12 @@ fn flow<P: Packet, T: Tables>(
             Side::Stack => return Ok(STACK),
             // A connection that the pod opens owes nothing to one that it once accepted on the same ports.
             Side::Inbound if !opens => return untranslated(packet, config, ip),
-            Side::Inbound | Side::Unknown => found = search.all(tables, opens),
+            side @ (Side::Inbound | Side::Unknown) => {
+                if side == Side::Inbound {
+                    forget_inbound(tables, &seen, now);
+                }
+                found = search.all(tables, opens);
+            }
         }
     }
     let nat_port = if let Some((key, binding)) = found {

@@ -3,9 +3,9 @@
 
 mod support;
 
-use abi::{DropReason, FlowFlags, Ip4, Path};
+use abi::{DropReason, FlowFlags, Ip4, Path, Port, proto};
 use datapath::model::Frame;
-use datapath::{Seconds, Verdict, to_pod, to_wire};
+use datapath::{Seconds, Verdict, flow_key, to_pod, to_wire};
 use support::*;
 
 #[test]
@@ -292,4 +292,48 @@ fn a_half_closed_flow_keeps_its_side_for_two_minutes_and_a_closed_one_for_ten_se
     assert!(!expired(10) && expired(11), "both have");
     to_wire(&mut tcp((A, 4000), (VNET, 80), SYN), &node, NOW);
     assert!(!expired(86_400), "and the ports are used again");
+}
+
+#[test]
+fn a_reset_that_nobody_believes_leaves_the_flow_with_the_stack() {
+    let node = node(1000);
+    let (mine, remote) = ((A, 40_000), (VNET, 80));
+    to_wire(&mut tcp(mine, remote, SYN), &node, NOW);
+    receive(&node, &tcp(remote, mine, RST), NOW);
+    receive(&node, &tcp(remote, mine, ACK), NOW);
+    let key = flow_key(
+        (A, Port::from_u16(40_000)),
+        (VNET, Port::from_u16(80)),
+        proto::TCP,
+    );
+    let flow = *node.flows.borrow().get(&key).unwrap();
+    assert!(!datapath::is_closed(&flow));
+    assert!(!datapath::flow_expired(
+        &flow,
+        proto::TCP,
+        Seconds(NOW.0 + 100)
+    ));
+    receive(&node, &tcp(remote, mine, RST), NOW);
+    let flow = *node.flows.borrow().get(&key).unwrap();
+    assert!(datapath::is_closed(&flow), "a second one is believed again");
+}
+
+#[test]
+fn a_question_and_its_answer_are_forgotten_sooner_than_a_conversation() {
+    let node = node(1000);
+    let (mine, remote) = ((A, 40_000), (VNET, 53));
+    let key = flow_key(
+        (A, Port::from_u16(40_000)),
+        (VNET, Port::from_u16(53)),
+        proto::UDP,
+    );
+    let expires = |after: u32| {
+        let flow = *node.flows.borrow().get(&key).unwrap();
+        datapath::flow_expired(&flow, proto::UDP, Seconds(flow.last_seen + after))
+    };
+    to_wire(&mut udp(mine, remote), &node, NOW);
+    receive(&node, &udp(remote, mine), NOW);
+    assert!(!expires(30) && expires(31));
+    to_wire(&mut udp(mine, remote), &node, Seconds(NOW.0 + 3));
+    assert!(!expires(180) && expires(181));
 }

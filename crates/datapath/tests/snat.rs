@@ -336,6 +336,31 @@ fn a_connection_that_the_pod_opens_owes_nothing_to_one_that_it_accepted_on_the_s
 }
 
 #[test]
+fn a_connection_from_outside_that_was_open_before_is_recognised_in_its_middle() {
+    let node = node(1000);
+    receive(&node, &tcp((INTERNET, 443), (A, 8080), ACK), NOW);
+    let (verdict, frame) = from_a_pod(&node, &tcp((A, 8080), (INTERNET, 443), ACK));
+    assert_eq!((verdict, ends(&frame).0), (Verdict::Wire(NIC), (A, 8080)));
+}
+
+#[test]
+fn the_second_segment_of_a_connection_that_the_pod_opens_is_translated_like_the_first() {
+    // One port only, and it is taken: the pod's own connection overflows or binds elsewhere, but never goes untranslated.
+    let node = node(2);
+    receive(&node, &tcp((INTERNET, 443), (A, 40_000), SYN), NOW);
+    for port in 41_000..41_020 {
+        let syn = tcp((A, port), (INTERNET, 443), SYN);
+        if from_a_pod(&node, &syn).0 == Verdict::Wire(NIC) {
+            break;
+        }
+    }
+    let (_, first) = from_a_pod(&node, &tcp((A, 40_000), (INTERNET, 443), SYN));
+    let (_, second) = from_a_pod(&node, &tcp((A, 40_000), (INTERNET, 443), ACK));
+    assert_eq!(ends(&first).0, ends(&second).0);
+    assert_eq!(ends(&first).0.0, PRIMARY);
+}
+
+#[test]
 fn a_small_range_is_used_to_its_last_port() {
     for count in [1, 2, 3, 5, 7] {
         let node = node(count);
