@@ -38,8 +38,9 @@ impl Candidates {
         let hash = flow_hash(secret, pod, remote, proto);
         let offset = scale(hash & 0xffff_ffff, count);
         // Between a quarter and three quarters of the range, so that few steps lead out of a stretch that somebody has taken
-        // port by port; and never nothing, which would stand still.
-        let step = (count / 4 + scale(hash >> 32, count / 2)).max(1);
+        // port by port. Odd, because an even step through an even range stays on ports of one parity, and those may all be
+        // taken: Linux gives a pod's connections to one remote end ports of one parity first.
+        let step = (count / 4 + scale(hash >> 32, count / 2)) | 1;
         Some(Self {
             first,
             count,
@@ -88,7 +89,35 @@ mod tests {
 
     use std::collections::BTreeSet;
 
+    use abi::{ConfigFlags, IfIndex, Mac};
+
     use super::*;
+
+    #[test]
+    fn no_flow_depends_on_ports_of_one_parity() {
+        let config = Config {
+            nic: IfIndex::new(2),
+            primary: Ip4::new([10, 240, 0, 4]),
+            nic_mac: Mac::new([0; 6]),
+            mtu: 1500,
+            nat_first: 1024,
+            nat_count: 28_976,
+            nat_quota: 14_488,
+            reserved: 0,
+            fast_mark: 0,
+            flags: ConfigFlags::NONE,
+            generation: 0,
+            flows_lost: 0,
+        };
+        let secret = Secret { key: [1, 2] };
+        let (pod, remote) = (Ip4::new([10, 240, 1, 10]), Ip4::new([203, 0, 113, 10]));
+        for port in 32_768..42_768 {
+            let (pod, remote) = ((pod, Port::from_u16(port)), (remote, Port::from_u16(443)));
+            let mut walk = Candidates::new(&config, &secret, pod, remote, abi::proto::TCP).unwrap();
+            let even = (0..CANDIDATES).filter(|_| walk.next_port().get().is_multiple_of(2));
+            assert_eq!(even.count(), 8, "pod port {port}");
+        }
+    }
 
     #[test]
     fn no_walk_comes_to_a_port_twice_before_it_has_been_everywhere() {
