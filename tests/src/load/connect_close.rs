@@ -17,6 +17,9 @@ use crate::wait::ready;
 /// How long one connection may take before it counts as failed. A lost SYN is sent again after a second.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// A connection that took this long had a segment lost: the kernel sends a SYN again after one second.
+const SLOW: Duration = Duration::from_millis(900);
+
 /// One byte in, one byte out, one connection after the other. Stops on drop.
 #[derive(Debug)]
 pub struct ConnectCloseServer {
@@ -31,6 +34,8 @@ pub struct ConnectClose {
     pub done: u32,
     /// Refused, reset, silent for five seconds, or answered with another byte.
     pub failed: u32,
+    /// Of those done: with a SYN lost.
+    pub slow: u32,
     /// From the first connection to the last.
     pub took: Duration,
     /// Why the first one failed.
@@ -100,8 +105,12 @@ impl Namespace {
             let start = Instant::now();
             let mut counted = ConnectClose::default();
             while go_on(counted.done + counted.failed, start) {
+                let began = Instant::now();
                 match once(address) {
-                    Ok(()) => counted.done += 1,
+                    Ok(()) => {
+                        counted.done += 1;
+                        counted.slow += u32::from(began.elapsed() >= SLOW);
+                    }
                     Err(error) => {
                         counted.failed += 1;
                         counted
