@@ -2,7 +2,7 @@
 //!
 //! 1. Configuration, lock, NIC.
 //! 2. Maps and programs, pinned over those of an earlier start.
-//! 3. Settings and classes into the maps.
+//! 3. Settings, classes and the kernel's translated connections into the maps.
 //! 4. Programs onto the NIC, atomically.
 //! 5. The kernel's fallback.
 //! 6. Records and maps brought together, programs onto every pod's veth.
@@ -30,7 +30,7 @@ use crate::nic::{self, Node};
 use crate::registry::Registry;
 use crate::server::{self, refused};
 use crate::tunnel::TunnelError;
-use crate::{fallback, guard, links, object, reconcile, tasks, tunnel, wireserver};
+use crate::{conntrack, fallback, guard, links, object, reconcile, tasks, tunnel, wireserver};
 
 /// The running daemon.
 #[expect(missing_debug_implementations, reason = "aya's arrays have none")]
@@ -154,6 +154,7 @@ impl Daemon {
         let block = configuration.config.block_wireserver;
         registry.configure(&node.nic, configuration.shares(), block)?;
         registry.write_classes(&rules)?;
+        conntrack::take_over(&mut registry, &run);
         reconcile::attach_nic(&pins, &node.nic.nic)?;
         reconcile::remove_stale_links(&pins, &node.nic.nic)?;
         let guard = guard::apply(

@@ -61,7 +61,7 @@ pub fn sweep(pins: &Pins, full: bool) -> anyhow::Result<Swept> {
 }
 
 /// `CLOCK_MONOTONIC_COARSE`, the programs' clock.
-fn now() -> Seconds {
+pub(crate) fn now() -> Seconds {
     let now = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).map_or(0, |time| time.tv_sec());
     Seconds(u32::try_from(now).unwrap_or(u32::MAX))
 }

@@ -24,6 +24,7 @@
 //! | What is repaired at start? | [`reconcile`] |
 //! | How does a host veth go away without anybody waiting? | [`links`] |
 //! | What does `xdp_guard` do, and what does it cost? | `guard`, `offloads` |
+//! | Which flows does the kernel translate already? | [`conntrack`] |
 //! | When do table entries die? | [`gc`] |
 //! | Who may ask, and how? | [`server`] |
 //! | What does `vnetctl status` show? | [`status`] |
@@ -32,6 +33,7 @@ pub mod census;
 pub mod classes;
 pub mod config;
 pub mod configuration;
+pub mod conntrack;
 pub mod daemon;
 pub mod document;
 pub mod fallback;
