@@ -154,7 +154,10 @@ impl Daemon {
         let block = configuration.config.block_wireserver;
         registry.configure(&node.nic, configuration.shares(), block)?;
         registry.write_classes(&rules)?;
-        conntrack::take_over(&mut registry, &run);
+        let lost = registry.flows_lost()?;
+        if !conntrack::take_over(&mut registry, &run) {
+            registry.set_flows_full(true, lost)?;
+        }
         reconcile::attach_nic(&pins, &node.nic.nic)?;
         reconcile::remove_stale_links(&pins, &node.nic.nic)?;
         let guard = guard::apply(

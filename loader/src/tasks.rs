@@ -11,7 +11,7 @@ use tracing::{debug, error, warn};
 
 use crate::daemon::Daemon;
 use crate::files::Files;
-use crate::gc;
+use crate::{conntrack, gc};
 use crate::masq::MASQ_DIRECTORY;
 use crate::netlink::Changes;
 
@@ -74,7 +74,12 @@ async fn try_sweep(daemon: &Daemon) -> anyhow::Result<()> {
     };
     let pins = daemon.pins.clone();
     let swept = spawn_blocking(move || gc::sweep(&pins, was_full)).await??;
-    let full = swept.flows_full(was_full);
+    let filled = swept.flows_full(was_full);
+    // What found no room is not in the table yet.
+    let missing = was_full
+        && !filled
+        && !conntrack::take_over(&mut daemon.registry.borrow_mut(), &daemon.run);
+    let full = filled || missing;
     if full != was_full || full != daemon.flows_full.get() {
         let (flows, capacity) = (swept.flows, swept.flows_capacity);
         warn!(full, flows, capacity, lost, "the flow table's fill");

@@ -1,7 +1,8 @@
-//! Which flows does the kernel's connection tracking translate? Asked once at start, before any program is attached.
+//! Which flows does the kernel's connection tracking translate? Asked at start, before any program is attached, and before
+//! a flow table that was full counts as complete again.
 //!
-//! Programs that start with an empty table `flows` would take the answers of such a flow past netfilter, which then cannot
-//! translate them back: every open connection to a Service or through masquerading would break.
+//! Programs whose table `flows` lacks such a flow would take its answers past netfilter, which then cannot translate them
+//! back: every open connection to a Service or through masquerading would break.
 
 mod entry;
 
@@ -11,6 +12,7 @@ use std::io;
 use abi::{Class, Flow, FlowFlags, Ip4};
 use aya::maps::MapError;
 use hooks::Abi;
+use nix::errno::Errno;
 use rpc::RunDirectory;
 use rtnetlink::packet_core::{DecodeError, NLM_F_DUMP, NLM_F_REQUEST};
 use rtnetlink::packet_core::{NetlinkHeader, NetlinkMessage, NetlinkPayload};
@@ -45,6 +47,16 @@ pub enum ConntrackError {
     Registry(#[from] RegistryError),
 }
 
+impl ConntrackError {
+    /// Whether this kernel will never tell: it was built without `nf_conntrack_netlink`, or does not load it.
+    fn is_lasting(&self) -> bool {
+        matches!(self, Self::Netlink { source, .. } if matches!(
+            source.raw_os_error().map(Errno::from_raw),
+            Some(Errno::EPROTONOSUPPORT | Errno::EINVAL | Errno::EOPNOTSUPP)
+        ))
+    }
+}
+
 /// What a preload did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Preloaded {
@@ -56,8 +68,11 @@ struct Preloaded {
     lost: u32,
 }
 
-/// What a start does: takes over what it can, and says so. Without it only connections that are open now may break.
-pub fn take_over(registry: &mut Registry, run: &RunDirectory) {
+/// Adds the kernel's translated connections to `flows`, and says what came of it.
+///
+/// `false`: the table must count as full, because some found no room or could not be read. A kernel without the interface
+/// is no reason: it has none to offer at any later time, and only connections that are open now may break.
+pub fn take_over(registry: &mut Registry, run: &RunDirectory) -> bool {
     let known = registry.pods().unwrap_or_default().into_iter();
     let recorded = reconcile::endpoints(run).into_iter();
     let pods = known
@@ -65,17 +80,26 @@ pub fn take_over(registry: &mut Registry, run: &RunDirectory) {
         .chain(recorded.map(|endpoint| endpoint.address.addr().into()))
         .collect();
     match preload(registry, &pods) {
-        Ok(done) if done.lost > 0 => warn!(
-            ?done,
-            "the flow table has no room for all translated connections: until it has, flows that are not in it take the \
-             kernel's path"
-        ),
-        Ok(done) => info!(?done, "translated connections of the kernel taken over"),
-        Err(error) => warn!(
-            %error,
-            "the kernel's translated connections are not known: those of pods to Services, host ports or through masquerading \
-             that are open now may break"
-        ),
+        Ok(done) if done.lost > 0 => {
+            warn!(
+                ?done,
+                "the flow table has no room for all translated connections: until it has, flows that are not in it take \
+                 the kernel's path"
+            );
+            false
+        }
+        Ok(done) => {
+            info!(?done, "translated connections of the kernel taken over");
+            true
+        }
+        Err(error) => {
+            warn!(
+                %error,
+                "the kernel's translated connections are not known: those of pods to Services, host ports or through \
+                 masquerading that are open now may break"
+            );
+            error.is_lasting()
+        }
     }
 }
 
@@ -103,10 +127,6 @@ fn preload(registry: &mut Registry, pods: &BTreeSet<Ip4>) -> Result<Preloaded, C
         }
         Ok(())
     })?;
-    if done.lost > 0 {
-        let lost = registry.flows_lost()?;
-        registry.set_flows_full(true, lost)?;
-    }
     Ok(done)
 }
 
