@@ -11,9 +11,9 @@ use tracing::{debug, error, warn};
 
 use crate::daemon::Daemon;
 use crate::files::Files;
-use crate::{conntrack, gc};
 use crate::masq::MASQ_DIRECTORY;
 use crate::netlink::Changes;
+use crate::{conntrack, gc};
 
 /// Pools are read again this often once they are there.
 const POOL_PERIOD: Duration = Duration::from_secs(30);

@@ -1,7 +1,7 @@
 //! What does the platform's DNS answer? The address of the client that asks, so that a test sees it.
 
-use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::io::{self, Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -48,25 +48,56 @@ fn reply(query: &[u8], client: Ipv4Addr) -> Result<Vec<u8>, simple_dns::SimpleDn
     reply.build_bytes_vec()
 }
 
-/// Asks `server` over UDP for the A record of `name`, from the calling thread's namespace.
-pub(crate) fn ask(server: Ipv4Addr, name: &str, limit: Duration) -> Result<Ipv4Addr> {
+/// Asks `server` for the A record of `name`, over UDP and then over TCP, from the calling thread's namespace.
+pub(crate) fn ask(server: Ipv4Addr, name: &str, limit: Duration) -> Result<[Ipv4Addr; 2]> {
+    let over_udp = ask_udp(server, name, limit).context("over UDP")?;
+    let over_tcp = ask_tcp(server, name, limit).context("over TCP")?;
+    Ok([over_udp, over_tcp])
+}
+
+/// Asks over UDP only.
+pub(crate) fn ask_udp(server: Ipv4Addr, name: &str, limit: Duration) -> Result<Ipv4Addr> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
     socket.set_read_timeout(Some(limit))?;
     socket.connect((server, 53))?;
     let id = socket.local_addr()?.port();
+    socket.send(&query(id, name)?).context("send the query")?;
+    let mut bytes = [0; 512];
+    let length = socket
+        .recv(&mut bytes)
+        .with_context(|| format!("answer of {server}"))?;
+    address(bytes.get(..length).unwrap_or_default(), id, name)
+}
+
+fn ask_tcp(server: Ipv4Addr, name: &str, limit: Duration) -> Result<Ipv4Addr> {
+    let at = SocketAddrV4::new(server, 53);
+    let mut stream = TcpStream::connect_timeout(&at.into(), limit)?;
+    stream.set_read_timeout(Some(limit))?;
+    let id = stream.local_addr()?.port();
+    let query = query(id, name)?;
+    let length = u16::try_from(query.len())?.to_be_bytes();
+    stream
+        .write_all(&[&length[..], &query].concat())
+        .context("send the query")?;
+    let mut length = [0; 2];
+    stream.read_exact(&mut length).context("read the answer")?;
+    let mut answer = vec![0; usize::from(u16::from_be_bytes(length))];
+    stream.read_exact(&mut answer).context("read the answer")?;
+    address(&answer, id, name)
+}
+
+fn query(id: u16, name: &str) -> Result<Vec<u8>> {
     let mut query = Packet::new_query(id);
     let (class, kind) = (QCLASS::CLASS(CLASS::IN), QTYPE::TYPE(TYPE::A));
     query
         .questions
         .push(Question::new(Name::new(name)?, kind, class, false));
-    socket
-        .send(&query.build_bytes_vec()?)
-        .context("send the query")?;
-    let mut bytes = [0; 512];
-    let length = socket
-        .recv(&mut bytes)
-        .with_context(|| format!("answer of {server}"))?;
-    let reply = Packet::parse(bytes.get(..length).unwrap_or_default())?;
+    Ok(query.build_bytes_vec()?)
+}
+
+/// The address in the answer to query `id`.
+fn address(answer: &[u8], id: u16, name: &str) -> Result<Ipv4Addr> {
+    let reply = Packet::parse(answer)?;
     ensure!(reply.id() == id, "the answer is to another query");
     let address = reply.answers.iter().find_map(|record| {
         if let RData::A(a) = &record.rdata {

@@ -16,6 +16,7 @@
 
 mod capture;
 mod conntrack;
+mod conversation;
 mod dns;
 mod dump;
 mod echo;
@@ -30,8 +31,10 @@ mod load;
 mod loader;
 mod log;
 mod namespace;
+mod neighbours;
 mod node;
 mod outside;
+mod paths;
 mod ping;
 mod platform;
 mod plugin;
@@ -51,6 +54,7 @@ mod wait;
 
 pub use capture::{Capture, Sender};
 pub use conntrack::Tracked;
+pub use conversation::Conversation;
 pub use echo::{Client, EchoServer, Transport};
 pub use fabric::Fabric;
 pub use http::Response;
@@ -59,8 +63,10 @@ pub use lab::{AZURE_CONFLIST, Lab, LabBuilder, NARROW};
 pub use load::{Asked, ConnectClose, ConnectCloseServer, Held, HoldServer, Ratio};
 pub use loader::Loader;
 pub use namespace::Namespace;
+pub use neighbours::{NODE_LOCAL_DNS, NodeLocalDns};
 pub use node::{CONFLIST, Node};
 pub use outside::{ECHO_PORTS, Outside};
+pub use paths::paths_during;
 pub use platform::{IMDS, Platform, WIRESERVER, Wireserver};
 pub use pod::Pod;
 pub use probe::{Paced, Probe, Within};

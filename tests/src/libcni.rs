@@ -1,5 +1,7 @@
 //! How does a container runtime call plug-ins? The part of libcni that containerd and CRI-O use.
 
+use std::net::Ipv4Addr;
+
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Map, Value, json};
 
@@ -65,8 +67,20 @@ impl Attachment {
 
     /// Adds a `hostPort` for `portmap`.
     #[must_use]
-    pub fn host_port(mut self, host: u16, container: u16, protocol: &str) -> Self {
-        let mapping = json!({"hostPort": host, "containerPort": container, "protocol": protocol});
+    pub fn host_port(self, host: u16, container: u16, protocol: &str) -> Self {
+        self.map_port(json!({"hostPort": host, "containerPort": container, "protocol": protocol}))
+    }
+
+    /// The same at one address of the node only, Kubernetes' `hostIP`.
+    #[must_use]
+    pub fn host_port_at(self, at: Ipv4Addr, host: u16, container: u16, protocol: &str) -> Self {
+        let at = at.to_string();
+        self.map_port(json!({
+            "hostIP": at, "hostPort": host, "containerPort": container, "protocol": protocol
+        }))
+    }
+
+    fn map_port(mut self, mapping: Value) -> Self {
         let mappings = self
             .capabilities
             .entry("portMappings")

@@ -67,6 +67,11 @@ impl Pod {
         &self.attachment.container_id
     }
 
+    /// The node's namespace.
+    pub(crate) fn node(&self) -> &Namespace {
+        &self.node
+    }
+
     /// Where the namespace is bound in the node.
     pub fn netns(&self) -> &Path {
         &self.netns

@@ -126,7 +126,15 @@ impl Within<'_> {
         let limit = self.limit;
         let what = || format!("resolve {name}");
         self.namespace
-            .run(|| dns::ask(WIRESERVER, name, limit).with_context(what))
+            .run(|| dns::ask_udp(WIRESERVER, name, limit).with_context(what))
+    }
+
+    /// Asks a resolver of the lab over UDP and over TCP; the addresses that it saw asking.
+    pub fn dns_at(&self, server: Ipv4Addr, name: &str) -> Result<[Ipv4Addr; 2]> {
+        let limit = self.limit;
+        let what = || format!("resolve {name} at {server}");
+        self.namespace
+            .run(|| dns::ask(server, name, limit).with_context(what))
     }
 
     /// A GET.
@@ -171,6 +179,11 @@ impl Namespace {
     /// [`Within::dns`] with the usual patience.
     pub fn dns(&self, name: &str) -> Result<Ipv4Addr> {
         self.within(PATIENCE).dns(name)
+    }
+
+    /// [`Within::dns_at`] with the usual patience.
+    pub fn dns_at(&self, server: Ipv4Addr, name: &str) -> Result<[Ipv4Addr; 2]> {
+        self.within(PATIENCE).dns_at(server, name)
     }
 
     /// [`Within::http`] with the usual patience.

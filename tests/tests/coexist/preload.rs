@@ -1,0 +1,136 @@
+//! Connections that the kernel translates stay alive when the programs start with an empty table of flows.
+
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use hooks::{Maps, Pins};
+use lab::{Namespace, Node, Proxy, Service, eventually};
+
+use super::{CLUSTER_IP, PORT, Result, Scene, TARGET};
+
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// An open connection, of which the test holds both ends.
+struct Connection {
+    client: TcpStream,
+    server: TcpStream,
+}
+
+impl Connection {
+    fn open(from: &Namespace, to: SocketAddrV4, listener: &TcpListener) -> Result<Self> {
+        let client = from.run(|| Ok(TcpStream::connect_timeout(&to.into(), PATIENCE)?))?;
+        let (server, _) = listener.accept()?;
+        for end in [&client, &server] {
+            end.set_read_timeout(Some(PATIENCE))?;
+        }
+        Ok(Self { client, server })
+    }
+
+    /// The server first: what the client sends would teach the programs again whose the flow is.
+    fn talks(&mut self) -> Result {
+        for _ in 0..2 {
+            pass(&mut self.server, &mut self.client)?;
+            pass(&mut self.client, &mut self.server)?;
+        }
+        Ok(())
+    }
+}
+
+fn pass(from: &mut TcpStream, to: &mut TcpStream) -> Result {
+    from.write_all(b"word")?;
+    let mut word = [0; 4];
+    to.read_exact(&mut word)?;
+    assert_eq!(&word, b"word");
+    Ok(())
+}
+
+fn listen(at: &Namespace) -> Result<TcpListener> {
+    at.run(|| Ok(TcpListener::bind((Ipv4Addr::UNSPECIFIED, 9000))?))
+}
+
+/// Waits until everything that the namespace sent is acknowledged: a late acknowledgement would find the emptied table.
+fn acknowledged(namespace: &Namespace) -> Result {
+    let queued = || {
+        let table = namespace
+            .run(|| Ok(std::fs::read_to_string("/proc/thread-self/net/tcp")?))
+            .ok()?;
+        let mut queues = table
+            .lines()
+            .skip(1)
+            .filter_map(|line| line.split_whitespace().nth(4));
+        queues
+            .all(|queue| queue.starts_with("00000000:"))
+            .then_some(())
+    };
+    eventually(PATIENCE, queued).context("what was sent is not acknowledged")
+}
+
+/// The loader starts with a table that knows nothing, as after an upgrade that changed the layout of the maps.
+fn restart_without_flows(node: &Node) -> Result {
+    node.loader().kill9()?;
+    node.run(|| {
+        let mut maps = Maps::from_pins(&Pins::default())?;
+        let keys: Vec<_> = maps.flows.keys().collect::<std::result::Result<_, _>>()?;
+        assert!(!keys.is_empty(), "nothing was learnt");
+        for key in &keys {
+            maps.flows.remove(key)?;
+        }
+        Ok(())
+    })?;
+    node.start_loader()
+}
+
+#[test]
+fn a_connection_through_a_service_survives_the_loss_of_the_flow_table() -> Result {
+    let scene = Scene::new()?;
+    let (on_local, on_remote) = (listen(&scene.local)?, listen(&scene.remote)?);
+    let other = Ipv4Addr::new(10, 0, 0, 11);
+    scene.node().proxy(
+        Proxy::Iptables,
+        &[
+            Service::new("local", CLUSTER_IP, PORT).backend(scene.local.addr(), 9000),
+            Service::new("remote", other, PORT).backend(scene.remote.addr(), 9000),
+        ],
+    )?;
+    let mut connections = [
+        Connection::open(
+            &scene.client,
+            SocketAddrV4::new(CLUSTER_IP, PORT),
+            &on_local,
+        )?,
+        Connection::open(&scene.client, SocketAddrV4::new(other, PORT), &on_remote)?,
+    ];
+    for connection in &mut connections {
+        connection.talks()?;
+    }
+    for pod in [&scene.client, &scene.local, &scene.remote] {
+        acknowledged(pod)?;
+    }
+    restart_without_flows(scene.node())?;
+    for connection in &mut connections {
+        connection.talks()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_connection_that_the_kernel_masquerades_survives_the_loss_of_the_flow_table() -> Result {
+    // A pod may hold half of the ports; the kernel masquerades what is beyond.
+    let scene = Scene::with("natPorts: 1024-1123\n")?;
+    let (pod, server) = (&scene.client, scene.lab.inet().addr());
+    let mut fast = Vec::new();
+    let mut kept = loop {
+        let connection = pod.converse(0, server, TARGET)?;
+        if connection.seen().port() >= 61_000 {
+            break connection;
+        }
+        fast.push(connection);
+        assert!(fast.len() <= 100, "the kernel masquerades nothing");
+    };
+    // Now there are free ports that a lost flow could be given.
+    drop(fast);
+    restart_without_flows(scene.node())?;
+    kept.say("still from the same port")
+}
