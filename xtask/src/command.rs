@@ -4,10 +4,11 @@ use anyhow::{Context as _, Result, bail};
 use std::process::{Command, Stdio};
 
 /// Variables of the outer cargo (or of an editor, or of a shell's habits) that would change what an inner cargo builds.
-const CONFUSING: [&str; 11] = [
+const CONFUSING: [&str; 12] = [
     "CARGO",
     "CARGO_BUILD_TARGET",
     "CARGO_ENCODED_RUSTFLAGS",
+    "CARGO_INCREMENTAL", // cuts the BPF program in pieces that are not inlined well: too much for the verifier
     "CARGO_TARGET_DIR",
     "LD_LIBRARY_PATH",
     "RUSTC",
