@@ -32,6 +32,7 @@ pub fn attach_nic(pins: &Pins, nic: &str) -> Result<(), AttachError> {
         info!(
             interface = nic,
             program = hook.program,
+            by = ?hook.mechanism()?,
             ?outcome,
             "attached"
         );
@@ -90,9 +91,9 @@ fn attach_missing(pins: &Pins, ifname: &str) -> Result<(), AttachError> {
     Ok(())
 }
 
-/// Removes the link pins of interfaces that are not the NIC any more.
+/// Removes the NIC's programs from interfaces that are not the NIC any more.
 pub fn remove_stale_links(pins: &Pins, nic: &str) -> Result<(), AttachError> {
-    for (ifname, _) in hooks::pinned(pins)? {
+    for ifname in hooks::nics(pins)? {
         if ifname != nic {
             warn!(interface = ifname, "removed the programs of an earlier NIC");
             hooks::remove(pins, &ifname)?;

@@ -57,6 +57,17 @@ pub enum AttachError {
         /// The system's reason.
         source: io::Error,
     },
+    /// Whether the kernel has TCX is unknown.
+    #[error("ask the kernel whether it has TCX links: {0}")]
+    Probe(ProgramError),
+    /// The filters of an interface cannot be listed or removed.
+    #[error("look at the filters of {ifname}: {source}")]
+    Filters {
+        /// The interface.
+        ifname: String,
+        /// The system's reason.
+        source: io::Error,
+    },
 }
 
 /// Opens the pinned program of `hook`.
@@ -74,7 +85,7 @@ pub fn attach(
     program: &mut SchedClassifier,
     ifname: &str,
 ) -> Result<Outcome, AttachError> {
-    match hook.mechanism {
+    match hook.mechanism()? {
         Mechanism::Tcx => link::attach(pins, hook, program, ifname),
         Mechanism::Clsact => filter::attach(hook, program, ifname),
     }
@@ -86,10 +97,31 @@ pub fn runs(pins: &Pins, hook: Hook, ifname: &str) -> bool {
     let Ok(program) = ProgramInfo::from_pin(pins.program(hook.program)) else {
         return false;
     };
-    match hook.mechanism {
-        Mechanism::Tcx => link::runs(pins, hook, program.id(), ifname),
-        Mechanism::Clsact => filter::runs(hook, program.id(), ifname),
+    match hook.mechanism() {
+        Ok(Mechanism::Tcx) => link::runs(pins, hook, program.id(), ifname),
+        Ok(Mechanism::Clsact) => filter::runs(hook, program.id(), ifname),
+        Err(_) => false,
     }
+}
+
+/// The interfaces that hold the NIC's programs, in order of their names. More than one: the NIC was another once.
+pub fn nics(pins: &Pins) -> Result<Vec<String>, AttachError> {
+    let mut names = link::pinned(pins)?;
+    if !link::supported()? {
+        names.extend(filter::nics()?);
+    }
+    names.sort();
+    names.dedup();
+    Ok(names)
+}
+
+/// Takes the NIC's programs off `ifname`, whatever holds them there. None there, or no such interface, is success.
+pub fn remove(pins: &Pins, ifname: &str) -> Result<(), AttachError> {
+    link::remove(pins, ifname)?;
+    if link::supported()? {
+        return Ok(());
+    }
+    filter::remove(ifname)
 }
 
 pub(crate) fn refused(

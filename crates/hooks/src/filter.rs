@@ -3,11 +3,10 @@
 use std::io;
 use std::mem;
 
-use aya::programs::ProgramError;
 use aya::programs::tc::{
-    NlOptions, SchedClassifier, SchedClassifierLink, TcAttachOptions, TcError, TcHandle,
-    qdisc_add_clsact,
+    NlOptions, SchedClassifier, SchedClassifierLink, TcAttachOptions, TcError, qdisc_add_clsact,
 };
+use aya::programs::{Link as _, ProgramError};
 use netlink_packet_core::{
     NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
@@ -17,15 +16,11 @@ use netlink_packet_route::tc::{
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use nix::errno::Errno;
-use nix::net::if_::if_nametoindex;
+use nix::net::if_::{if_nameindex, if_nametoindex};
 
 use crate::attach::refused;
-use crate::hook::Direction;
+use crate::hook::{Direction, Place};
 use crate::{AttachError, Hook, Outcome};
-
-/// Before every other filter of the host veth.
-const PRIORITY: u16 = 1;
-const HANDLE: TcHandle = TcHandle::new(0, 1);
 
 pub(crate) fn attach(
     hook: Hook,
@@ -38,9 +33,10 @@ pub(crate) fn attach(
         Err(error) if errno(&error) == Some(Errno::EEXIST) => {}
         Err(error) => return Err(failed(error)),
     }
+    let Place { priority, handle } = hook.place();
     let options = NlOptions {
-        priority: PRIORITY,
-        handle: HANDLE,
+        priority,
+        handle,
         classid: None,
     };
     let (id, outcome) = match program.attach_with_options(
@@ -51,7 +47,7 @@ pub(crate) fn attach(
         Ok(id) => (id, Outcome::Attached),
         Err(ProgramError::TcError(error)) if errno(&error) == Some(Errno::EEXIST) => {
             let old =
-                SchedClassifierLink::attached(ifname, hook.attach_type(), PRIORITY, HANDLE, None)
+                SchedClassifierLink::attached(ifname, hook.attach_type(), priority, handle, None)
                     .map_err(|source| refused(hook, ifname, source))?;
             let id = program
                 .attach_to_link(old)
@@ -72,7 +68,69 @@ pub(crate) fn attach(
 }
 
 pub(crate) fn runs(hook: Hook, program: u32, ifname: &str) -> bool {
-    programs(ifname, hook.direction).is_ok_and(|programs| programs.contains(&program))
+    filters(ifname, hook.direction).is_ok_and(|filters| {
+        let mut options = filters.iter().flat_map(options);
+        options.any(|option| *option == TcFilterBpfOption::ProgId(program))
+    })
+}
+
+/// The interfaces on which filters hold the NIC's programs.
+pub(crate) fn nics() -> Result<Vec<String>, AttachError> {
+    let interfaces = if_nameindex().map_err(|error| unreadable("every interface", error))?;
+    let mut found = Vec::new();
+    for interface in &interfaces {
+        let Ok(ifname) = interface.name().to_str() else {
+            continue;
+        };
+        for hook in Hook::NIC {
+            match is_there(hook, ifname) {
+                Ok(true) => found.push(ifname.to_owned()),
+                Ok(false) => {}
+                // Gone since it was listed.
+                Err(_) if if_nametoindex(ifname).is_err() => {}
+                Err(error) => return Err(unreadable(ifname, error)),
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Removes the NIC's filters from `ifname`. The qdisc stays: others may use it.
+pub(crate) fn remove(ifname: &str) -> Result<(), AttachError> {
+    for hook in Hook::NIC {
+        if if_nametoindex(ifname).is_err() {
+            return Ok(());
+        }
+        if !is_there(hook, ifname).map_err(|error| unreadable(ifname, error))? {
+            continue;
+        }
+        let Place { priority, handle } = hook.place();
+        SchedClassifierLink::attached(ifname, hook.attach_type(), priority, handle, None)
+            .map_err(ProgramError::IOError)
+            .and_then(SchedClassifierLink::detach)
+            .map_err(|error| unreadable(ifname, io::Error::other(error)))?;
+    }
+    Ok(())
+}
+
+/// Whether a filter that is ours by its place and by its program's name holds `hook` on `ifname`.
+fn is_there(hook: Hook, ifname: &str) -> io::Result<bool> {
+    let ours = TcFilterBpfOption::ProgName(hook.program.to_owned());
+    let place = hook.place();
+    Ok(filters(ifname, hook.direction)?.iter().any(|filter| {
+        let header = &filter.header;
+        // The lower half of `info` is the protocol.
+        header.info >> 16 == u32::from(place.priority)
+            && u32::from(header.handle) == u32::from(place.handle)
+            && options(filter).any(|option| *option == ours)
+    }))
+}
+
+fn unreadable(ifname: &str, source: impl Into<io::Error>) -> AttachError {
+    AttachError::Filters {
+        ifname: ifname.to_owned(),
+        source: source.into(),
+    }
 }
 
 fn errno(error: &TcError) -> Option<Errno> {
@@ -84,8 +142,8 @@ fn errno(error: &TcError) -> Option<Errno> {
     }
 }
 
-/// Ids of the BPF programs that clsact filters of `ifname` run.
-fn programs(ifname: &str, direction: Direction) -> io::Result<Vec<u32>> {
+/// The clsact filters of `ifname`; none when there is no such qdisc.
+fn filters(ifname: &str, direction: Direction) -> io::Result<Vec<TcMessage>> {
     let mut request = TcMessage::default();
     request.header.index = i32::try_from(if_nametoindex(ifname)?).map_err(io::Error::other)?;
     request.header.parent = Parent {
@@ -95,20 +153,25 @@ fn programs(ifname: &str, direction: Direction) -> io::Result<Vec<u32>> {
             Direction::Egress => Parent::MIN_EGRESS,
         },
     };
-    let mut ids = Vec::new();
-    for filter in dump(request)? {
-        for attribute in filter.attributes {
-            let TcAttribute::Options(options) = attribute else {
-                continue;
-            };
-            for option in options {
-                if let TcOption::Bpf(TcFilterBpfOption::ProgId(id)) = option {
-                    ids.push(id);
-                }
-            }
+    dump(request)
+}
+
+/// What makes a filter a BPF filter.
+fn options(filter: &TcMessage) -> impl Iterator<Item = &TcFilterBpfOption> {
+    let options = filter.attributes.iter().filter_map(|attribute| {
+        if let TcAttribute::Options(options) = attribute {
+            Some(options)
+        } else {
+            None
         }
-    }
-    Ok(ids)
+    });
+    options.flatten().filter_map(|option| {
+        if let TcOption::Bpf(option) = option {
+            Some(option)
+        } else {
+            None
+        }
+    })
 }
 
 /// Asks the kernel for filters and reads its answer to the end.

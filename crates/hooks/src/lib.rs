@@ -12,9 +12,8 @@ mod maps;
 mod pins;
 mod xdp;
 
-pub use attach::{AttachError, Outcome, attach, open, runs};
-pub use hook::Hook;
-pub use link::{pinned, remove};
+pub use attach::{AttachError, Outcome, attach, nics, open, remove, runs};
+pub use hook::{Hook, Mechanism};
 pub use maps::{Abi, Maps, MapsError, total};
 pub use pins::Pins;
 pub use xdp::{attach_guard, detach_guard, guard_runs};

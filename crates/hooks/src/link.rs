@@ -6,7 +6,7 @@ use std::path::Path;
 
 use aya::programs::links::{FdLink, LinkError, PinnedLink};
 use aya::programs::tc::{SchedClassifier, SchedClassifierLink, TcAttachOptions};
-use aya::programs::{LinkOrder, ProgramError};
+use aya::programs::{LinkOrder, ProgramError, TcAttachType};
 use aya::sys::SyscallError;
 use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
@@ -15,6 +15,20 @@ use crate::attach::refused;
 use crate::hook::Direction;
 use crate::xdp::detach_guard;
 use crate::{AttachError, Hook, Outcome, Pins};
+
+/// Whether this kernel has TCX links. One that does not know them refuses the question as an invalid argument; the
+/// loopback interface is in every network namespace.
+pub(crate) fn supported() -> Result<bool, AttachError> {
+    match SchedClassifier::query_tcx("lo", TcAttachType::Ingress) {
+        Ok(_) => Ok(true),
+        Err(ProgramError::SyscallError(SyscallError { io_error, .. }))
+            if io_error.raw_os_error() == Some(Errno::EINVAL as i32) =>
+        {
+            Ok(false)
+        }
+        Err(source) => Err(AttachError::Probe(source)),
+    }
+}
 
 pub(crate) fn attach(
     pins: &Pins,
@@ -34,13 +48,7 @@ pub(crate) fn attach(
     };
     let id = program
         .attach_with_options(ifname, hook.attach_type(), TcAttachOptions::TcxOrder(order))
-        .map_err(|source| {
-            refused(
-                hook,
-                ifname,
-                format!("{source}; TCX links need Linux 6.6 or newer"),
-            )
-        })?;
+        .map_err(|source| refused(hook, ifname, source))?;
     let link = program
         .take_link(id)
         .map_err(|source| refused(hook, ifname, source))?;
@@ -59,7 +67,7 @@ pub(crate) fn runs(pins: &Pins, hook: Hook, program: u32, ifname: &str) -> bool 
 }
 
 /// Removes every link pin of `ifname`, which detaches the programs. Nothing pinned is success.
-pub fn remove(pins: &Pins, ifname: &str) -> Result<(), AttachError> {
+pub(crate) fn remove(pins: &Pins, ifname: &str) -> Result<(), AttachError> {
     for hook in Hook::ALL {
         let path = pins.link(ifname, hook.program);
         match fs::remove_file(&path) {
@@ -72,8 +80,8 @@ pub fn remove(pins: &Pins, ifname: &str) -> Result<(), AttachError> {
     Ok(())
 }
 
-/// The interfaces and hooks whose links are pinned, whether or not the interface still exists.
-pub fn pinned(pins: &Pins) -> Result<Vec<(String, Hook)>, AttachError> {
+/// The interfaces whose links are pinned, whether or not the interface still exists.
+pub(crate) fn pinned(pins: &Pins) -> Result<Vec<String>, AttachError> {
     let path = pins.links();
     let unreadable = |source| AttachError::Pins {
         path: path.clone(),
@@ -82,11 +90,9 @@ pub fn pinned(pins: &Pins) -> Result<Vec<(String, Hook)>, AttachError> {
     let mut found = Vec::new();
     for entry in fs::read_dir(&path).map_err(unreadable)? {
         let name = entry.map_err(unreadable)?.file_name();
-        if let Some(parsed) = name.to_str().and_then(Pins::parse_link) {
-            found.push(parsed);
-        }
+        let parsed = name.to_str().and_then(Pins::parse_link);
+        found.extend(parsed.map(|(ifname, _)| ifname));
     }
-    found.sort_by(|a, b| (&a.0, a.1.program).cmp(&(&b.0, b.1.program)));
     Ok(found)
 }
 
