@@ -61,6 +61,9 @@ fn cargo(tools: &Toolchain, program: &Path, verb: &str) -> Command {
         // Packet fields are not aligned. Without this, every one of them is loaded byte by byte (a quarter more
         // instructions); the kernel's verifier allows it wherever the CPU does, x86-64 and arm64 included.
         "-Clink-arg=--cpu-features=+allows-misaligned-mem-access".to_owned(),
+        // Block placement may put the end of a loop's body right before its head, so that it falls through backwards.
+        // Linux 6.1 takes a way back for a loop only when it is a jump, and says "back-edge from insn" otherwise.
+        "-Clink-arg=--llvm-args=-disable-block-placement".to_owned(),
         format!("-Clinker={}", tools.linker.path.display()),
     ];
     let mut cargo = command::foreign(program);

@@ -1,6 +1,7 @@
 //! `cargo xtask check`: what must hold of every commit and is not a test.
 
 mod directions;
+mod loops;
 mod object;
 
 use crate::{build_ebpf, command, docs, setup};
@@ -29,6 +30,8 @@ enum Name {
     Deny,
     /// No panic path in the eBPF object
     Object,
+    /// No loop in the eBPF object that Linux 6.1 refuses
+    Loops,
     /// Generated documents are current
     Docs,
     /// Crates depend on each other only in the direction that ARCHITECTURE.md says
@@ -42,8 +45,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         &arguments.names
     };
     setup::ensure(setup::Needs {
-        run_time: false,
         lint: true,
+        ..setup::Needs::BUILD
     })?;
     build_ebpf::run()?; // the object check reads it, and the loader embeds it
     let results: Vec<_> = names.iter().map(|name| (*name, timed(*name))).collect();
@@ -109,6 +112,7 @@ impl Name {
                 command::run(&mut deny).context("see above, and deny.toml")
             }
             Self::Object => object::check(),
+            Self::Loops => loops::check(),
             Self::Docs => docs::check(),
             Self::Directions => directions::check(),
         }
