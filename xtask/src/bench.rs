@@ -17,7 +17,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     );
     setup::ensure(setup::Needs {
         run_time: true,
-        lint: false,
+        ..setup::Needs::BUILD
     })?;
     build::run()?;
     let mut cargo = command::cargo();

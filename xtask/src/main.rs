@@ -17,6 +17,7 @@ mod metadata;
 mod setup;
 mod test;
 mod toolchain;
+mod vm;
 mod workspace;
 
 use clap::{Parser, Subcommand};
@@ -50,6 +51,8 @@ enum Verb {
     Demo(demo::Arguments),
     /// What a connection costs a pod, against the node itself
     Bench(bench::Arguments),
+    /// Load, attach, agreement and core system tests on other kernels, in virtual machines; a few minutes a kernel
+    Vm(vm::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -78,12 +81,13 @@ fn run() -> anyhow::Result<()> {
         Verb::Docs => docs::run(),
         Verb::Fuzz(arguments) => fuzz::run(&arguments),
         Verb::Bench(arguments) => bench::run(&arguments),
+        Verb::Vm(arguments) => vm::run(&arguments),
         Verb::Demo(arguments) => {
             demo::require_root()?;
             if arguments.builds() {
                 setup::ensure(setup::Needs {
                     run_time: true,
-                    lint: false,
+                    ..setup::Needs::BUILD
                 })?;
                 build::run()?;
             }

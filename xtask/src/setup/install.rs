@@ -53,7 +53,7 @@ impl Installer {
         let mut names: Vec<&str> = tools.iter().map(|tool| tool.package).collect();
         names.dedup();
         if !names.is_empty() {
-            self.apt_install(&names, &format!("demo and tests run {files}"))?;
+            self.apt_install(&names, &format!("to run: {files}"))?;
         }
         unfit.map_or(Ok(()), |why| self.toolchain_from_packages(why))
     }

@@ -10,12 +10,16 @@ use crate::{command, toolchain};
 use anyhow::{Context as _, Result};
 use std::path::PathBuf;
 use std::process::Command;
+pub(crate) use system::find_program;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// Only print the steps that are needed, and why
     #[arg(long)]
     dry_run: bool,
+    /// Also what only `cargo xtask vm` uses
+    #[arg(long)]
+    vm: bool,
 }
 
 /// What a verb needs beside the eBPF toolchain.
@@ -25,6 +29,8 @@ pub(crate) struct Needs {
     pub(crate) run_time: bool,
     /// What `check` alone uses: `cargo-deny`, and the eBPF toolchain's clippy.
     pub(crate) lint: bool,
+    /// What `vm` alone uses: qemu and what goes with it.
+    pub(crate) vm: bool,
 }
 
 impl Needs {
@@ -32,6 +38,7 @@ impl Needs {
     pub(crate) const BUILD: Self = Self {
         run_time: false,
         lint: false,
+        vm: false,
     };
 }
 
@@ -53,11 +60,7 @@ impl Missing {
             .ok()
             .map(|toolchain| toolchain.rust.clone());
         Self {
-            tools: if needs.run_time {
-                system::missing_tools()
-            } else {
-                Vec::new()
-            },
+            tools: system::missing_tools(needs),
             toolchain: toolchain.err(),
             clippy: rust.filter(|rust| needs.lint && rust.clippy().is_none()),
             deny: needs.lint && !deny_is_there(),
@@ -73,6 +76,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let needs = Needs {
         run_time: true,
         lint: true,
+        vm: arguments.vm,
     };
     let missing = Missing::look(needs);
     if missing.nothing() {
@@ -133,7 +137,7 @@ fn install_missing(missing: &Missing, needs: Needs, dry_run: bool) -> Result<()>
 
 /// The `cargo-deny` to use.
 pub(crate) fn deny_program() -> Option<PathBuf> {
-    system::find_program("cargo-deny")
+    find_program("cargo-deny")
 }
 
 /// Present, and new enough for `deny.toml`.

@@ -1,5 +1,6 @@
 //! What this machine is and has.
 
+use super::Needs;
 use std::path::{Path, PathBuf};
 
 /// A program that demo and tests use.
@@ -58,22 +59,51 @@ const TOOLS: [Tool; 11] = [
     },
 ];
 
-/// Those that are not here.
-pub(crate) fn missing_tools() -> Vec<&'static Tool> {
-    TOOLS
+/// What `vm` uses beside them.
+const VM_TOOLS: [Tool; 5] = [
+    Tool {
+        file: "qemu-system-x86_64",
+        package: "qemu-system-x86",
+    },
+    Tool {
+        file: "virtiofsd",
+        package: "qemu-system-common",
+    },
+    Tool {
+        file: "busybox",
+        package: "busybox-static",
+    },
+    Tool {
+        file: "depmod",
+        package: "kmod",
+    },
+    Tool {
+        file: "/usr/share/keyrings/debian-archive-keyring.gpg",
+        package: "debian-archive-keyring",
+    },
+];
+
+/// Those that are needed and not here.
+pub(crate) fn missing_tools(needs: Needs) -> Vec<&'static Tool> {
+    let tools = if needs.run_time { &TOOLS[..] } else { &[] };
+    let vm_tools = if needs.vm { &VM_TOOLS[..] } else { &[] };
+    tools
         .iter()
+        .chain(vm_tools)
         .filter(|tool| find_program(tool.file).is_none())
         .collect()
 }
 
-/// Looks in `PATH`, in cargo's `bin`, and where administrators' programs are though a user's `PATH` lacks it.
+/// Looks in `PATH`, in cargo's `bin`, where administrators' programs are though a user's `PATH` lacks it, and where
+/// Debian has virtiofsd.
 pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
     if name.starts_with('/') {
         return Some(PathBuf::from(name)).filter(|path| path.exists());
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::env::split_paths(&path).chain(crate::toolchain::cargo_bin());
-    let folders = folders.chain(["/usr/sbin", "/sbin"].map(PathBuf::from));
+    let folders =
+        folders.chain(["/usr/sbin", "/sbin", "/usr/lib/qemu", "/usr/libexec"].map(PathBuf::from));
     folders
         .map(|folder| folder.join(name))
         .find(|path| path.is_file())

@@ -5,7 +5,7 @@ mod libtest;
 use crate::metadata::Metadata;
 use crate::{build, command, setup, workspace};
 use anyhow::{Context as _, Result, bail};
-use libtest::Tally;
+pub(crate) use libtest::Tally;
 use std::io::{BufRead as _, BufReader, Write};
 use std::process::{Command, Stdio};
 
@@ -63,7 +63,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
     setup::ensure(setup::Needs {
         run_time: beyond_unit,
-        lint: false,
+        ..setup::Needs::BUILD
     })?;
     build::run()?;
     let metadata = Metadata::load()?;
