@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -13,9 +13,13 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 pub struct Deadline(Instant);
 
 impl Deadline {
-    /// So much time from now.
+    /// So much time from now, times `LAB_PATIENCE`: a machine that is emulated in software needs more.
     pub fn after(time: Duration) -> Self {
-        Self(Instant::now() + time)
+        static PATIENCE: LazyLock<u32> = LazyLock::new(|| {
+            let factor = std::env::var("LAB_PATIENCE").ok();
+            factor.and_then(|factor| factor.parse().ok()).unwrap_or(1)
+        });
+        Self(Instant::now() + time * *PATIENCE)
     }
 
     /// The time that is left; zero when the deadline has passed.

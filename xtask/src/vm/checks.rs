@@ -21,7 +21,9 @@ pub(super) struct Check {
 }
 
 /// After so long a check is over, in software emulation on a busy machine, too. Seconds.
-const LIMIT: u64 = 600;
+const LIMIT: u64 = 1800;
+/// The lab waits so many times longer than elsewhere before it gives up.
+const PATIENCE: u32 = 15;
 
 const VERIFIED: &str = "every_program_is_verified_and_attached_as_this_kernel_can";
 
@@ -99,6 +101,7 @@ pub(super) fn lines(programs: &BTreeMap<String, PathBuf>) -> Result<String> {
             .get(check.program)
             .with_context(|| format!("cargo built no test program {}", check.program))?;
         let mut words = vec![
+            format!("LAB_PATIENCE={PATIENCE}"),
             format!(
                 "AZURE_VNET_BIN_DIR='{}'",
                 crate::workspace::product_dir().display()

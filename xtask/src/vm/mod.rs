@@ -32,7 +32,7 @@ and prints a table in Markdown. A check that fails makes the exit status 1.
 Kernels are Debian's cloud kernels, of whatever suite has them; they are kept in target/vm/KERNEL (remove that folder to
 get a newer package). What the kernel and the checks printed is there, too: console.log, output.log.
 
-Takes 2 to 4 minutes a kernel, in software emulation (where there is no KVM) on two cores; the first time also a
+Takes 3 to 5 minutes a kernel in software emulation (where there is no KVM) on two cores; the first time also a
 minute for packages. Tests of speed are left out, because emulation says nothing about them.";
 
 #[derive(Debug, clap::Args)]

@@ -155,6 +155,7 @@ impl Apt {
             ("Dir::State::status", "/var/lib/dpkg/status".into()),
             ("Dir::Cache", at("cache")),
             ("Acquire::Languages", "none".into()),
+            ("Acquire::PDiffs", "false".into()),
             (
                 "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled",
                 "false".into(),
