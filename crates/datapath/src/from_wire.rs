@@ -158,7 +158,7 @@ fn to_pod_address<P: Packet, T: Tables>(
             Class::Stack => return Ok(None),
             // The pod's packets to this sender are translated; the answers of what the sender opens must not be.
             Class::Snat if shows_inbound(transport) => {
-                learn(tables, &seen, FlowFlags::INBOUND, now)
+                learn(tables, &seen, FlowFlags::INBOUND, now);
             }
             Class::Snat | Class::Direct | Class::Wireserver | Class::Deny => {}
         },

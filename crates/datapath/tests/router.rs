@@ -281,7 +281,7 @@ fn a_half_closed_flow_keeps_its_side_for_two_minutes_and_a_closed_one_for_ten_se
     let node = node(1000);
     let expired = |after: u32| {
         let flow = node.flows.borrow().values().copied().next().unwrap();
-        datapath::flow_expired(&flow, abi::proto::TCP, Seconds(NOW.0 + after))
+        datapath::flow_expired(&flow, proto::TCP, Seconds(NOW.0 + after))
     };
     to_wire(&mut tcp((A, 4000), (VNET, 80), SYN), &node, NOW);
     assert!(!expired(86_400));
