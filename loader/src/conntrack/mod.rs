@@ -176,7 +176,10 @@ fn dump(mut each: impl FnMut(&Entry) -> Result<(), ConntrackError>) -> Result<()
                     let refused = failed("ask for the tracked connections");
                     return Err(refused(error.to_io()));
                 }
-                _ => {}
+                NetlinkPayload::Noop
+                | NetlinkPayload::Overrun(_)
+                | NetlinkPayload::InnerMessage(Message::Ask | Message::Other)
+                | _ => {}
             }
             let length = message.header.length.next_multiple_of(4);
             let length = usize::try_from(length).unwrap_or(usize::MAX);

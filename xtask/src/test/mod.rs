@@ -90,7 +90,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 }
 
 impl Group {
-    /// The arguments of each cargo call. The whole workspace is selected wherever that is possible, because cargo unifies
+    /// The arguments of each cargo call. The whole workspace is selected, because cargo unifies
     /// features over what is selected: a call for one package alone would compile the dependencies another time.
     fn selections(self, metadata: &Metadata) -> Result<Vec<Vec<String>>> {
         let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
@@ -120,13 +120,12 @@ impl Group {
             );
         }
         let elsewhere = metadata.integration_tests(|name| name != package);
-        let unique = names.iter().all(|name| !elsewhere.contains(name));
-        let scope = if unique {
-            "--workspace".to_owned()
-        } else {
-            format!("--package {package}")
-        };
-        let mut selection = words(&format!("test --no-fail-fast {scope}"));
+        if let Some(name) = names.iter().find(|name| elsewhere.contains(name)) {
+            bail!(
+                "two packages have an integration test `{name}`, and cargo's --test would run both: rename one"
+            );
+        }
+        let mut selection = words("test --no-fail-fast --workspace");
         selection.extend(
             names
                 .into_iter()
