@@ -52,7 +52,6 @@ fn port_seen(connection: &mut TcpStream) -> u16 {
 
 /// Through a Service and masqueraded by the kernel, both opened while the table is full, both silent until it is empty.
 #[test]
-#[ignore = "fails: the loader forgets flows that found no room once the table empties"]
 fn connections_that_found_no_room_live_on_when_the_table_empties() {
     let lab = Lab::new().nodes(2).record(false).build().unwrap();
     let node = lab.node(1);

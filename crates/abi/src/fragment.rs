@@ -1,10 +1,10 @@
-//! Datagrams to the primary address that arrive in fragments: map `fragments`.
+//! Datagrams whose later fragments follow the first one, which alone has ports: map `fragments`.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::Ip4;
 
-/// Key of `fragments`: what all fragments of a datagram to the primary address share (RFC 791 §3.2).
+/// Key of `fragments`: what all fragments of a datagram share (RFC 791 §3.2), but for the destination.
 #[derive(
     Clone,
     Copy,
@@ -43,13 +43,13 @@ impl FragmentKey {
     }
 }
 
-/// Value of `fragments`: the pod that the datagram's first fragment was for.
+/// Value of `fragments`: where the datagram's first fragment went.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, PartialEq, Eq)]
 #[repr(C)]
 pub struct Fragment {
-    /// The pod's address.
-    pub pod: Ip4,
-    /// The pod's generation.
+    /// Of an answer that came from the wire, the pod; of a pod's datagram that leaves untranslated, its destination.
+    pub to: Ip4,
+    /// The generation of the pod that receives or sends it.
     pub generation: u16,
     zeros: u16,
     /// Time of the first fragment, seconds of `CLOCK_MONOTONIC_COARSE`.
@@ -57,11 +57,11 @@ pub struct Fragment {
 }
 
 impl Fragment {
-    /// A datagram to `pod` whose first fragment came at `seen`.
+    /// A datagram to `to` whose first fragment came at `seen`, in seconds.
     #[inline(always)]
-    pub const fn new(pod: Ip4, generation: u16, seen: u32) -> Self {
+    pub const fn new(to: Ip4, generation: u16, seen: u32) -> Self {
         Self {
-            pod,
+            to,
             generation,
             zeros: 0,
             seen,

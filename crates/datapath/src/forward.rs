@@ -57,11 +57,16 @@ pub(crate) fn onto_wire(packet: &mut impl Packet, config: &Config) -> Verdict {
 /// it or answers "fragmentation needed".
 #[inline(always)]
 pub(crate) fn fits(packet: &impl Packet, transport: &Transport, config: &Config) -> bool {
-    let mtu = u32::from(config.mtu);
     match packet.gso_size() {
-        0 => packet.length() <= mtu + 14,
-        gso_size => gso_size + transport.segment_headers(packet) <= mtu,
+        0 => fits_whole(packet, config),
+        gso_size => gso_size + transport.segment_headers(packet) <= u32::from(config.mtu),
     }
+}
+
+/// The same for a packet that is no super-packet.
+#[inline(always)]
+pub(crate) fn fits_whole(packet: &impl Packet, config: &Config) -> bool {
+    packet.length() <= u32::from(config.mtu) + 14
 }
 
 #[inline(always)]

@@ -1,11 +1,13 @@
-//! Answers to SNATed traffic that arrive in fragments: only the first one has ports, so it says where the others go.
+//! Later fragments of a datagram follow the first one, which alone has ports: answers to SNATed traffic, and what pods answer
+//! to flows that somebody on the Internet opened to their own address.
 //!
-//! A fragment that overtakes its datagram's first one goes to the stack, and the datagram is lost; the pod's own
-//! fragments, and those to a pod's own address, go through the stack in any order.
+//! A fragment that overtakes its datagram's first one goes to the stack, and the datagram is lost; all other fragments go
+//! through the stack in any order.
 
-use abi::{Binding, Fragment, FragmentKey, Path, Pod};
+use abi::{Binding, Config, Fragment, FragmentKey, Path, Pod, Veth};
 
 use crate::forward::{into_pod, rewrite_ip};
+use crate::from_pod::{Decision, untranslated};
 use crate::headers::Ipv4;
 use crate::{Packet, Seconds, Tables, Verdict};
 
@@ -13,15 +15,14 @@ use crate::{Packet, Seconds, Tables, Verdict};
 /// again.
 const PATIENCE: u32 = 30;
 
-/// Remembers whose datagram the first fragment begins, or that it is nobody's.
+/// Remembers whose datagram the first fragment from the wire begins, or that it is nobody's.
 #[inline(always)]
 pub(crate) fn first(tables: &impl Tables, ip: &Ipv4, found: Option<&(Binding, Pod)>, now: Seconds) {
-    let key = FragmentKey::new(ip.src, ip.id, ip.proto);
     let fragment = found.map(|(binding, _)| Fragment::new(binding.pod, binding.generation, now.0));
-    tables.put_fragment(&key, fragment);
+    tables.put_fragment(&key(ip), fragment);
 }
 
-/// Sends a later fragment after the first one. `None`: it belongs to the stack.
+/// Sends a later fragment from the wire after the first one. `None`: it belongs to the stack.
 #[inline(always)]
 pub(crate) fn later(
     packet: &mut impl Packet,
@@ -30,12 +31,52 @@ pub(crate) fn later(
     bytes: u32,
     now: Seconds,
 ) -> Option<Verdict> {
-    let fragment = tables.fragment(&FragmentKey::new(ip.src, ip.id, ip.proto))?;
-    let pod = tables.pod(fragment.pod)?;
-    if pod.generation != fragment.generation || now.since(fragment.seen) > PATIENCE {
+    let fragment = tables.fragment(&key(ip))?;
+    let pod = tables.pod(fragment.to)?;
+    if !is_current(&fragment, pod.generation, now) {
         return None;
     }
-    rewrite_ip(packet, ip, ip.src, fragment.pod)?;
+    rewrite_ip(packet, ip, ip.src, fragment.to)?;
     tables.count(pod.slot, Path::FromInternet, bytes);
     into_pod(packet, &pod)
+}
+
+/// Sends the first fragment of a pod's datagram untranslated onto the wire if it `answers` what somebody outside opened,
+/// and remembers that the others follow; or else that they do not. `None`: it belongs to the stack.
+#[inline(always)]
+pub(crate) fn first_of_pod<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    (config, veth): (&Config, &Veth),
+    ip: &Ipv4,
+    answers: bool,
+    now: Seconds,
+) -> Option<Decision> {
+    let fragment = answers.then(|| Fragment::new(ip.dst, veth.generation, now.0));
+    tables.put_fragment(&key(ip), fragment);
+    answers.then(|| untranslated(packet, config, ip))
+}
+
+/// Sends a later fragment of a pod's datagram after the first one. `None`: it belongs to the stack.
+#[inline(always)]
+pub(crate) fn later_of_pod<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    (config, veth): (&Config, &Veth),
+    ip: &Ipv4,
+    now: Seconds,
+) -> Option<Decision> {
+    let fragment = tables.fragment(&key(ip))?;
+    let follows = fragment.to == ip.dst && is_current(&fragment, veth.generation, now);
+    follows.then(|| untranslated(packet, config, ip))
+}
+
+#[inline(always)]
+fn key(ip: &Ipv4) -> FragmentKey {
+    FragmentKey::new(ip.src, ip.id, ip.proto)
+}
+
+#[inline(always)]
+fn is_current(fragment: &Fragment, generation: u16, now: Seconds) -> bool {
+    fragment.generation == generation && now.since(fragment.seen) <= PATIENCE
 }

@@ -134,8 +134,9 @@ fn ipv4<P: Packet, T: Tables>(
         Class::Wireserver | Class::Direct | Class::Snat => {}
     }
     let Some(transport) = transport else {
-        if class == Class::Snat {
-            snat::fragmented(packet, tables, ip, now);
+        let simple = to_us && ip.is_simple(packet.length());
+        if class == Class::Snat && simple && ip.is_fragment() {
+            return snat::fragment(packet, tables, &config, veth, ip, now);
         }
         return Ok(STACK);
     };

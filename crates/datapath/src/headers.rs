@@ -111,12 +111,6 @@ impl Ipv4 {
         self.fragment & 0x3fff != 0
     }
 
-    /// The fragment that begins with the transport header.
-    #[inline(always)]
-    pub(crate) fn is_first_fragment(&self) -> bool {
-        self.fragment & 0x3fff == 0x2000 && !self.has_options()
-    }
-
     /// A fragment that begins behind the transport header.
     #[inline(always)]
     pub(crate) fn is_later_fragment(&self) -> bool {

@@ -4,13 +4,13 @@ use abi::{Config, FlowFlags, Path, Port, Veth};
 
 use crate::binding::{Sender, see};
 use crate::flow::{Seen, Side, forget_inbound, is_full, known_side, learn, side};
-use crate::forward::onto_wire;
+use crate::forward::{fits_whole, onto_wire};
 use crate::from_pod::{Decision, STACK, untranslated};
 use crate::headers::{Ipv4, Kind, L4, Transport};
 use crate::icmp_error::Quoted;
 use crate::search::Search;
 use crate::translate::{Translation, translate};
-use crate::{Packet, Seconds, Tables};
+use crate::{Packet, Seconds, Tables, fragment};
 
 /// To the wire with the primary address.
 #[inline(always)]
@@ -156,19 +156,34 @@ fn error<P: Packet, T: Tables>(
     Ok((onto_wire(packet, config), Path::ToInternet))
 }
 
-/// Remembers that a datagram of the flow went to the kernel in fragments, which translates it to a port of its own: the
-/// flow's other datagrams must follow.
+/// A fragment of a datagram, for itself. One of a flow that somebody outside opened keeps the pod's address; the others go
+/// to the kernel, which translates them to a port of its own, so the flow's whole datagrams must follow them there.
 #[inline(always)]
-pub(crate) fn fragmented<P: Packet, T: Tables>(packet: &P, tables: &T, ip: &Ipv4, now: Seconds) {
-    if ip.is_first_fragment()
-        && let Some(transport) = Transport::read(packet, L4, ip.proto)
-    {
+pub(crate) fn fragment<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    config: &Config,
+    veth: &Veth,
+    ip: &Ipv4,
+    now: Seconds,
+) -> Decision {
+    if !fits_whole(packet, config) {
+        return Ok(STACK);
+    }
+    let parties = (config, veth);
+    let sent = if ip.is_later_fragment() {
+        fragment::later_of_pod(packet, tables, parties, ip, now)
+    } else if let Some(transport) = Transport::read(packet, L4, ip.proto) {
         let seen = Seen::of(ip, &transport);
-        // What somebody outside opened keeps the pod's address, and must not be translated from now on.
-        if known_side(tables, &seen, now) != Side::Inbound {
+        let answers = known_side(tables, &seen, now) == Side::Inbound;
+        if !answers {
             learn(tables, &seen, FlowFlags::VIA_STACK, now);
         }
-    }
+        fragment::first_of_pod(packet, tables, parties, ip, answers, now)
+    } else {
+        None
+    };
+    sent.unwrap_or(Ok(STACK))
 }
 
 /// A segment in mid-flow may bind, too: what the kernel owns is in `flows`, so the connection's binding was lost, and

@@ -1,10 +1,10 @@
-//! Fragments: the pod's own go through the stack, and with them the rest of their flow; answers to SNATed traffic are
-//! followed by what their first fragment says.
+//! Fragments: the pod's own go through the stack, and with them the rest of their flow, except answers to flows from
+//! outside; of these, and of answers to SNATed traffic, the later fragments go where the first one went.
 #![cfg(test)]
 
 mod support;
 
-use abi::FlowFlags;
+use abi::{FlowFlags, Ip4};
 use datapath::model::{Frame, Memory};
 use datapath::{Seconds, Verdict};
 use support::*;
@@ -90,13 +90,49 @@ fn fragments_to_a_pods_own_address_go_through_the_stack() {
     }
 }
 
+/// The fragments of A's large answer to a datagram that came from the Internet to A's own address.
+fn answer_from_a(node: &Memory) -> Vec<Frame> {
+    receive(node, &udp((INTERNET, 5000), (A, 53)), NOW);
+    fragments(&long_udp((A, 53), (INTERNET, 5000)), 800)
+}
+
 #[test]
-fn a_fragmented_answer_does_not_make_the_rest_of_a_flow_from_outside_translated() {
+fn a_fragmented_answer_to_a_flow_from_outside_keeps_the_pods_address_and_so_does_the_rest_of_the_flow()
+ {
     let node = node(1000);
-    receive(&node, &udp((INTERNET, 5000), (A, 53)), NOW);
-    for fragment in fragments(&long_udp((A, 53), (INTERNET, 5000)), 800) {
-        from_a_pod(&node, &fragment);
-    }
+    let sent: Vec<Frame> = answer_from_a(&node)
+        .iter()
+        .map(|fragment| {
+            let (verdict, frame) = from_a_pod(&node, fragment);
+            assert_eq!(verdict, Verdict::Wire(NIC));
+            frame
+        })
+        .collect();
+    assert_eq!(ends(&reassemble(&sent)), ((A, 53), (INTERNET, 5000)));
     let (verdict, small) = from_a_pod(&node, &udp((A, 53), (INTERNET, 5000)));
     assert_eq!((verdict, ends(&small).0), (Verdict::Wire(NIC), (A, 53)));
+}
+
+#[test]
+fn a_pods_fragment_follows_none_that_went_elsewhere_that_is_too_old_or_that_another_pod_sent() {
+    let mut node = node(1000);
+    let answer = answer_from_a(&node);
+    assert_eq!(from_a_pod(&node, &answer[0]).0, Verdict::Wire(NIC));
+    let elsewhere = fragments(&long_udp((A, 53), (Ip4::new([203, 0, 113, 99]), 5000)), 800);
+    assert_eq!(from_a_pod(&node, &elsewhere[1]).0, Verdict::Stack);
+    let late = Seconds(NOW.0 + 31);
+    assert_eq!(send(&node, VETH_A, &answer[1], late).0, Verdict::Stack);
+    add_pod(&mut node, A, VETH_A, 10, 2);
+    assert_eq!(from_a_pod(&node, &answer[1]).0, Verdict::Stack);
+}
+
+#[test]
+fn a_pods_datagram_that_the_kernel_translates_takes_the_entry_away() {
+    let node = node(1000);
+    let answer = answer_from_a(&node);
+    assert_eq!(from_a_pod(&node, &answer[0]).0, Verdict::Wire(NIC));
+    // The same number, and another flow to the same host.
+    let question = fragments(&long_udp((A, 40_000), (INTERNET, 53)), 800);
+    assert_eq!(from_a_pod(&node, &question[0]).0, Verdict::Stack);
+    assert_eq!(from_a_pod(&node, &question[1]).0, Verdict::Stack);
 }

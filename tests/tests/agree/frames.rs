@@ -115,9 +115,20 @@ impl Shaper {
         bytes.extend(ethertype.to_be_bytes());
 
         let ports = [self.pick(&PORTS), self.pick(&PORTS)].map(u16::to_be_bytes);
-        let (proto, l4) = self.transport(ports);
-        let (src, dst) = self.addresses(name);
-        let fragment: u16 = self.mostly(0x4000, &[0, 0x2000, 0x2001, 0x0100, 0x8000]);
+        let (mut proto, mut l4) = self.transport(ports);
+        let (mut src, mut dst) = self.addresses(name);
+        let mut fragment: u16 = self.mostly(0x4000, &[0, 0x2000, 0x2001, 0x0100, 0x8000]);
+        if self.one_in(20) {
+            // A piece of a datagram of a flow that both sides know.
+            let (from, to, source, target) = match name {
+                program::FROM_POD => (POD, INTERNET, 8080, 443),
+                _ => (INTERNET, PRIMARY, 53, 1024_u16),
+            };
+            (src, dst, proto) = (from, to, proto::UDP);
+            l4 = [source, target, 1208, 0].map(u16::to_be_bytes).concat();
+            l4.resize(600, 7);
+            fragment = self.pick(&[0x2000, 0x2001, 0x00b9]);
+        }
         let version_ihl = self.mostly(0x45, &[0x46, 0x4f, 0x44, 0x65]);
         let lie = self.mostly(0, &[1, 40, 60_000]);
         let total_len = u16::try_from(20 + l4.len()).unwrap().wrapping_add(lie);

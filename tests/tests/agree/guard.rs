@@ -9,6 +9,7 @@ use datapath::xdp_guard;
 
 use crate::frames::Shaper;
 use crate::kernel::Kernel;
+use crate::tables::assert_same;
 use crate::world::{INTERNET, PRIMARY, TUNNEL_POD, World, enter_new_namespace};
 
 /// `XDP_DROP` and `XDP_PASS`.
@@ -52,7 +53,7 @@ pub(crate) fn agree(frames: usize) {
             .entry(ours.map_or("pass", DropReason::name))
             .or_insert(0) += 1;
     }
-    kernel.assert_same_tables(&world);
+    assert_same(&kernel.maps, &world.memory);
     println!("xdp_guard  {frames} frames: {verdicts:?}");
     for verdict in ["pass", "malformed", "martian", "own_source", "deny_list"] {
         let count = verdicts.get(verdict).copied().unwrap_or(0);

@@ -1,16 +1,15 @@
 //! The kernel's side: the object loaded without pins, its maps filled from a world, its programs run one frame at a time.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
 use abi::pins::program;
-use abi::{ClassEntry, DropReason, IfIndex, MAX_PODS, Path as CountedPath};
+use abi::{ClassEntry, IfIndex};
 use aya::Ebpf;
 use aya::maps::lpm_trie::Key;
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions, Xdp};
 use datapath::model::Frame;
-use hooks::{Abi, Maps, total};
+use hooks::{Abi, Maps};
 
 use crate::world::World;
 
@@ -160,78 +159,6 @@ impl Kernel {
                 vlan_tag: false,
             },
             time: ran.duration,
-        }
-    }
-
-    /// Compares what both sides remember. Times are left out: the clock may tick between the two runs.
-    pub(crate) fn assert_same_tables(&self, world: &World) {
-        let memory = &world.memory;
-        let flows: BTreeMap<_, _> = self
-            .maps
-            .flows
-            .iter()
-            .map(|entry| entry.map(|(key, flow)| (key.0, flow.0.flags)).unwrap())
-            .collect();
-        let ours: BTreeMap<_, _> = memory
-            .flows
-            .borrow()
-            .iter()
-            .map(|(key, flow)| (*key, flow.flags))
-            .collect();
-        assert_eq!(flows, ours, "flows");
-
-        let timeless = |binding: abi::Binding| {
-            let mut binding = binding;
-            binding.see(binding.state(), 0);
-            binding
-        };
-        let snat: BTreeMap<_, _> = self
-            .maps
-            .snat
-            .iter()
-            .map(|entry| {
-                entry
-                    .map(|(key, value)| (key.0, timeless(value.0)))
-                    .unwrap()
-            })
-            .collect();
-        let ours: BTreeMap<_, _> = memory
-            .bindings
-            .borrow()
-            .iter()
-            .map(|(key, value)| (*key, timeless(*value)))
-            .collect();
-        assert_eq!(snat, ours, "snat");
-
-        for reason in DropReason::ALL {
-            let ours = memory
-                .drops
-                .borrow()
-                .get(&reason.index())
-                .copied()
-                .unwrap_or_default();
-            assert_eq!(
-                total(&self.maps.drops, reason.index()).unwrap(),
-                ours,
-                "drops: {reason:?}"
-            );
-        }
-        for pod in memory.pods.values() {
-            assert!(u32::from(pod.slot.get()) < MAX_PODS);
-            for path in CountedPath::ALL {
-                let index = path.index(pod.slot);
-                let ours = memory
-                    .stats
-                    .borrow()
-                    .get(&index)
-                    .copied()
-                    .unwrap_or_default();
-                assert_eq!(
-                    total(&self.maps.stats, index).unwrap(),
-                    ours,
-                    "stats: {path:?}"
-                );
-            }
         }
     }
 }

@@ -8,6 +8,7 @@ mod budget;
 mod frames;
 mod guard;
 mod kernel;
+mod tables;
 mod world;
 
 use std::collections::BTreeMap;
@@ -18,6 +19,7 @@ use datapath::Verdict;
 
 use crate::frames::Shaper;
 use crate::kernel::Kernel;
+use crate::tables::assert_same;
 use crate::world::{World, enter_new_namespace};
 
 /// Frames per program and world, unless `AGREE_FRAMES` says otherwise: `cargo xtask test agree --frames 1000000`.
@@ -68,7 +70,7 @@ fn agree(name: &'static str, world: World, expected: &[&str]) {
         assert_same_target(&world, ours.verdict, &theirs.frame.bytes);
         *verdicts.entry(ours.name(&frame)).or_insert(0) += 1;
         if done % BATCH == 0 {
-            kernel.assert_same_tables(&world);
+            assert_same(&kernel.maps, &world.memory);
         }
     }
     println!("{name:<10} {frames} frames: {verdicts:?}");
@@ -94,7 +96,7 @@ fn assert_same_target(world: &World, verdict: Verdict, theirs: &[u8]) {
     assert_eq!(targets, [ifindex]);
 }
 
-const FROM_POD: [&str; 11] = [
+const FROM_POD: [&str; 12] = [
     "arp_sender",
     "denied",
     "ethertype",
@@ -104,6 +106,7 @@ const FROM_POD: [&str; 11] = [
     "source_mac",
     "stack",
     "wire",
+    "wire, fragment",
     "wire, snat",
     "wire, tunnel",
 ];
@@ -145,6 +148,7 @@ fn from_wire_agrees() {
             "stack",
             "peer",
             "peer, answer",
+            "peer, fragment",
             "peer, quoted answer",
             "icmp_redirect",
         ],

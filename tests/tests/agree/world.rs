@@ -68,8 +68,11 @@ impl Decided {
         let to_primary = frame.bytes.get(30..34) == Some(&PRIMARY.octets());
         let quotes =
             frame.bytes.get(23) == Some(&1) && matches!(frame.bytes.get(34), Some(3 | 11 | 12));
+        let piece = frame.bytes.get(21) != Some(&0);
         match self.verdict {
             Verdict::Stack => "stack".into(),
+            Verdict::Peer(_) if piece => "peer, fragment".into(),
+            Verdict::Wire(_) if piece => "wire, fragment".into(),
             Verdict::Peer(_) if to_primary && quotes => "peer, quoted answer".into(),
             Verdict::Peer(_) if to_primary => "peer, answer".into(),
             Verdict::Peer(_) => "peer".into(),

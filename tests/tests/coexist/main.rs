@@ -7,6 +7,7 @@
 mod neighbours;
 mod portmap;
 mod preload;
+mod programs;
 mod proxy;
 
 use std::net::Ipv4Addr;

@@ -1,4 +1,4 @@
-//! NodeLocal DNS, kubelet's probes, others' masquerading, others' programs.
+//! NodeLocal DNS, kubelet's probes, others' masquerading.
 
 use lab::NODE_LOCAL_DNS;
 
@@ -52,22 +52,5 @@ fn another_masquerading_rule_translates_nothing_twice() -> Result {
         // In the virtual network the pod keeps its address.
         assert_eq!(pod.tcp(scene.remote.addr(), TARGET)?.peer_ip(), pod.addr());
     }
-    Ok(())
-}
-
-#[test]
-fn a_deleted_clsact_is_repaired_by_the_next_start() -> Result {
-    let scene = Scene::new()?;
-    let (node, pod) = (scene.node(), &scene.client);
-    let fast = || paths_during(&[pod], || pod.tcp(scene.remote.addr(), TARGET));
-    let veth = pod.host_veth()?;
-    // On kernels with TCX there is none to delete, and nothing breaks.
-    let _deleted = node.exec(&["tc", "qdisc", "del", "dev", veth, "clsact"]);
-    pod.tcp(scene.remote.addr(), TARGET)?;
-    node.loader().kill9()?;
-    node.start_loader()?;
-    let (probe, paths) = fast()?;
-    probe?;
-    assert_eq!(paths, ["from_vnet to_vnet"]);
     Ok(())
 }

@@ -216,7 +216,6 @@ fn pieces_that_never_become_whole_leave_no_trace_outside() -> Result {
 }
 
 #[test]
-#[ignore = "fails: the stack, which has not seen the request, masquerades the answer"]
 fn a_fragmented_answer_to_a_flow_from_the_internet_keeps_the_pods_address() -> Result {
     let scene = Scene::new()?;
     let (pod, inet) = (&scene.pod, scene.lab.inet());

@@ -43,7 +43,6 @@ fn followed(node: &Node, mtu: u32) -> Result<Duration> {
 }
 
 #[test]
-#[ignore = "slow: the loader looks at the NIC every 30 s"]
 fn a_change_of_the_nics_mtu_is_followed_and_old_pods_are_told() -> Result {
     let lab = started(&Lab::new().nodes(1).mtu(1500))?;
     let (node, peer, inet) = (lab.node(1), lab.peer(), lab.inet());
