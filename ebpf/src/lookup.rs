@@ -1,18 +1,18 @@
 //! The maps as [`Tables`].
 
 use abi::{
-    Binding, BindingKey, BindingState, Class, ClassEntry, Config, Counter, DropReason, Flow,
-    FlowKey, Fragment, FragmentKey, IfIndex, Ip4, Path, Pod, Secret, Slot, Veth,
+    Binding, BindingKey, BindingState, CachedClass, Class, ClassEntry, Config, Counter, DropReason,
+    Flow, FlowKey, Fragment, FragmentKey, IfIndex, Ip4, Path, Pod, Secret, Slot, Veth,
 };
 use aya_ebpf::bindings::{__sk_buff, BPF_ANY, BPF_NOEXIST};
 use aya_ebpf::btf_maps::PerCpuArray;
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
-use datapath::{Seconds, Tables};
+use datapath::{Peer, Seconds, Tables};
 
 use crate::maps::{
-    CONFIG, DENY, DROPS, DST4, FLOWS, FLOWS_LOST, FRAGMENTS, PODS, SECRET, SNAT, SNAT_OPEN, STATS,
-    VETHS,
+    CLASS_CACHE, CLASS_EPOCH, CONFIG, DENY, DROPS, DST4, FLOWS, FLOWS_LOST, FRAGMENTS, PODS,
+    SECRET, SNAT, SNAT_OPEN, STATS, VETHS,
 };
 use crate::socket;
 
@@ -58,9 +58,27 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn class(&self, addr: Ip4) -> Class {
-        DST4.get(&Key::new(32, addr))
-            .map_or(Class::Stack, |entry| ClassEntry::class(*entry))
+    fn peer(&self, addr: Ip4) -> Peer {
+        // Read before what it stands for: who reads an old pod or class keeps it under an old epoch.
+        let epoch = CLASS_EPOCH.get(0).copied().unwrap_or(0);
+        let cached = CLASS_CACHE.get_ptr_mut(CachedClass::index(addr));
+        if let Some(cached) = cached {
+            // SAFETY: the value belongs to this CPU, and a classifier is not interrupted by another one.
+            let known = unsafe { *cached };
+            if known.addr == addr && known.epoch == epoch {
+                return Peer::Other(known.class.class());
+            }
+        }
+        if let Some(pod) = self.pod(addr) {
+            return Peer::Pod(pod);
+        }
+        let class = DST4.get(&Key::new(32, addr)).copied();
+        let class = class.unwrap_or(ClassEntry::new(Class::Stack));
+        if let Some(cached) = cached {
+            // SAFETY: as above.
+            unsafe { *cached = CachedClass { addr, epoch, class } };
+        }
+        Peer::Other(class.class())
     }
 
     #[inline(always)]

@@ -1,9 +1,9 @@
 //! The BTF maps. Names are those of [`abi::pins::map`].
 
 use abi::{
-    Binding, BindingKey, ClassEntry, Config, Counter, DropReason, Flow, FlowKey, Fragment,
-    FragmentKey, IfIndex, Ip4, MAX_BINDINGS, MAX_CLASSES, MAX_DENIED, MAX_FLOWS, MAX_FRAGMENTS,
-    MAX_PODS, Path, Pod, Secret, Veth,
+    Binding, BindingKey, CachedClass, ClassEntry, Config, Counter, DropReason, Flow, FlowKey,
+    Fragment, FragmentKey, IfIndex, Ip4, MAX_BINDINGS, MAX_CLASSES, MAX_DENIED, MAX_FLOWS,
+    MAX_FRAGMENTS, MAX_PODS, Path, Pod, Secret, Veth,
 };
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray};
 use aya_ebpf::macros::btf_map;
@@ -51,3 +51,10 @@ pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, Fragment, { MAX_FRAGMENTS a
 
 #[btf_map(name = "deny")]
 pub(crate) static DENY: LpmTrie<Ip4, u32, { MAX_DENIED as usize }> = LpmTrie::new();
+
+#[btf_map(name = "class_cache")]
+pub(crate) static CLASS_CACHE: PerCpuArray<CachedClass, { CachedClass::CAPACITY as usize }> =
+    PerCpuArray::new();
+
+#[btf_map(name = "class_epoch")]
+pub(crate) static CLASS_EPOCH: Array<u32, 1> = Array::new();

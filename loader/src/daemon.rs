@@ -71,7 +71,7 @@ pub async fn run() -> anyhow::Result<()> {
     // Held until the process ends; the kernel releases it even after kill -9.
     let _lock = lock(&run)?;
     let local = LocalSet::new();
-    local.run_until(start_and_serve(configuration, run)).await
+    Box::pin(local.run_until(start_and_serve(configuration, run))).await
 }
 
 async fn start_and_serve(configuration: Configuration, run: RunDirectory) -> anyhow::Result<()> {
@@ -152,7 +152,7 @@ impl Daemon {
             pools: pools.as_ref().ok(),
         });
         let block = configuration.config.block_wireserver;
-        registry.configure(&node.nic, configuration.shares(), block)?;
+        registry.configure(&node, configuration.shares(), block)?;
         registry.write_classes(&rules)?;
         let lost = registry.flows_lost()?;
         if !conntrack::take_over(&mut registry, &run) {

@@ -48,7 +48,7 @@ impl Daemon {
     pub(crate) fn configure(&self) -> Result<(), RegistryError> {
         let configuration = self.configuration.borrow();
         self.registry.borrow_mut().configure(
-            &self.node.borrow().nic,
+            &self.node.borrow(),
             configuration.shares(),
             configuration.config.block_wireserver,
         )
@@ -111,13 +111,19 @@ impl Daemon {
             Ok(node) => node,
             Err(error) => return warn!(%error, "look at the node's interfaces"),
         };
-        let nic = node.nic.clone();
-        let changed = self.node.replace(node).nic != nic;
+        let (nic, next_hops) = (node.nic.clone(), node.next_hops);
+        let before = self.node.replace(node);
+        let changed = before.nic != nic;
         if changed {
             info!(nic = nic.nic, primary = %nic.primary, mtu = nic.mtu, "the NIC changed");
-            if let Err(error) = self.configure() {
-                error!(%error, "write the NIC's settings");
-            }
+        }
+        if before.next_hops != next_hops {
+            info!(?next_hops, "the routes changed");
+        }
+        if (changed || before.next_hops != next_hops)
+            && let Err(error) = self.configure()
+        {
+            error!(%error, "write the NIC's settings");
         }
         // A NIC that was made anew has lost its programs, though their links are still pinned.
         let attached = if changed {

@@ -51,6 +51,7 @@ pub mod ports;
 pub mod reconcile;
 pub mod registry;
 pub mod report;
+pub mod routes;
 pub mod server;
 mod settings;
 pub mod status;

@@ -1,4 +1,4 @@
-//! When have the node's links, addresses or routes changed?
+//! When have the node's links, addresses, routes or routing rules changed?
 
 use std::io;
 use std::time::Duration;
@@ -36,6 +36,7 @@ impl Changes {
             MulticastGroup::Link,
             MulticastGroup::Ipv4Ifaddr,
             MulticastGroup::Ipv4Route,
+            MulticastGroup::Ipv4Rule,
         ])?;
         Ok(Self {
             messages: messages.boxed(),

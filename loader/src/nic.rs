@@ -7,11 +7,12 @@ use ipnet::Ipv4Net;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::{LinkAttribute, LinkMessage};
-use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType,
-};
+use netlink_packet_route::route::RouteMessage;
+use netlink_packet_route::rule::RuleMessage;
 use rpc::{MacAddr, NodeView};
-use rtnetlink::{Handle, RouteMessageBuilder};
+use rtnetlink::{Handle, IpVersion, RouteMessageBuilder};
+
+use crate::routes::{NextHops, Routes};
 
 /// Names of pods' host veths begin so.
 const HOST_VETH_PREFIX: &str = "azv";
@@ -28,6 +29,8 @@ pub struct Node {
     pub nic: NodeView,
     /// The NIC's default gateway.
     pub gateway: Option<Ipv4Addr>,
+    /// The next hops of all that leaves by the NIC, if the routes are simple enough to say.
+    pub next_hops: Option<NextHops>,
     /// Its connected prefixes.
     pub connected: Vec<Ipv4Net>,
     /// Destinations that the main routing table sends to another interface than the NIC, pods' own left out.
@@ -125,14 +128,14 @@ async fn read(handle: &Handle, wanted: Option<&str>) -> Result<Node, NicError> {
         .try_collect()
         .await
         .map_err(netlink("routes"))?;
-    let routes: Vec<Route> = routes.iter().filter_map(main_route).collect();
+    let routes = Routes::of(&routes, &rules(handle).await?);
     let nic = if let Some(name) = wanted {
         interfaces
             .iter()
             .find(|link| link.name == name)
             .ok_or_else(|| no_such(name, &interfaces))?
     } else {
-        let index = default_route(&routes).ok_or(NicError::NoDefaultRoute)?;
+        let index = routes.default_interface().ok_or(NicError::NoDefaultRoute)?;
         interfaces
             .iter()
             .find(|link| link.index == index)
@@ -151,6 +154,11 @@ async fn read(handle: &Handle, wanted: Option<&str>) -> Result<Node, NicError> {
             nic: nic.name.clone(),
         })?;
 
+    let connected: Vec<Ipv4Net> = own
+        .iter()
+        .filter_map(|message| ipv4(message))
+        .filter_map(|(addr, len)| prefix(addr, len))
+        .collect();
     Ok(Node {
         nic: NodeView {
             nic: nic.name.clone(),
@@ -159,20 +167,33 @@ async fn read(handle: &Handle, wanted: Option<&str>) -> Result<Node, NicError> {
             mtu: nic.mtu,
             primary,
         },
-        gateway: gateway(&routes, nic.index),
-        connected: own
-            .iter()
-            .filter_map(|message| ipv4(message))
-            .filter_map(|(addr, len)| prefix(addr, len))
-            .collect(),
+        gateway: routes.gateway(nic.index),
+        next_hops: routes.next_hops(nic.index, &connected),
+        connected,
         addresses: addresses
             .iter()
             .filter_map(ipv4)
             .map(|(addr, _)| addr)
             .collect(),
-        elsewhere: elsewhere(&routes, nic.index, &interfaces),
+        elsewhere: routes.elsewhere(nic.index, &interfaces),
         interfaces,
     })
+}
+
+/// The routing rules; none where the kernel is built without policy routing.
+async fn rules(handle: &Handle) -> Result<Vec<RuleMessage>, NicError> {
+    let told = handle.rule().get(IpVersion::V4).execute();
+    match told.try_collect().await {
+        Err(rtnetlink::Error::NetlinkError(error))
+            if [nix::libc::EOPNOTSUPP, nix::libc::EAFNOSUPPORT].contains(&-error.raw_code()) =>
+        {
+            Ok(Vec::new())
+        }
+        told => told.map_err(|source| NicError::Netlink {
+            what: "routing rules",
+            source,
+        }),
+    }
 }
 
 fn no_such(name: &str, interfaces: &[Link]) -> NicError {
@@ -229,86 +250,8 @@ fn ipv4(message: &AddressMessage) -> Option<(Ipv4Addr, u8)> {
     })
 }
 
-fn prefix(addr: Ipv4Addr, len: u8) -> Option<Ipv4Net> {
+pub(crate) fn prefix(addr: Ipv4Addr, len: u8) -> Option<Ipv4Net> {
     Ipv4Net::new(addr, len).ok().map(|net| net.trunc())
-}
-
-/// A route of the main table.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Route {
-    destination: Ipv4Net,
-    metric: u32,
-    /// Index of the interface; of a multipath route, that of the first next hop.
-    interface: u32,
-    gateway: Option<Ipv4Addr>,
-}
-
-/// `None`: of another table (policy routing has several), without an interface, or not unicast.
-fn main_route(message: &RouteMessage) -> Option<Route> {
-    let mut table = u32::from(message.header.table);
-    let (mut metric, mut interface, mut destination) = (0, None, Ipv4Addr::UNSPECIFIED);
-    let mut gateway = None;
-    for attribute in &message.attributes {
-        #[expect(
-            clippy::wildcard_enum_match_arm,
-            reason = "the kernel tells many other things"
-        )]
-        match attribute {
-            RouteAttribute::Table(number) => table = *number,
-            RouteAttribute::Priority(priority) => metric = *priority,
-            RouteAttribute::Oif(index) => interface = Some(*index),
-            RouteAttribute::MultiPath(hops) => {
-                interface = hops.first().map(|hop| hop.interface_index);
-            }
-            RouteAttribute::Gateway(RouteAddress::Inet(addr)) => gateway = Some(*addr),
-            RouteAttribute::Destination(RouteAddress::Inet(addr)) => destination = *addr,
-            _ => {}
-        }
-    }
-    let is_main =
-        table == u32::from(RouteHeader::RT_TABLE_MAIN) && message.header.kind == RouteType::Unicast;
-    let destination = prefix(destination, message.header.destination_prefix_length)?;
-    interface.filter(|_| is_main).map(|interface| Route {
-        destination,
-        metric,
-        interface,
-        gateway,
-    })
-}
-
-/// The gateway of the NIC's default route with the lowest metric.
-fn gateway(routes: &[Route], nic: u32) -> Option<Ipv4Addr> {
-    let defaults = routes
-        .iter()
-        .filter(|route| route.destination.prefix_len() == 0 && route.interface == nic);
-    defaults.min_by_key(|route| route.metric)?.gateway
-}
-
-/// The interface of the default route with the lowest metric.
-fn default_route(routes: &[Route]) -> Option<u32> {
-    let defaults = routes
-        .iter()
-        .filter(|route| route.destination.prefix_len() == 0);
-    defaults
-        .min_by_key(|route| (route.metric, route.interface))
-        .map(|route| route.interface)
-}
-
-/// What the node reaches by another interface than the NIC: containers of another runtime, tunnels. Pods are known
-/// otherwise.
-fn elsewhere(routes: &[Route], nic: u32, interfaces: &[Link]) -> Vec<Ipv4Net> {
-    let is_pod = |index: u32| {
-        interfaces
-            .iter()
-            .any(|link| link.index == index && is_host_veth(&link.name))
-    };
-    let others = routes
-        .iter()
-        .filter(|route| route.interface != nic && !is_pod(route.interface));
-    others
-        .map(|route| route.destination)
-        .filter(|destination| destination.prefix_len() > 0)
-        .collect()
 }
 
 /// Name of the interface with this index in our network namespace.
@@ -324,49 +267,6 @@ pub fn ifname(index: u32) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn route(destination: &str, interface: u32, metric: u32) -> Route {
-        Route {
-            destination: destination.parse().unwrap(),
-            gateway: None,
-            metric,
-            interface,
-        }
-    }
-
-    #[test]
-    fn the_default_route_with_the_lowest_metric_names_the_nic() {
-        let routes = [
-            route("0.0.0.0/0", 3, 100),
-            route("0.0.0.0/0", 2, 50),
-            route("10.0.0.0/8", 4, 0),
-        ];
-        assert_eq!(default_route(&routes), Some(2));
-        assert_eq!(default_route(&[]), None);
-    }
-
-    #[test]
-    fn what_other_interfaces_reach_is_elsewhere_and_pods_are_not() {
-        let link = |index, name: &str| Link {
-            index,
-            name: name.into(),
-            mac: MacAddr([0; 6]),
-            mtu: 1500,
-        };
-        let interfaces = [link(2, "eth0"), link(3, "docker0"), link(9, "azv123")];
-        let routes = [
-            route("0.0.0.0/0", 2, 0),
-            route("10.240.0.0/16", 2, 0),
-            route("172.17.0.0/16", 3, 0),
-            route("10.240.1.10/32", 9, 0),
-            route("198.51.100.0/24", 7, 0),
-        ];
-        let elsewhere: Vec<String> = elsewhere(&routes, 2, &interfaces)
-            .iter()
-            .map(ToString::to_string)
-            .collect();
-        assert_eq!(elsewhere, ["172.17.0.0/16", "198.51.100.0/24"]);
-    }
 
     #[test]
     fn an_index_without_an_interface_has_no_name() {

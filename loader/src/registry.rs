@@ -111,6 +111,7 @@ impl Registry {
             .pods
             .insert(Abi(addr), Abi(pod), 0)
             .map_err(map_error("add the pod", "pods"))?;
+        self.next_class_epoch()?;
         if self.pod(addr)? != Some(pod) || self.veth(ifindex)? != Some(veth) {
             return Err(Refusal {
                 what: format!("register {}", endpoint.key),
@@ -120,6 +121,15 @@ impl Registry {
             .into());
         }
         Ok(())
+    }
+
+    /// Makes the programs forget what they have cached: after a pod was added or classes changed. One that went needs no such
+    /// thing, because pods are not cached.
+    pub(crate) fn next_class_epoch(&mut self) -> Result<(), RegistryError> {
+        let epoch = &mut self.maps.class_epoch;
+        let next = epoch.get(&0, 0).map(|now| now.wrapping_add(1));
+        next.and_then(|next| epoch.set(0, next, 0))
+            .map_err(map_error("count a change", "class_epoch"))
     }
 
     /// Takes an endpoint out of the maps, unless the address or the interface has another owner by now.

@@ -9,11 +9,12 @@ use aya::maps::MapError;
 use aya::maps::lpm_trie::Key;
 use hooks::Abi;
 use ipnet::Ipv4Net;
-use rpc::NodeView;
 
 use crate::classes::Rule;
+use crate::nic::Node;
 use crate::ports::Shares;
 use crate::registry::{Registry, RegistryError, map_error};
+use crate::routes::NextHops;
 use crate::transition::{Step, Table, steps};
 
 /// The mark of fast packets between redirect and NIC egress, where only programs and `ip rule` see it.
@@ -26,11 +27,13 @@ impl Registry {
     /// Writes the node's settings; the generation and the table's fill are kept.
     pub fn configure(
         &mut self,
-        node: &NodeView,
+        node: &Node,
         shares: Shares,
         block: bool,
     ) -> Result<(), RegistryError> {
         let old = self.config()?;
+        let (gateway, subnet, subnet_len) = NextHops::for_programs(node.next_hops);
+        let node = &node.nic;
         self.write_config(Config {
             nic: IfIndex::new(node.nic_ifindex),
             primary: node.primary.into(),
@@ -39,11 +42,13 @@ impl Registry {
             nat_first: shares.ports.first,
             nat_count: shares.ports.count(),
             nat_quota: shares.per_pod,
-            reserved: 0,
+            subnet_len,
             fast_mark: FAST_MARK,
             flags: old.flags.set(ConfigFlags::BLOCK_WIRESERVER, block),
             generation: old.generation,
             flows_lost: old.flows_lost,
+            gateway,
+            subnet,
         })?;
         self.ensure_secret()
     }
@@ -137,7 +142,13 @@ impl Registry {
         if most > MAX_CLASSES as usize {
             return Err(RegistryError::TooManyClasses { most });
         }
-        for step in steps(&old, &new) {
+        let written = self.write_steps(&old, &new);
+        // Even if some could not be written.
+        written.and(self.next_class_epoch())
+    }
+
+    fn write_steps(&mut self, old: &Table, new: &Table) -> Result<(), RegistryError> {
+        for step in steps(old, new) {
             match step {
                 Step::Put(prefix, class) => {
                     let entry = Abi(ClassEntry::new(class));

@@ -13,7 +13,7 @@ use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use rtnetlink::{Error, Handle, RouteMessageBuilder};
 
 /// The routing table, and the priority of the rule that leads to it: before the main table's, after the local one's.
-const TABLE: u32 = 7320;
+pub(crate) const TABLE: u32 = 7320;
 
 /// The way out cannot be made or removed.
 #[derive(Debug, thiserror::Error)]

@@ -238,6 +238,7 @@ mod tests {
         };
         Node {
             gateway: None,
+            next_hops: None,
             nic: NodeView {
                 nic: nic.name.clone(),
                 nic_ifindex: 3,

@@ -22,8 +22,8 @@ pub struct Config {
     pub nat_count: u16,
     /// Bindings that one pod may hold open, so that no pod takes all ports to one remote end; beyond, the kernel masquerades.
     pub nat_quota: u16,
-    /// Reserved, zero.
-    pub reserved: u16,
+    /// Length of the prefix that `subnet` is, in bits.
+    pub subnet_len: u16,
     /// The mark that fast packets carry, all of it, from the redirect to `to_wire`.
     pub fast_mark: u32,
     /// [`ConfigFlags`].
@@ -33,6 +33,35 @@ pub struct Config {
     /// The count in map `flows_lost` that the loader has made up for; while the map holds another one, a flow that is not
     /// in `flows` goes to the stack.
     pub flows_lost: u32,
+    /// The next hop of whatever is not in `subnet`; unspecified when the node's routes are not as simple as that, so that the
+    /// kernel has to be asked for the next hop of every packet.
+    pub gateway: Ip4,
+    /// The NIC's connected prefix, whose addresses are their own next hops.
+    pub subnet: Ip4,
+}
+
+impl Config {
+    /// The next hop of packets to `dst` that leave by the NIC. `None`: the kernel knows.
+    #[inline(always)]
+    pub const fn next_hop(&self, dst: Ip4) -> Option<Ip4> {
+        if self.gateway.to_bits() == 0 {
+            return None;
+        }
+        let hosts = match u32::MAX.checked_shr(self.subnet_len as u32) {
+            Some(hosts) => hosts,
+            None => 0,
+        };
+        if dst.to_bits() & !hosts != self.subnet.to_bits() {
+            return Some(self.gateway);
+        }
+        // The subnet's first and last addresses are broadcasts, which are not routed (RFC 2644).
+        let host = dst.to_bits() & hosts;
+        if host == 0 || host == hosts {
+            None
+        } else {
+            Some(dst)
+        }
+    }
 }
 
 /// Switches of [`Config`].

@@ -102,6 +102,8 @@ impl FlowFlags {
     pub const DOUBTED: Self = Self { bits: 32 };
     /// UDP and ICMP: packets were seen in more than one second.
     pub const LASTING: Self = Self { bits: 64 };
+    /// TCP: a segment has come that is neither SYN nor RST, so somebody has answered.
+    pub const ANSWERED: Self = Self { bits: 128 };
     /// Everything that tells of an end.
     pub const CLOSING: Self = Self {
         bits: 4 | 8 | 16 | 32,

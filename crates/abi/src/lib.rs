@@ -19,7 +19,7 @@ mod reason;
 mod snat;
 
 pub use addr::{IfIndex, Ip4, Mac, Port};
-pub use class::{Class, ClassEntry};
+pub use class::{CachedClass, Class, ClassEntry};
 pub use config::{Config, ConfigFlags, Secret};
 pub use counter::{Counter, Path};
 pub use endpoint::{EndpointFlags, Pod, Slot, Veth};

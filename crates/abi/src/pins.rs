@@ -36,10 +36,27 @@ pub mod map {
     pub const FRAGMENTS: &str = "fragments";
     /// IPv4 prefix that `xdp_guard` drops → `u32`, without meaning.
     pub const DENY: &str = "deny";
+    /// Index of an address → [`crate::CachedClass`].
+    pub const CLASS_CACHE: &str = "class_cache";
+    /// One entry: how often pods were added or classes changed, `u32`.
+    pub const CLASS_EPOCH: &str = "class_epoch";
     /// Every map.
-    pub const ALL: [&str; 13] = [
-        CONFIG, PODS, VETHS, DST4, FLOWS, SNAT, STATS, DROPS, SECRET, SNAT_OPEN, FLOWS_LOST,
-        FRAGMENTS, DENY,
+    pub const ALL: [&str; 15] = [
+        CONFIG,
+        PODS,
+        VETHS,
+        DST4,
+        FLOWS,
+        SNAT,
+        STATS,
+        DROPS,
+        SECRET,
+        SNAT_OPEN,
+        FLOWS_LOST,
+        FRAGMENTS,
+        DENY,
+        CLASS_CACHE,
+        CLASS_EPOCH,
     ];
 }
 

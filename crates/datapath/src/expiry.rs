@@ -26,6 +26,9 @@ const TCP_CLOSED: u32 = 10;
 /// What kube-proxy sets for conntrack's own entries (`--conntrack-tcp-timeout-established`): the flow's side must be
 /// known at least as long as netfilter knows the flow. Without kube-proxy the kernel's own default is five days.
 const TCP_FLOW: u32 = 86_400;
+/// A connection that nobody has answered, so that a flood of SYNs fills `flows` for as long as the kernel's table of connections
+/// (`nf_conntrack_tcp_timeout_syn_sent`), and not for a day.
+const TCP_UNANSWERED: u32 = 120;
 /// UDP that nobody has answered.
 const UDP_NEW: u32 = 30;
 /// RFC 4787 REQ-5: at least 2 min.
@@ -71,6 +74,7 @@ pub fn flow_expired(flow: &Flow, proto: u8, now: Seconds) -> bool {
     let limit = match proto {
         proto::TCP if is_closed(flow) => TCP_CLOSED,
         proto::TCP if flow.flags.intersects(FlowFlags::CLOSING) => TCP_HALF_CLOSED,
+        proto::TCP if !flow.flags.contains(FlowFlags::ANSWERED) => TCP_UNANSWERED,
         proto::TCP => TCP_FLOW,
         // A question and its answer are forgotten as soon as conntrack forgets them: nameservers get thousands a second.
         proto::UDP if flow.flags.contains(FlowFlags::LASTING) => UDP_ESTABLISHED,

@@ -63,7 +63,9 @@ impl Seen {
             };
         };
         if tcp.opens() {
-            return flags.without(FlowFlags::CLOSING);
+            return flags
+                .without(FlowFlags::CLOSING)
+                .without(FlowFlags::ANSWERED);
         }
         if tcp.rst() {
             return flags.without(FlowFlags::DOUBTED).with(FlowFlags::RESET);
@@ -73,6 +75,11 @@ impl Seen {
             flags.with(FlowFlags::DOUBTED)
         } else {
             flags
+        };
+        let flags = if tcp.syn() {
+            flags
+        } else {
+            flags.with(FlowFlags::ANSWERED)
         };
         match (tcp.fin(), self.from_low) {
             (true, true) => flags.with(FlowFlags::FIN_FROM_LOW),
@@ -127,10 +134,25 @@ pub(crate) fn is_full(tables: &impl Tables, config: &Config) -> bool {
 }
 
 /// Remembers a fact about a flow. When there is no room, every miss is "stack" from now on, before this very packet
-/// leaves the node and can be answered.
+/// leaves the node and can be answered. Whether the fact is remembered.
 #[inline(always)]
-pub(crate) fn learn(tables: &impl Tables, seen: &Seen, fact: FlowFlags, now: Seconds) {
+pub(crate) fn learn(tables: &impl Tables, seen: &Seen, fact: FlowFlags, now: Seconds) -> bool {
+    learn_if(tables, seen, fact, now, || true)
+}
+
+/// The same if the flow is known for the fact already, which is asked first, or if the fact `holds`.
+#[inline(always)]
+pub(crate) fn learn_if(
+    tables: &impl Tables,
+    seen: &Seen,
+    fact: FlowFlags,
+    now: Seconds,
+    holds: impl FnOnce() -> bool,
+) -> bool {
     let known = tables.flow(&seen.key);
+    if !known.is_some_and(|flow| flow.flags.contains(fact)) && !holds() {
+        return false;
+    }
     let old = match known {
         // A new connection on the same ports owes nothing to the old one.
         Some(flow) if !seen.opens() => flow,
@@ -141,8 +163,12 @@ pub(crate) fn learn(tables: &impl Tables, seen: &Seen, fact: FlowFlags, now: Sec
         Some(known) if known == new => {}
         Some(_) => tables.see_flow(&seen.key, new),
         None if tables.add_flow(&seen.key, new) => {}
-        None => tables.lose_flow(),
+        None => {
+            tables.lose_flow();
+            return false;
+        }
     }
+    true
 }
 
 /// Forgets that the remote end opened the flow: the pod itself opens it now.

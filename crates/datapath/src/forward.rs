@@ -48,9 +48,12 @@ pub(crate) fn into_pod(packet: &mut impl Packet, pod: &Pod) -> Option<Verdict> {
 /// Sends a packet whose IP header is final out of the NIC, with the mark that tells `to_wire` that it did not come
 /// from the stack.
 #[inline(always)]
-pub(crate) fn onto_wire(packet: &mut impl Packet, config: &Config) -> Verdict {
+pub(crate) fn onto_wire(packet: &mut impl Packet, config: &Config, dst: Ip4) -> Verdict {
     packet.set_mark(config.fast_mark);
-    Verdict::Wire(config.nic)
+    match config.next_hop(dst) {
+        Some(hop) => Verdict::Via(config.nic, hop),
+        None => Verdict::Wire(config.nic),
+    }
 }
 
 /// Whether every segment of the packet fits into the NIC's MTU. One that does not goes to the stack, which fragments

@@ -9,7 +9,7 @@ use crate::flow::{Seen, Side, side};
 use crate::forward::{decrement_ttl, fits, into_pod, onto_wire};
 use crate::headers::{ETHERTYPE_ARP, ETHERTYPE_IPV4, Ethernet, IP, Ipv4, Kind, L4, Transport};
 use crate::icmp_error::Quoted;
-use crate::{Packet, Seconds, Tables, Verdict, arp, snat};
+use crate::{Packet, Peer, Seconds, Tables, Verdict, arp, snat};
 
 /// TCP ports of the wireserver that hand out the VM's secrets.
 const WIRESERVER_PORTS: [Port; 2] = [Port::from_u16(80), Port::from_u16(32526)];
@@ -111,18 +111,20 @@ fn ipv4<P: Packet, T: Tables>(
     let Some(config) = tables.config() else {
         return Ok(STACK);
     };
-    if let Some(pod) = tables.pod(ip.dst) {
-        // Either end's mode: a flow whose directions took two ways would confuse access lists that track connections.
-        let tunnel = EndpointFlags::TUNNEL;
-        if veth.flags.contains(tunnel) || pod.flags.contains(tunnel) {
-            return tunnelled(packet, tables, &config, ip, transport.as_ref(), now);
+    let class = match tables.peer(ip.dst) {
+        Peer::Pod(pod) => {
+            // Either end's mode: a flow whose directions took two ways would confuse access lists that track connections.
+            let tunnel = EndpointFlags::TUNNEL;
+            if veth.flags.contains(tunnel) || pod.flags.contains(tunnel) {
+                return tunnelled(packet, tables, &config, ip, transport.as_ref(), now);
+            }
+            let Some(transport) = transport else {
+                return Ok(STACK);
+            };
+            return local(packet, tables, &config, ip, &transport, &pod, now);
         }
-        let Some(transport) = transport else {
-            return Ok(STACK);
-        };
-        return local(packet, tables, &config, ip, &transport, &pod, now);
-    }
-    let class = tables.class(ip.dst);
+        Peer::Other(class) => class,
+    };
     match class {
         Class::Deny => return Err(DropReason::Denied),
         Class::Wireserver if config.flags.contains(ConfigFlags::BLOCK_WIRESERVER) => {
@@ -248,5 +250,5 @@ pub(crate) fn untranslated<P: Packet>(packet: &mut P, config: &Config, ip: &Ipv4
     if decrement_ttl(packet, ip).is_none() {
         return Ok(STACK);
     }
-    Ok((onto_wire(packet, config), Path::ToVnet))
+    Ok((onto_wire(packet, config, ip.dst), Path::ToVnet))
 }

@@ -1,6 +1,6 @@
 //! NIC, ingress: what the fabric sends.
 
-use abi::{BindingKey, Class, Config, DropReason, FlowFlags, Path, Pod, Port};
+use abi::{BindingKey, Class, Config, DropReason, FlowFlags, Path, Port};
 
 use crate::binding::{Sender, reverse, see};
 use crate::flow::{Seen, Side, learn, side};
@@ -8,7 +8,7 @@ use crate::forward::{decrement_ttl, into_pod};
 use crate::headers::{Ethernet, IP, Ipv4, Kind, L4, Transport};
 use crate::icmp_error::Quoted;
 use crate::translate::{Translation, translate};
-use crate::{Packet, Seconds, Tables, Verdict, fragment};
+use crate::{Packet, Peer, Seconds, Tables, Verdict, fragment};
 
 /// Decides about a frame that came from the wire: an answer to the primary address that belongs to a binding, or a
 /// packet to a pod's own address, goes straight to the pod; everything else is the stack's.
@@ -39,13 +39,10 @@ fn frame<P: Packet, T: Tables>(packet: &mut P, tables: &T, bytes: u32, now: Seco
             to_primary(packet, tables, bytes, &ip, now)
         };
     }
-    let Some(pod) = tables.pod(ip.dst) else {
-        return Ok(None);
-    };
     if ip.is_fragment() || ip.ttl <= 1 {
         return Ok(None);
     }
-    to_pod_address(packet, tables, bytes, &config, &ip, &pod, now)
+    to_pod_address(packet, tables, bytes, &config, &ip, now)
 }
 
 /// Only what the fast path may handle: `None` is the stack's.
@@ -127,7 +124,7 @@ fn error_to_primary<P: Packet, T: Tables>(
     Ok(delivered)
 }
 
-/// To a pod's own address.
+/// To a pod's own address, or to nobody's: the flow is asked first, because it is known of whatever takes the stack.
 #[inline(always)]
 fn to_pod_address<P: Packet, T: Tables>(
     packet: &mut P,
@@ -135,7 +132,6 @@ fn to_pod_address<P: Packet, T: Tables>(
     bytes: u32,
     config: &Config,
     ip: &Ipv4,
-    pod: &Pod,
     now: Seconds,
 ) -> Decision {
     let Some(transport) = &Transport::read(packet, L4, ip.proto) else {
@@ -143,25 +139,34 @@ fn to_pod_address<P: Packet, T: Tables>(
     };
     let seen = match transport.kind {
         Kind::Tcp(_) | Kind::Udp | Kind::EchoRequest | Kind::EchoReply => Seen::of(ip, transport),
-        Kind::IcmpRedirect => return Err(DropReason::IcmpRedirect),
+        Kind::IcmpRedirect if tables.pod(ip.dst).is_some() => return Err(DropReason::IcmpRedirect),
+        Kind::IcmpRedirect => return Ok(None),
         Kind::IcmpError => match Quoted::read(packet, ip) {
             Some(quoted) => Seen::about(&quoted),
             None => return Ok(None),
         },
     };
-    match side(tables, &seen, config, now) {
-        Side::Stack => return Ok(None),
-        Side::Inbound => {}
-        Side::Unknown if transport.kind == Kind::IcmpError => {}
-        Side::Unknown => match tables.class(ip.src) {
+    let side = side(tables, &seen, config, now);
+    if side == Side::Stack {
+        return Ok(None);
+    }
+    let Some(pod) = &tables.pod(ip.dst) else {
+        return Ok(None);
+    };
+    if side == Side::Unknown && transport.kind != Kind::IcmpError {
+        match tables.peer(ip.src) {
             // The pod's answer will take the stack, so the request must.
-            Class::Stack => return Ok(None),
-            // The pod's packets to this sender are translated; the answers of what the sender opens must not be.
-            Class::Snat if shows_inbound(transport) => {
-                learn(tables, &seen, FlowFlags::INBOUND, now);
+            Peer::Other(Class::Stack) => return Ok(None),
+            // The pod's packets to this sender are translated; the answers of what the sender opens must not be, so it
+            // must be known of them.
+            Peer::Other(Class::Snat) if shows_inbound(transport) => {
+                if !learn(tables, &seen, FlowFlags::INBOUND, now) {
+                    return Ok(None);
+                }
             }
-            Class::Snat | Class::Direct | Class::Wireserver | Class::Deny => {}
-        },
+            Peer::Other(Class::Snat | Class::Direct | Class::Wireserver | Class::Deny)
+            | Peer::Pod(_) => {}
+        }
     }
     if decrement_ttl(packet, ip).is_none() {
         return Ok(None);

@@ -189,6 +189,11 @@ impl TcpFlags {
     }
 
     #[inline(always)]
+    pub(crate) fn syn(self) -> bool {
+        self.0 & Self::SYN != 0
+    }
+
+    #[inline(always)]
     pub(crate) fn fin(self) -> bool {
         self.0 & Self::FIN != 0
     }

@@ -52,7 +52,7 @@ pub use from_wire::from_wire;
 pub use guard::xdp_guard;
 pub use packet::{Bytes, ChecksumKind, Packet};
 pub use ports::CANDIDATES;
-pub use tables::Tables;
+pub use tables::{Peer, Tables};
 pub use to_pod::to_pod;
 pub use to_wire::to_wire;
 pub use verdict::Verdict;

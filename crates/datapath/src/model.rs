@@ -10,7 +10,7 @@ use abi::{
 };
 
 use crate::checksum::replace;
-use crate::{Bytes, ChecksumKind, Packet, Seconds, Tables};
+use crate::{Bytes, ChecksumKind, Packet, Peer, Seconds, Tables};
 
 /// A frame whose checksums are complete (`CHECKSUM_NONE`), as in `BPF_PROG_TEST_RUN`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,6 +136,8 @@ pub struct Memory {
     pub fragments: RefCell<BTreeMap<FragmentKey, Fragment>>,
     /// Bindings that would use a port of a socket of the node.
     pub node_ports: BTreeSet<BindingKey>,
+    /// A binding that another CPU adds just before this one does.
+    pub rival: Cell<Option<Binding>>,
     /// Capacity of `flows`.
     pub flow_limit: usize,
     /// Capacity of `snat`.
@@ -170,13 +172,16 @@ impl Tables for Memory {
         self.veths.get(&ifindex).copied()
     }
 
-    fn class(&self, addr: Ip4) -> Class {
+    fn peer(&self, addr: Ip4) -> Peer {
+        if let Some(pod) = self.pod(addr) {
+            return Peer::Pod(pod);
+        }
         let longest = self
             .classes
             .iter()
             .filter(|(net, len, _)| covers(*net, *len, addr))
             .max_by_key(|(_, len, _)| *len);
-        longest.map_or(Class::Stack, |(_, _, class)| *class)
+        Peer::Other(longest.map_or(Class::Stack, |(_, _, class)| *class))
     }
 
     fn denied(&self, addr: Ip4) -> bool {
@@ -218,6 +223,9 @@ impl Tables for Memory {
 
     fn add_binding(&self, key: &BindingKey, binding: Binding) -> bool {
         let mut bindings = self.bindings.borrow_mut();
+        if let Some(rival) = self.rival.take() {
+            bindings.insert(*key, rival);
+        }
         let fits = !bindings.contains_key(key) && bindings.len() < self.binding_limit;
         if fits {
             bindings.insert(*key, binding);

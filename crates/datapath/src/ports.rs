@@ -103,11 +103,13 @@ mod tests {
             nat_first: 1024,
             nat_count: 28_976,
             nat_quota: 14_488,
-            reserved: 0,
+            subnet_len: 16,
             fast_mark: 0,
             flags: ConfigFlags::NONE,
             generation: 0,
             flows_lost: 0,
+            gateway: Ip4::UNSPECIFIED,
+            subnet: Ip4::new([10, 240, 0, 0]),
         };
         let secret = Secret { key: [1, 2] };
         let (pod, remote) = (Ip4::new([10, 240, 1, 10]), Ip4::new([203, 0, 113, 10]));

@@ -117,10 +117,13 @@ impl<'a> Search<'a> {
         let mut candidates = self.candidates;
         for _ in 0..CANDIDATES {
             let key = self.key(candidates.next_port());
-            // Adding fails when another CPU was faster with another flow, and when the table is full.
-            if tables.binding(&key).is_none()
-                && !tables.node_uses(primary, &key)
-                && tables.add_binding(&key, binding)
+            if tables.binding(&key).is_some() || tables.node_uses(primary, &key) {
+                continue;
+            }
+            // Adding fails when the table is full, and when another CPU was faster: perhaps with another packet of this very
+            // flow, which must not get two ports.
+            if tables.add_binding(&key, binding)
+                || tables.binding(&key).is_some_and(|other| self.owns(&other))
             {
                 return Some(key);
             }

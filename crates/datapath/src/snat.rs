@@ -81,8 +81,10 @@ fn flow<P: Packet, T: Tables>(
             now,
         );
         key.nat_port
-    } else if may_bind(transport)
-        && !is_full(tables, config)
+    } else if !may_bind(transport) {
+        // Not remembered: the kernel takes it for invalid, and whoever sends many would fill the table.
+        return Ok(STACK);
+    } else if !is_full(tables, config)
         && let Some(key) = search.bind(tables, config, now)
     {
         key.nat_port
@@ -99,7 +101,7 @@ fn flow<P: Packet, T: Tables>(
     if translate(packet, ip, transport, &change).is_none() {
         return Ok(STACK);
     }
-    Ok((onto_wire(packet, config), Path::ToInternet))
+    Ok((onto_wire(packet, config, ip.dst), Path::ToInternet))
 }
 
 /// The answer to a ping from outside, which came in through the stack or directly; never a binding of its own, even if
@@ -153,7 +155,7 @@ fn error<P: Packet, T: Tables>(
     {
         return Ok(STACK);
     }
-    Ok((onto_wire(packet, config), Path::ToInternet))
+    Ok((onto_wire(packet, config, ip.dst), Path::ToInternet))
 }
 
 /// A fragment of a datagram, for itself. One of a flow that somebody outside opened keeps the pod's address; the others go

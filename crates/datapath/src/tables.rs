@@ -7,6 +7,15 @@ use abi::{
 
 use crate::Seconds;
 
+/// Who has an address, as far as packets are concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// A pod of this node.
+    Pod(Pod),
+    /// Anybody else: the address's class, [`Class::Stack`] when no prefix matches.
+    Other(Class),
+}
+
 /// The maps, as seen from a decision. Every look-up copies the value out.
 pub trait Tables {
     /// The node's settings; `None` until the loader has filled them.
@@ -17,8 +26,8 @@ pub trait Tables {
     fn pod(&self, addr: Ip4) -> Option<Pod>;
     /// The pod behind this host veth.
     fn veth(&self, ifindex: IfIndex) -> Option<Veth>;
-    /// The class of a destination; [`Class::Stack`] when no prefix matches.
-    fn class(&self, addr: Ip4) -> Class;
+    /// Who has an address.
+    fn peer(&self, addr: Ip4) -> Peer;
     /// Whether `denyCidrs` contain this source.
     fn denied(&self, addr: Ip4) -> bool;
     /// What is known of a flow.

@@ -4,7 +4,7 @@ use abi::{Class, FlowFlags, IfIndex, Path};
 
 use crate::flow::{Seen, learn};
 use crate::headers::{Ethernet, IP, Ipv4, Kind, L4, Transport};
-use crate::{Packet, Seconds, Tables, Verdict};
+use crate::{Packet, Peer, Seconds, Tables, Verdict};
 
 /// Remembers that the packet's flow uses the stack, so that the pod's answer takes the stack too and is un-NATed.
 ///
@@ -20,7 +20,7 @@ pub fn to_pod<P: Packet, T: Tables>(
         tables.count(veth.slot, Path::FromStack, packet.length());
         if let Some((ip, transport)) = flow_of(packet)
             && ip.dst == veth.addr
-            && (tables.pod(ip.src).is_some() || tables.class(ip.src) != Class::Stack)
+            && tables.peer(ip.src) != Peer::Other(Class::Stack)
         {
             learn(
                 tables,

@@ -2,7 +2,7 @@
 
 use abi::{FlowFlags, TUNNEL_MARK};
 
-use crate::flow::{Seen, learn};
+use crate::flow::{Seen, learn_if};
 use crate::to_pod::flow_of;
 use crate::{Packet, Seconds, Tables, Verdict};
 
@@ -17,15 +17,15 @@ pub fn to_wire<P: Packet, T: Tables>(packet: &mut P, tables: &T, now: Seconds) -
         packet.set_mark(0);
         return Verdict::Stack;
     }
-    if let Some((ip, transport)) = flow_of(packet)
-        && tables.pod(ip.src).is_some()
-    {
-        learn(
-            tables,
-            &Seen::of(&ip, &transport),
-            FlowFlags::VIA_STACK,
-            now,
-        );
+    let Some((ip, transport)) = flow_of(packet) else {
+        return Verdict::Stack;
+    };
+    // The node's own, and what the kernel has masqueraded.
+    if ip.src == config.primary {
+        return Verdict::Stack;
     }
+    let seen = Seen::of(&ip, &transport);
+    let is_a_pods = || tables.pod(ip.src).is_some();
+    learn_if(tables, &seen, FlowFlags::VIA_STACK, now, is_a_pods);
     Verdict::Stack
 }

@@ -129,7 +129,27 @@ fn a_reset_in_mid_flow_without_a_binding_makes_none() {
         from_a_pod(&node, &tcp((A, 40_000), (INTERNET, 443), RST)).0,
         Verdict::Stack
     );
-    assert!(node.bindings.borrow().is_empty());
+    assert!(node.bindings.borrow().is_empty() && node.flows.borrow().is_empty());
+}
+
+#[test]
+fn two_packets_of_one_flow_on_two_cpus_get_one_binding() {
+    let node = node(1000);
+    let (first, second) = (1500, 1501);
+    let port = open(&node, first);
+    let made = *node.bindings.borrow().values().next().unwrap();
+    node.bindings.borrow_mut().clear();
+    node.rival.set(Some(made));
+    assert_eq!(open(&node, first), port, "the other CPU's");
+    assert_eq!(node.bindings.borrow().len(), 1);
+    node.bindings.borrow_mut().clear();
+    node.rival.set(Some(made));
+    assert_ne!(open(&node, second), second);
+    assert_eq!(
+        node.bindings.borrow().len(),
+        2,
+        "another flow's is in the way"
+    );
 }
 
 #[test]

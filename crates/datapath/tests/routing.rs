@@ -3,7 +3,7 @@
 
 mod support;
 
-use abi::{DropReason, FlowFlags, Ip4, Path, Port, proto};
+use abi::{Class, DropReason, FlowFlags, Ip4, Path, Port, proto};
 use datapath::model::Frame;
 use datapath::{Seconds, Verdict, flow_key, to_pod, to_wire};
 use support::*;
@@ -37,6 +37,30 @@ fn the_vnet_sees_the_pods_own_address() {
         (Verdict::Peer(VETH_A), ((VNET, 80), (A, 4000)))
     );
     assert_eq!(frame.mark, 0);
+}
+
+#[test]
+fn the_next_hop_is_the_gateway_or_in_the_subnet_the_destination_and_no_broadcast_has_one() {
+    let mut node = node(1000);
+    let gateway = Ip4::new([10, 240, 0, 1]);
+    let config = node.config.as_mut().unwrap();
+    config.gateway = gateway;
+    node.classes
+        .push((Ip4::new([10, 50, 0, 0]), 16, Class::Direct));
+    let peered = Ip4::new([10, 50, 0, 4]);
+    for (dst, verdict) in [
+        (VNET, Verdict::Via(NIC, VNET)),
+        (peered, Verdict::Via(NIC, gateway)),
+        (INTERNET, Verdict::Via(NIC, gateway)),
+        (Ip4::new([10, 240, 0, 0]), Verdict::Wire(NIC)),
+        (Ip4::new([10, 240, 255, 255]), Verdict::Wire(NIC)),
+    ] {
+        assert_eq!(
+            from_a_pod(&node, &udp((A, 4000), (dst, 80))).0,
+            verdict,
+            "{dst:?}"
+        );
+    }
 }
 
 #[test]
@@ -277,6 +301,14 @@ fn a_foreign_mark_is_not_taken_for_ours() {
 }
 
 #[test]
+fn a_connection_from_the_internet_that_cannot_be_remembered_takes_the_stack() {
+    let mut node = node(1000);
+    node.flow_limit = 0;
+    let opens = tcp((INTERNET, 5000), (A, 80), SYN);
+    assert_eq!(receive(&node, &opens, NOW).0, Verdict::Stack);
+}
+
+#[test]
 fn a_half_closed_flow_keeps_its_side_for_two_minutes_and_a_closed_one_for_ten_seconds() {
     let node = node(1000);
     let expired = |after: u32| {
@@ -284,6 +316,9 @@ fn a_half_closed_flow_keeps_its_side_for_two_minutes_and_a_closed_one_for_ten_se
         datapath::flow_expired(&flow, proto::TCP, Seconds(NOW.0 + after))
     };
     to_wire(&mut tcp((A, 4000), (VNET, 80), SYN), &node, NOW);
+    receive(&node, &tcp((VNET, 80), (A, 4000), SYN | ACK), NOW);
+    assert!(!expired(120) && expired(121), "nobody has answered that");
+    to_wire(&mut tcp((A, 4000), (VNET, 80), ACK), &node, NOW);
     assert!(!expired(86_400));
     to_wire(&mut tcp((A, 4000), (VNET, 80), FIN | ACK), &node, NOW);
     to_wire(&mut tcp((A, 4000), (VNET, 80), FIN | ACK), &node, NOW);
@@ -291,7 +326,9 @@ fn a_half_closed_flow_keeps_its_side_for_two_minutes_and_a_closed_one_for_ten_se
     receive(&node, &tcp((VNET, 80), (A, 4000), FIN | ACK), NOW);
     assert!(!expired(10) && expired(11), "both have");
     to_wire(&mut tcp((A, 4000), (VNET, 80), SYN), &node, NOW);
-    assert!(!expired(86_400), "and the ports are used again");
+    assert!(!expired(120), "and the ports are used again");
+    to_wire(&mut tcp((A, 4000), (VNET, 80), ACK), &node, NOW);
+    assert!(!expired(86_400));
 }
 
 #[test]

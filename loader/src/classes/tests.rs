@@ -7,6 +7,7 @@ use super::*;
 pub(crate) fn node() -> Node {
     Node {
         gateway: None,
+        next_hops: None,
         nic: NodeView {
             nic: "eth0".into(),
             nic_ifindex: 2,

@@ -110,7 +110,8 @@ fn preload(registry: &mut Registry, pods: &BTreeSet<Ip4>) -> Result<Preloaded, C
     if pods.is_empty() {
         return Ok(done);
     }
-    let value = Abi(Flow::new(FlowFlags::VIA_STACK, gc::now().0));
+    let flags = FlowFlags::VIA_STACK.with(FlowFlags::ANSWERED);
+    let value = Abi(Flow::new(flags, gc::now().0));
     dump(|entry| {
         done.translated += 1;
         for key in entry.flows() {

@@ -59,7 +59,7 @@ impl Decided {
         match self.verdict {
             Verdict::Stack => u32::MAX,
             Verdict::Drop(_) => 2,
-            Verdict::Peer(_) | Verdict::Wire(_) | Verdict::Reply(_) => 7,
+            Verdict::Peer(_) | Verdict::Wire(_) | Verdict::Via(..) | Verdict::Reply(_) => 7,
         }
     }
 
@@ -72,15 +72,17 @@ impl Decided {
         match self.verdict {
             Verdict::Stack => "stack".into(),
             Verdict::Peer(_) if piece => "peer, fragment".into(),
-            Verdict::Wire(_) if piece => "wire, fragment".into(),
+            Verdict::Wire(_) | Verdict::Via(..) if piece => "wire, fragment".into(),
             Verdict::Peer(_) if to_primary && quotes => "peer, quoted answer".into(),
             Verdict::Peer(_) if to_primary => "peer, answer".into(),
             Verdict::Peer(_) => "peer".into(),
-            Verdict::Wire(_) if self.frame.bytes.get(26..30) == Some(&PRIMARY.octets()) => {
+            Verdict::Wire(_) | Verdict::Via(..)
+                if self.frame.bytes.get(26..30) == Some(&PRIMARY.octets()) =>
+            {
                 "wire, snat".into()
             }
             Verdict::Wire(_) if self.frame.mark & TUNNEL_MARK != 0 => "wire, tunnel".into(),
-            Verdict::Wire(_) => "wire".into(),
+            Verdict::Wire(_) | Verdict::Via(..) => "wire".into(),
             Verdict::Reply(_) => "reply".into(),
             Verdict::Drop(reason) => reason.name().into(),
         }
@@ -116,11 +118,13 @@ impl World {
             nat_first: 1024,
             nat_count,
             nat_quota: u16::MAX,
-            reserved: 0,
+            subnet_len: 16,
             fast_mark: MARK,
             flags,
             generation: 9,
             flows_lost: 0,
+            gateway: Ip4::new([10, 240, 0, 1]),
+            subnet: Ip4::new([10, 240, 0, 0]),
         });
         memory.secret = Some(Secret {
             key: [0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210],

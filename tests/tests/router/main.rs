@@ -6,6 +6,7 @@ mod errors;
 mod fragments;
 mod hops;
 mod link_mtu;
+mod next_hop;
 mod path_mtu;
 mod protocols;
 mod sizes;

@@ -110,7 +110,7 @@ fn once(hook: Hook, node: &Memory, before: &Frame) {
             assert_eq!(after.mark, 0, "no mark reaches a pod");
             is_forwarded(before, &after);
         }
-        Verdict::Wire(ifindex) => {
+        Verdict::Wire(ifindex) | Verdict::Via(ifindex, _) => {
             assert_eq!((hook, ifindex), (Hook::FromPod, NIC));
             let source = &after.bytes[26..30];
             assert!(source == POD.octets() || source == PRIMARY.octets());
@@ -227,13 +227,15 @@ fn config(flags: u8, ports: u8) -> Config {
         nat_first: 1024,
         nat_count: u16::from(ports),
         nat_quota: if on(5) { u16::MAX } else { 1 },
-        reserved: 0,
+        subnet_len: 16,
         fast_mark: FAST,
         flags: ConfigFlags::NONE
             .set(ConfigFlags::BLOCK_WIRESERVER, on(6))
             .set(ConfigFlags::FLOWS_FULL, on(7)),
         generation: 9,
         flows_lost: 0,
+        gateway: Ip4::UNSPECIFIED,
+        subnet: Ip4::new([10, 240, 0, 0]),
     }
 }
 

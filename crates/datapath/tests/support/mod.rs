@@ -51,11 +51,13 @@ pub fn node(ports: u16) -> Memory {
         nat_first: 1024,
         nat_count: ports,
         nat_quota: u16::MAX,
-        reserved: 0,
+        subnet_len: 16,
         fast_mark: MARK,
         flags: ConfigFlags::BLOCK_WIRESERVER,
         generation: 0,
         flows_lost: 0,
+        gateway: Ip4::UNSPECIFIED,
+        subnet: Ip4::new([10, 240, 0, 0]),
     });
     node.secret = Some(Secret { key: [7, 11] });
     add_pod(&mut node, A, VETH_A, 10, 1);
