@@ -2,8 +2,8 @@
 //!
 //! Layouts only, no logic. Every type derives `zerocopy::IntoBytes`, so a struct with padding does not compile, and
 //! every address and port is kept in network byte order inside its type, so there is no byte-order question elsewhere.
-//! A change of any layout here raises [`ABI_VERSION`], which is part of the pin directory: programs and maps of two
-//! layouts never meet.
+//! Once there is a release, a change of any layout here raises [`ABI_VERSION`], which is part of the pin directory: programs and
+//! maps of two layouts never meet. Until then version 1 changes, and the loader makes a map anew whose sizes do not fit.
 #![no_std]
 #![forbid(unsafe_code)]
 
