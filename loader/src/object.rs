@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 
 use abi::pins::{BPFFS, map, program};
 use abi::{
-    Binding, BindingKey, ClassEntry, Config, Counter, DropReason, Flow, FlowKey, Fragment,
-    FragmentKey, IfIndex, Ip4, MAX_BINDINGS, MAX_CLASSES, MAX_DENIED, MAX_FLOWS, MAX_FRAGMENTS,
-    MAX_PODS, Pod, Secret, Veth,
+    Binding, BindingKey, CachedClass, ClassEntry, Config, Counter, DropReason, Flow, FlowKey,
+    Fragment, FragmentKey, IfIndex, Ip4, MAX_BINDINGS, MAX_CLASSES, MAX_DENIED, MAX_FLOWS,
+    MAX_FRAGMENTS, MAX_PODS, Pod, Secret, Veth,
 };
 use aya::maps::{MapError, MapInfo, MapType};
 use aya::programs::{Program, ProgramError, SchedClassifier};
@@ -222,7 +222,15 @@ fn layout(name: &str) -> Option<Layout> {
             DropReason::CAPACITY,
         ),
         map::SNAT_OPEN => (MapType::Array, size_of::<u32>(), size_of::<u32>(), MAX_PODS),
-        map::FLOWS_LOST => (MapType::Array, size_of::<u32>(), size_of::<u32>(), 1),
+        map::FLOWS_LOST | map::CLASS_EPOCH => {
+            (MapType::Array, size_of::<u32>(), size_of::<u32>(), 1)
+        }
+        map::CLASS_CACHE => (
+            MapType::PerCpuArray,
+            size_of::<u32>(),
+            size_of::<CachedClass>(),
+            CachedClass::CAPACITY,
+        ),
         map::FRAGMENTS => (
             MapType::LruHash,
             size_of::<FragmentKey>(),
@@ -280,4 +288,16 @@ fn keep_matching(pins: &Pins) -> Result<bool, ObjectError> {
 
 fn widen(size: u32) -> usize {
     usize::try_from(size).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_map_has_a_layout_or_each_start_would_make_it_anew() {
+        for name in map::ALL {
+            assert!(layout(name).is_some(), "{name}");
+        }
+    }
 }
