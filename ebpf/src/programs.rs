@@ -14,7 +14,7 @@ use crate::xdp::Received;
 pub(crate) fn from_pod(ctx: TcContext) -> i32 {
     let mut skb = Skb::new(ctx);
     let (maps, veth) = (skb.maps(), skb.interface());
-    act(datapath::from_pod(&mut skb, &maps, veth, now()))
+    act(datapath::from_pod(&mut skb, &maps, veth, now))
 }
 
 /// Host veth, egress.
@@ -22,7 +22,7 @@ pub(crate) fn from_pod(ctx: TcContext) -> i32 {
 pub(crate) fn to_pod(ctx: TcContext) -> i32 {
     let mut skb = Skb::new(ctx);
     let (maps, veth) = (skb.maps(), skb.interface());
-    act(datapath::to_pod(&mut skb, &maps, veth, now()))
+    act(datapath::to_pod(&mut skb, &maps, veth, now))
 }
 
 /// NIC, ingress.
@@ -30,7 +30,7 @@ pub(crate) fn to_pod(ctx: TcContext) -> i32 {
 pub(crate) fn from_wire(ctx: TcContext) -> i32 {
     let mut skb = Skb::new(ctx);
     let maps = skb.maps();
-    act(datapath::from_wire(&mut skb, &maps, now()))
+    act(datapath::from_wire(&mut skb, &maps, now))
 }
 
 /// NIC, egress.
@@ -38,7 +38,7 @@ pub(crate) fn from_wire(ctx: TcContext) -> i32 {
 pub(crate) fn to_wire(ctx: TcContext) -> i32 {
     let mut skb = Skb::new(ctx);
     let maps = skb.maps();
-    act(datapath::to_wire(&mut skb, &maps, now()))
+    act(datapath::to_wire(&mut skb, &maps, now))
 }
 
 /// NIC, XDP. Fit for frames in several buffers, so that jumbo frames do not keep it off the NIC.

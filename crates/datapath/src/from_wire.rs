@@ -13,7 +13,11 @@ use crate::{Packet, Peer, Seconds, Tables, Verdict, fragment};
 /// Decides about a frame that came from the wire: an answer to the primary address that belongs to a binding, or a
 /// packet to a pod's own address, goes straight to the pod; everything else is the stack's.
 #[inline(always)]
-pub fn from_wire<P: Packet, T: Tables>(packet: &mut P, tables: &T, now: Seconds) -> Verdict {
+pub fn from_wire<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    now: impl FnOnce() -> Seconds,
+) -> Verdict {
     let bytes = packet.length();
     match frame(packet, tables, bytes, now) {
         Ok(verdict) => verdict.unwrap_or(Verdict::Stack),
@@ -28,21 +32,26 @@ pub fn from_wire<P: Packet, T: Tables>(packet: &mut P, tables: &T, now: Seconds)
 type Decision = Result<Option<Verdict>, DropReason>;
 
 #[inline(always)]
-fn frame<P: Packet, T: Tables>(packet: &mut P, tables: &T, bytes: u32, now: Seconds) -> Decision {
+fn frame<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    bytes: u32,
+    now: impl FnOnce() -> Seconds,
+) -> Decision {
     let Some((config, ip)) = header(packet, tables) else {
         return Ok(None);
     };
     if ip.dst == config.primary {
         return if ip.is_later_fragment() {
-            Ok(fragment::later(packet, tables, &ip, bytes, now))
+            Ok(fragment::later(packet, tables, &ip, bytes, now()))
         } else {
-            to_primary(packet, tables, bytes, &ip, now)
+            to_primary(packet, tables, bytes, &ip, now())
         };
     }
     if ip.is_fragment() || ip.ttl <= 1 {
         return Ok(None);
     }
-    to_pod_address(packet, tables, bytes, &config, &ip, now)
+    to_pod_address(packet, tables, bytes, &config, &ip, now())
 }
 
 /// Only what the fast path may handle: `None` is the stack's.

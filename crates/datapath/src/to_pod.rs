@@ -14,7 +14,7 @@ pub fn to_pod<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
     ifindex: IfIndex,
-    now: Seconds,
+    now: impl FnOnce() -> Seconds,
 ) -> Verdict {
     if let Some(veth) = tables.veth(ifindex) {
         tables.count(veth.slot, Path::FromStack, packet.length());
@@ -26,7 +26,7 @@ pub fn to_pod<P: Packet, T: Tables>(
                 tables,
                 &Seen::of(&ip, &transport),
                 FlowFlags::VIA_STACK,
-                now,
+                now(),
             );
         }
     }

@@ -8,7 +8,11 @@ use crate::{Packet, Seconds, Tables, Verdict};
 
 /// An unmarked packet with a pod's source can only have come from the stack: its answer must take the stack too.
 #[inline(always)]
-pub fn to_wire<P: Packet, T: Tables>(packet: &mut P, tables: &T, now: Seconds) -> Verdict {
+pub fn to_wire<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    now: impl FnOnce() -> Seconds,
+) -> Verdict {
     let Some(config) = tables.config() else {
         return Verdict::Stack;
     };
@@ -26,6 +30,6 @@ pub fn to_wire<P: Packet, T: Tables>(packet: &mut P, tables: &T, now: Seconds) -
     }
     let seen = Seen::of(&ip, &transport);
     let is_a_pods = || tables.pod(ip.src).is_some();
-    learn_if(tables, &seen, FlowFlags::VIA_STACK, now, is_a_pods);
+    learn_if(tables, &seen, FlowFlags::VIA_STACK, now(), is_a_pods);
     Verdict::Stack
 }

@@ -72,10 +72,10 @@ fn happen(node: &mut Memory, other: End, event: Event, now: &mut Seconds) {
         Event::Sent(flags) => drop(leaves_fast(node, other, flags, *now)),
         Event::Received(flags) => drop(comes_fast(node, other, flags, *now)),
         Event::ToPod(flags) => {
-            to_pod(&mut tcp(other, POD, flags), node, VETH_A, *now);
+            to_pod(&mut tcp(other, POD, flags), node, VETH_A, || *now);
         }
         Event::ToWire(flags) => {
-            to_wire(&mut tcp(POD, other, flags), node, *now);
+            to_wire(&mut tcp(POD, other, flags), node, || *now);
         }
         Event::Wait(seconds) => now.0 += seconds,
         Event::Full(full) => {
@@ -200,7 +200,7 @@ proptest! {
 fn a_flow_with_two_sides_would_be_noticed() {
     let node = node(1000);
     let other = (VNET, 80);
-    to_wire(&mut tcp(POD, other, ACK), &node, NOW);
+    to_wire(&mut tcp(POD, other, ACK), &node, || NOW);
     assert!(!leaves_fast(&node, other, ACK, NOW));
     node.flows.borrow_mut().clear();
     assert!(comes_fast(&node, other, ACK, NOW));

@@ -59,21 +59,21 @@ proptest! {
     #[test]
     fn no_frame_makes_any_program_panic(frame in any_frame()) {
         let node = node(1000);
-        from_pod(&mut frame.clone(), &node, VETH_A, NOW);
-        from_wire(&mut frame.clone(), &node, NOW);
-        to_pod(&mut frame.clone(), &node, VETH_A, NOW);
-        to_wire(&mut { frame }, &node, NOW);
+        from_pod(&mut frame.clone(), &node, VETH_A, || NOW);
+        from_wire(&mut frame.clone(), &node, || NOW);
+        to_pod(&mut frame.clone(), &node, VETH_A, || NOW);
+        to_wire(&mut { frame }, &node, || NOW);
     }
 
     #[test]
     fn what_is_left_to_the_stack_is_left_as_it_was(frame in any_frame()) {
         let node = node(3);
         let mut sent = frame.clone();
-        if from_pod(&mut sent, &node, VETH_A, NOW) == Verdict::Stack {
+        if from_pod(&mut sent, &node, VETH_A, || NOW) == Verdict::Stack {
             prop_assert_eq!(&sent.bytes, &frame.bytes);
         }
         let mut received = frame.clone();
-        if from_wire(&mut received, &node, NOW) == Verdict::Stack {
+        if from_wire(&mut received, &node, || NOW) == Verdict::Stack {
             prop_assert_eq!(&received.bytes, &frame.bytes);
         }
     }
@@ -83,7 +83,7 @@ proptest! {
         let node = node(1000);
         let own = frame.bytes.get(6..12) == Some(&mac(10).octets()[..])
             && (frame.bytes.get(12..14) == Some(&[8, 6][..]) || frame.bytes.get(26..30) == Some(&A.octets()[..]));
-        let verdict = from_pod(&mut { frame }, &node, VETH_A, NOW);
+        let verdict = from_pod(&mut { frame }, &node, VETH_A, || NOW);
         prop_assert!(own || matches!(verdict, Verdict::Drop(_)), "{:?}", verdict);
     }
 
@@ -113,7 +113,7 @@ proptest! {
 
     #[test]
     fn an_unknown_veth_sends_nothing(frame in any_frame(), index in 1000_u32..) {
-        let verdict = from_pod(&mut { frame }, &node(1000), IfIndex::new(index), NOW);
+        let verdict = from_pod(&mut { frame }, &node(1000), IfIndex::new(index), || NOW);
         prop_assert!(matches!(verdict, Verdict::Drop(_)));
     }
 }

@@ -182,7 +182,7 @@ fn what_the_stack_delivered_is_answered_through_the_stack() {
     let node = node(1000);
     // kube-proxy has sent A's request for a ClusterIP to B.
     let mut request = tcp((A, 4000), (B, 80), SYN);
-    assert_eq!(to_pod(&mut request, &node, VETH_B, NOW), Verdict::Stack);
+    assert_eq!(to_pod(&mut request, &node, VETH_B, || NOW), Verdict::Stack);
     let mut answer = tcp((B, 80), (A, 4000), SYN | ACK);
     answer.bytes[..12].copy_from_slice(&[host_mac(11).octets(), mac(11).octets()].concat());
     assert_eq!(send(&node, VETH_B, &answer, NOW).0, Verdict::Stack);
@@ -193,7 +193,7 @@ fn what_the_stack_delivered_is_answered_through_the_stack() {
 fn what_the_stack_sent_to_the_wire_is_answered_through_the_stack() {
     let node = node(1000);
     let mut request = tcp((A, 4000), (VNET, 80), SYN);
-    assert_eq!(to_wire(&mut request, &node, NOW), Verdict::Stack);
+    assert_eq!(to_wire(&mut request, &node, || NOW), Verdict::Stack);
     assert_eq!(
         receive(&node, &tcp((VNET, 80), (A, 4000), SYN | ACK), NOW).0,
         Verdict::Stack
@@ -204,7 +204,7 @@ fn what_the_stack_sent_to_the_wire_is_answered_through_the_stack() {
 fn a_fast_packet_teaches_the_wire_nothing_and_loses_its_mark() {
     let node = node(1000);
     let (_, mut frame) = from_a_pod(&node, &tcp((A, 4000), (VNET, 80), SYN));
-    assert_eq!(to_wire(&mut frame, &node, NOW), Verdict::Stack);
+    assert_eq!(to_wire(&mut frame, &node, || NOW), Verdict::Stack);
     assert_eq!(frame.mark, 0);
     assert_eq!(known(&node, (A, 4000), (VNET, 80)), None);
 }
@@ -213,7 +213,7 @@ fn a_fast_packet_teaches_the_wire_nothing_and_loses_its_mark() {
 fn what_the_node_itself_sends_is_not_remembered() {
     let node = node(1000);
     let mut probe = tcp((PRIMARY, 4000), (A, 80), SYN);
-    assert_eq!(to_pod(&mut probe, &node, VETH_A, NOW), Verdict::Stack);
+    assert_eq!(to_pod(&mut probe, &node, VETH_A, || NOW), Verdict::Stack);
     assert!(node.flows.borrow().is_empty());
 }
 
@@ -291,7 +291,7 @@ fn a_foreign_mark_is_not_taken_for_ours() {
         mark: MARK | 1,
         ..tcp((A, 4000), (VNET, 80), SYN)
     };
-    to_wire(&mut frame, &node, NOW);
+    to_wire(&mut frame, &node, || NOW);
     assert_eq!(frame.mark, MARK | 1, "left alone");
     assert_eq!(
         known(&node, (A, 4000), (VNET, 80)),
@@ -315,19 +315,19 @@ fn a_half_closed_flow_keeps_its_side_for_two_minutes_and_a_closed_one_for_ten_se
         let flow = node.flows.borrow().values().copied().next().unwrap();
         datapath::flow_expired(&flow, proto::TCP, Seconds(NOW.0 + after))
     };
-    to_wire(&mut tcp((A, 4000), (VNET, 80), SYN), &node, NOW);
+    to_wire(&mut tcp((A, 4000), (VNET, 80), SYN), &node, || NOW);
     receive(&node, &tcp((VNET, 80), (A, 4000), SYN | ACK), NOW);
     assert!(!expired(120) && expired(121), "nobody has answered that");
-    to_wire(&mut tcp((A, 4000), (VNET, 80), ACK), &node, NOW);
+    to_wire(&mut tcp((A, 4000), (VNET, 80), ACK), &node, || NOW);
     assert!(!expired(86_400));
-    to_wire(&mut tcp((A, 4000), (VNET, 80), FIN | ACK), &node, NOW);
-    to_wire(&mut tcp((A, 4000), (VNET, 80), FIN | ACK), &node, NOW);
+    to_wire(&mut tcp((A, 4000), (VNET, 80), FIN | ACK), &node, || NOW);
+    to_wire(&mut tcp((A, 4000), (VNET, 80), FIN | ACK), &node, || NOW);
     assert!(!expired(120) && expired(121), "one end has closed");
     receive(&node, &tcp((VNET, 80), (A, 4000), FIN | ACK), NOW);
     assert!(!expired(10) && expired(11), "both have");
-    to_wire(&mut tcp((A, 4000), (VNET, 80), SYN), &node, NOW);
+    to_wire(&mut tcp((A, 4000), (VNET, 80), SYN), &node, || NOW);
     assert!(!expired(120), "and the ports are used again");
-    to_wire(&mut tcp((A, 4000), (VNET, 80), ACK), &node, NOW);
+    to_wire(&mut tcp((A, 4000), (VNET, 80), ACK), &node, || NOW);
     assert!(!expired(86_400));
 }
 
@@ -335,7 +335,7 @@ fn a_half_closed_flow_keeps_its_side_for_two_minutes_and_a_closed_one_for_ten_se
 fn a_reset_that_nobody_believes_leaves_the_flow_with_the_stack() {
     let node = node(1000);
     let (mine, remote) = ((A, 40_000), (VNET, 80));
-    to_wire(&mut tcp(mine, remote, SYN), &node, NOW);
+    to_wire(&mut tcp(mine, remote, SYN), &node, || NOW);
     receive(&node, &tcp(remote, mine, RST), NOW);
     receive(&node, &tcp(remote, mine, ACK), NOW);
     let key = flow_key(
@@ -368,9 +368,9 @@ fn a_question_and_its_answer_are_forgotten_sooner_than_a_conversation() {
         let flow = *node.flows.borrow().get(&key).unwrap();
         datapath::flow_expired(&flow, proto::UDP, Seconds(flow.last_seen + after))
     };
-    to_wire(&mut udp(mine, remote), &node, NOW);
+    to_wire(&mut udp(mine, remote), &node, || NOW);
     receive(&node, &udp(remote, mine), NOW);
     assert!(!expires(30) && expires(31));
-    to_wire(&mut udp(mine, remote), &node, Seconds(NOW.0 + 3));
+    to_wire(&mut udp(mine, remote), &node, || Seconds(NOW.0 + 3));
     assert!(!expires(180) && expires(181));
 }

@@ -94,7 +94,7 @@ fn a_flow_that_finds_no_room_sends_every_unknown_flow_to_the_stack() {
     let direct = tcp((A, 40_000), (VNET, 80), ACK);
     assert_eq!(from_a_pod(&node, &direct).0, Verdict::Wire(NIC));
     let mut through_the_kernel = tcp((A, 40_001), (VNET, 80), SYN);
-    datapath::to_wire(&mut through_the_kernel, &node, NOW);
+    datapath::to_wire(&mut through_the_kernel, &node, || NOW);
     assert_eq!(from_a_pod(&node, &direct).0, Verdict::Stack);
     let answer = tcp((VNET, 80), (A, 40_001), SYN | ACK);
     assert_eq!(receive(&node, &answer, NOW).0, Verdict::Stack);

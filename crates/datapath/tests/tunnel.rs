@@ -47,7 +47,7 @@ fn either_ends_mode_sends_both_directions_to_the_gateway() {
 fn what_comes_back_from_the_fabric_goes_to_the_pod_without_a_trace() {
     let node = tunnelled(&[A, B]);
     let (_, mut sent) = from_a_pod(&node, &tcp((A, 4000), (B, 80), SYN));
-    assert_eq!(to_wire(&mut sent, &node, NOW), Verdict::Stack);
+    assert_eq!(to_wire(&mut sent, &node, || NOW), Verdict::Stack);
     assert_eq!(sent.mark, 0, "no mark leaves the node");
     assert_eq!(known(&node, (A, 4000), (B, 80)), None);
     let (verdict, received) = receive(&node, &sent, NOW);
@@ -80,7 +80,7 @@ fn a_flow_that_the_stack_translated_stays_with_the_stack() {
     let node = tunnelled(&[A, B]);
     // A talks to B through a Service: the kernel hands B the request.
     let mut request = tcp((A, 4000), (B, 80), SYN);
-    assert_eq!(to_pod(&mut request, &node, VETH_B, NOW), Verdict::Stack);
+    assert_eq!(to_pod(&mut request, &node, VETH_B, || NOW), Verdict::Stack);
     let mut answer = tcp((B, 80), (A, 4000), SYN | ACK);
     answer.bytes[..12].copy_from_slice(&[host_mac(11).octets(), mac(11).octets()].concat());
     let (verdict, answer) = send(&node, VETH_B, &answer, NOW);

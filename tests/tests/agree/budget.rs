@@ -82,7 +82,7 @@ fn cases(kernel: &Kernel, world: &mut World) -> Vec<Case> {
     vec![
         (
             program::TO_WIRE,
-            "marked (the clock's own cost, nearly)",
+            "marked (the run's own cost, nearly)",
             marked,
             None,
         ),

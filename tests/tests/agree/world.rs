@@ -241,10 +241,10 @@ impl World {
         let mut frame = frame.clone();
         let (tables, now) = (&self.memory, Self::now());
         let verdict = match name {
-            program::FROM_POD => from_pod(&mut frame, tables, VETH, now),
-            program::TO_POD => to_pod(&mut frame, tables, VETH, now),
-            program::FROM_WIRE => from_wire(&mut frame, tables, now),
-            _ => to_wire(&mut frame, tables, now),
+            program::FROM_POD => from_pod(&mut frame, tables, VETH, || now),
+            program::TO_POD => to_pod(&mut frame, tables, VETH, || now),
+            program::FROM_WIRE => from_wire(&mut frame, tables, || now),
+            _ => to_wire(&mut frame, tables, || now),
         };
         Decided { verdict, frame }
     }

@@ -79,10 +79,10 @@ fn once(hook: Hook, node: &Memory, before: &Frame) {
     let dropped = drops(node);
     let mut after = before.clone();
     let verdict = match hook {
-        Hook::FromPod => from_pod(&mut after, node, VETH, NOW),
-        Hook::ToPod => to_pod(&mut after, node, VETH, NOW),
-        Hook::FromWire => from_wire(&mut after, node, NOW),
-        Hook::ToWire => to_wire(&mut after, node, NOW),
+        Hook::FromPod => from_pod(&mut after, node, VETH, || NOW),
+        Hook::ToPod => to_pod(&mut after, node, VETH, || NOW),
+        Hook::FromWire => from_wire(&mut after, node, || NOW),
+        Hook::ToWire => to_wire(&mut after, node, || NOW),
         Hook::XdpGuard => xdp_guard(&after, node).map_or(Verdict::Stack, Verdict::Drop),
     };
     assert_eq!(

@@ -289,13 +289,13 @@ pub fn from_a_pod(node: &Memory, frame: &Frame) -> (Verdict, Frame) {
 
 pub fn send(node: &Memory, veth: IfIndex, frame: &Frame, now: Seconds) -> (Verdict, Frame) {
     let mut frame = frame.clone();
-    let verdict = datapath::from_pod(&mut frame, node, veth, now);
+    let verdict = datapath::from_pod(&mut frame, node, veth, || now);
     (verdict, frame)
 }
 
 pub fn receive(node: &Memory, frame: &Frame, now: Seconds) -> (Verdict, Frame) {
     let mut frame = frame.clone();
-    let verdict = datapath::from_wire(&mut frame, node, now);
+    let verdict = datapath::from_wire(&mut frame, node, || now);
     (verdict, frame)
 }
 
