@@ -88,8 +88,9 @@ fn run_nft(script: &str) -> Result<(), FallbackError> {
 /// The table as an nft script. What connection tracking does not believe it does not translate either, so it is dropped
 /// rather than sent to the Internet with the pod's address.
 ///
-/// `iifname "azv*"` needs no set of pods to be kept; postrouting sees the input interface
-/// since Linux 5.7.
+/// `iifname "azv*"` needs no set of pods to be kept; postrouting sees the input interface since Linux 5.7. Masquerading
+/// comes before `srcnat`, where iptables has its rules: the first chain that translates decides, and another's would give
+/// ports that may be those of a binding.
 fn table(nic: &str, rules: &[Rule], block_wireserver: bool) -> String {
     let from_pod_to_wire = format!("iifname \"azv*\" oifname \"{nic}\" ip daddr != @no_masquerade");
     let ranges: Vec<String> = not_masqueraded(rules)
@@ -112,7 +113,7 @@ fn table(nic: &str, rules: &[Rule], block_wireserver: bool) -> String {
         script,
         "  set no_masquerade {{ type ipv4_addr; flags interval; {elements} }}
   chain postrouting {{
-    type nat hook postrouting priority srcnat; policy accept;
+    type nat hook postrouting priority srcnat - 5; policy accept;
     {from_pod_to_wire} meta l4proto {{ tcp, udp }} masquerade to :{first}-{last} random
     {from_pod_to_wire} masquerade
   }}
