@@ -13,7 +13,7 @@ use aya::maps::lpm_trie::Key;
 use hooks::{Abi, AttachError, Outcome, Pins};
 use ipnet::Ipv4Net;
 use rpc::{GuardView, RunDirectory, StateError, read_json, write_json};
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::config::{Config, Xdp};
 use crate::daemon::Daemon;
@@ -74,11 +74,9 @@ enum GuardError {
     State(#[from] StateError),
 }
 
-/// Attaches the guard, or the new program behind its link. Returns the offloads that it costs.
+/// Attaches the guard, or puts the pinned program behind its link, which does nothing when it is there already. Nothing
+/// less tells a link that works from one whose NIC was made anew. Returns the offloads that the guard costs.
 fn attach(pins: &Pins, run: &RunDirectory, nic: &str) -> Result<Vec<String>, GuardError> {
-    if hooks::guard_runs(pins, nic) {
-        return Ok(remembered(run));
-    }
     let offloads = || {
         offloads::enabled(nic).map_err(|source| GuardError::Offloads {
             nic: nic.to_owned(),
@@ -87,10 +85,11 @@ fn attach(pins: &Pins, run: &RunDirectory, nic: &str) -> Result<Vec<String>, Gua
     };
     let before = offloads()?;
     let outcome = hooks::attach_guard(pins, nic)?;
-    info!(interface = nic, program = XDP_GUARD, ?outcome, "attached");
     if outcome == Outcome::Replaced {
+        debug!(interface = nic, program = XDP_GUARD, "attached as before");
         return Ok(remembered(run));
     }
+    info!(interface = nic, program = XDP_GUARD, "attached");
     let after = offloads()?;
     let lost: Vec<String> = before
         .into_iter()

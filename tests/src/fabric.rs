@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::capture::Capture;
 use crate::namespace::Namespace;
-use crate::rules::rules;
+use crate::rules::{port_rules, rules};
 use crate::vnet::{GATEWAY, Nic, PREFIX_LEN, SUBNET, VIRTUAL_MAC, Vnet};
 use crate::wait::Deadline;
 
@@ -62,6 +62,7 @@ impl<'a> Beyond<'a> {
 pub struct Fabric {
     namespace: Namespace,
     vnet: Arc<Vnet>,
+    mtu: u32,
     recorder: Option<Capture>,
 }
 
@@ -106,7 +107,7 @@ impl Fabric {
         writeln!(script, "route add default dev inet")?;
         namespace.ip(&script)?;
         for (_, nic) in nodes {
-            namespace.sysctl(&format!("net.ipv4.neigh.{}.proxy_delay", nic.node), "0")?;
+            answer_at_once(&namespace, nic)?;
         }
         let nics: Vec<_> = nodes.iter().map(|(_, nic)| nic).collect();
         namespace.nft(&rules(&nics)?)?;
@@ -127,8 +128,25 @@ impl Fabric {
         Ok(Self {
             namespace,
             vnet: Arc::clone(vnet),
+            mtu,
             recorder,
         })
+    }
+
+    /// Pulls a node's NIC and plugs in another one of the same name and the same addresses.
+    pub(crate) fn renew_nic(&self, node: &Namespace) -> Result<()> {
+        let nic = self.vnet.nic(node.name())?;
+        let port = nic.node.as_str();
+        let mut script = format!("link del {port}\n");
+        node_port(&mut script, &nic, node, self.mtu)?;
+        self.ip(&script)?;
+        answer_at_once(&self.namespace, &nic)?;
+        // The port's chain has gone with the old port; its sets and counters have not.
+        let mut rules = String::from("table netdev fabric {\n");
+        port_rules(&mut rules, &nic)?;
+        self.nft(&format!("{rules}}}\n"))?;
+        boot_nic(node, nic.primary)?;
+        settle(&self.namespace, &[port])
     }
 
     /// Registers one more address on a node's NIC.
@@ -212,6 +230,11 @@ impl Fabric {
             .map(Capture::frames)
             .unwrap_or_default()
     }
+}
+
+/// Questions for addresses behind the port are answered without the usual delay of a proxy.
+fn answer_at_once(fabric: &Namespace, nic: &Nic) -> Result<()> {
+    fabric.sysctl(&format!("net.ipv4.neigh.{}.proxy_delay", nic.node), "0")
 }
 
 fn node_port(script: &mut String, nic: &Nic, node: &Namespace, mtu: u32) -> Result<()> {

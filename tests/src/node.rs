@@ -72,6 +72,11 @@ impl Node {
         self.fabric.remove_secondary(self.name(), address)
     }
 
+    /// Takes the NIC away and gives the node another one with the same name and addresses.
+    pub fn renew_nic(&self) -> Result<()> {
+        self.fabric.renew_nic(&self.namespace)
+    }
+
     /// Starts the loader and waits until it is ready.
     pub fn start_loader(&self) -> Result<()> {
         self.loader.start()

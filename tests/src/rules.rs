@@ -49,7 +49,8 @@ table ip fabric {{
     Ok(script)
 }
 
-fn port_rules(script: &mut String, nic: &Nic) -> Result<()> {
+/// The checks at one port.
+pub(crate) fn port_rules(script: &mut String, nic: &Nic) -> Result<()> {
     let (port, mac) = (&nic.node, nic.mac);
     for reason in PORT_DROPS {
         writeln!(script, "  counter {port}.{reason} {{ }}")?;

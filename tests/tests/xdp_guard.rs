@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use lab::frame::{ipv4_ends, udp};
-use lab::{AZURE_CONFLIST, Deadline, EchoServer, Lab, Node, Pod, VIRTUAL_MAC};
+use lab::{AZURE_CONFLIST, Deadline, EchoServer, Lab, Node, Pod, VIRTUAL_MAC, eventually};
 use serde_json::Value;
 
 const CONFIG: &str = "/etc/azure-vnet/loader.yaml";
@@ -44,6 +44,13 @@ fn status(node: &Node) -> Value {
 
 fn mode(node: &Node) -> String {
     status(node)["guard"]["mode"].as_str().unwrap().to_owned()
+}
+
+/// The program that the kernel runs on the NIC.
+fn guard_on(node: &Node) -> Option<String> {
+    let link = node.exec(&["ip", "-d", "link", "show", "eth0"]).unwrap();
+    let at = link.find("prog/xdp id ")?;
+    link[at..].split_whitespace().nth(2).map(str::to_owned)
 }
 
 fn warnings(node: &Node) -> String {
@@ -224,11 +231,7 @@ fn the_guard_outlives_the_loader_and_goes_when_it_is_turned_off() {
     let node = lab.node(1);
     let (pod, _echo) = server(node, "web");
     let stream = pod.stream(lab.peer().addr(), 8080).unwrap();
-    let id = || {
-        let link = node.exec(&["ip", "-d", "link", "show", "eth0"]).unwrap();
-        let at = link.find("prog/xdp id ")?;
-        link[at..].split_whitespace().nth(2).map(str::to_owned)
-    };
+    let id = || guard_on(node);
     let first = id();
     assert!(first.is_some());
     node.loader().kill9().unwrap();
@@ -245,6 +248,22 @@ fn the_guard_outlives_the_loader_and_goes_when_it_is_turned_off() {
     assert_eq!((mode(node).as_str(), id()), ("off", None));
     let report = stream.finish().unwrap();
     assert_eq!(report.resets, 0, "{report:?}");
+}
+
+#[test]
+fn a_nic_that_was_made_anew_under_its_old_name_is_guarded_again() {
+    let lab = lab(GUARD);
+    let node = lab.node(1);
+    let (pod, _echo) = server(node, "web");
+    node.renew_nic().unwrap();
+    let guarded = eventually(Duration::from_secs(10), || guard_on(node));
+    assert!(guarded.is_some(), "{}", node.loader().log());
+    forge(&lab, node.addr(), pod.addr());
+    assert_eq!(drops_reach(node, "own_source", 1), 1);
+    assert_eq!(
+        pod.tcp(lab.inet().addr(), 8080).unwrap().peer_ip(),
+        node.addr()
+    );
 }
 
 #[test]

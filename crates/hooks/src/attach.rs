@@ -98,7 +98,7 @@ pub fn runs(pins: &Pins, hook: Hook, ifname: &str) -> bool {
         return false;
     };
     match hook.mechanism() {
-        Ok(Mechanism::Tcx) => link::runs(pins, hook, program.id(), ifname),
+        Ok(Mechanism::Tcx) => link::runs(hook, program.id(), ifname),
         Ok(Mechanism::Clsact) => filter::runs(hook, program.id(), ifname),
         Err(_) => false,
     }

@@ -16,4 +16,4 @@ pub use attach::{AttachError, Outcome, attach, nics, open, remove, runs};
 pub use hook::{Hook, Mechanism};
 pub use maps::{Abi, Maps, MapsError, total};
 pub use pins::Pins;
-pub use xdp::{attach_guard, detach_guard, guard_runs};
+pub use xdp::{attach_guard, detach_guard};

@@ -9,7 +9,6 @@ use aya::programs::tc::{SchedClassifier, SchedClassifierLink, TcAttachOptions};
 use aya::programs::{LinkOrder, ProgramError, TcAttachType};
 use aya::sys::SyscallError;
 use nix::errno::Errno;
-use nix::net::if_::if_nametoindex;
 
 use crate::attach::refused;
 use crate::hook::Direction;
@@ -57,13 +56,10 @@ pub(crate) fn attach(
     Ok(Outcome::Attached)
 }
 
-/// A link whose interface was made anew still names its program; the loader attaches again when the NIC changes.
-pub(crate) fn runs(pins: &Pins, hook: Hook, program: u32, ifname: &str) -> bool {
-    let link = PinnedLink::from_pin(pins.link(ifname, hook.program)).map(FdLink::from);
-    let runs = link
-        .and_then(|link| link.info())
-        .is_ok_and(|info| info.program_id() == program);
-    runs && if_nametoindex(ifname).is_ok()
+/// Asks the interface: a link whose interface was made anew still names its program.
+pub(crate) fn runs(hook: Hook, program: u32, ifname: &str) -> bool {
+    SchedClassifier::query_tcx(ifname, hook.attach_type())
+        .is_ok_and(|(_, running)| running.iter().any(|found| found.id() == program))
 }
 
 /// Removes every link pin of `ifname`, which detaches the programs. Nothing pinned is success.

@@ -9,16 +9,15 @@ use std::path::Path;
 use abi::pins::program::XDP_GUARD;
 use aya::programs::links::{FdLink, LinkError, PinnedLink};
 use aya::programs::xdp::XdpLink;
-use aya::programs::{ProgramError, ProgramInfo, Xdp, XdpMode};
+use aya::programs::{ProgramError, Xdp, XdpMode};
 use aya::sys::SyscallError;
 use aya_obj::programs::XdpAttachType;
 use nix::errno::Errno;
-use nix::net::if_::if_nametoindex;
 
 use crate::{AttachError, Outcome, Pins};
 
-/// Attaches the pinned guard to `ifname`, or replaces, in one atomic step, the one that an earlier start attached. It
-/// outlives this process.
+/// Attaches the pinned guard to `ifname`, or replaces, in one atomic step, the one that an earlier start attached; the
+/// same one again is no work for the driver. It outlives this process.
 pub fn attach_guard(pins: &Pins, ifname: &str) -> Result<Outcome, AttachError> {
     let path = pins.program(XDP_GUARD);
     let mut program = Xdp::from_pin(&path, XdpAttachType::Interface)
@@ -38,18 +37,6 @@ pub fn attach_guard(pins: &Pins, ifname: &str) -> Result<Outcome, AttachError> {
     let link: FdLink = link.try_into().map_err(|error| refused(ifname, error))?;
     link.pin(&pin).map_err(|error| refused(ifname, error))?;
     Ok(Outcome::Attached)
-}
-
-/// Whether the pinned guard, and not an older one, runs on `ifname`.
-pub fn guard_runs(pins: &Pins, ifname: &str) -> bool {
-    let Ok(program) = ProgramInfo::from_pin(pins.program(XDP_GUARD)) else {
-        return false;
-    };
-    let link = PinnedLink::from_pin(pins.link(ifname, XDP_GUARD)).map(FdLink::from);
-    let runs = link
-        .and_then(|link| link.info())
-        .is_ok_and(|info| info.program_id() == program.id());
-    runs && if_nametoindex(ifname).is_ok()
 }
 
 /// Takes the guard off `ifname`. Not there is success. `true`: it was there.

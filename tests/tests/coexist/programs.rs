@@ -1,5 +1,11 @@
 //! Others' tc programs on NIC and veth, and others who meddle with ours.
 
+use std::time::Duration;
+
+use anyhow::Context as _;
+use hooks::{Hook, Mechanism, Pins};
+use lab::eventually;
+
 use super::*;
 
 /// Matches nothing, so that the next filter is asked: `ret #0` in classic BPF.
@@ -81,6 +87,27 @@ fn a_filter_of_ours_that_somebody_replaced_is_put_back_by_the_next_start() -> Re
     assert!(!ours(node)?);
     restart(node)?;
     assert!(ours(node)?);
+    assert_eq!(ways(&scene)?, "from_vnet to_vnet");
+    Ok(())
+}
+
+#[test]
+fn a_link_of_ours_that_somebody_detached_is_made_again() -> Result {
+    let scene = Scene::new()?;
+    let (node, hook) = (scene.node(), Hook::FROM_WIRE);
+    if hook.mechanism()? == Mechanism::Clsact {
+        return Ok(());
+    }
+    let runs = || node.run(|| Ok(hooks::runs(&Pins::default(), hook, "eth0")));
+    assert!(runs()?);
+    let pin = Pins::default().link("eth0", hook.program);
+    let pin = pin.to_str().context("a path in ASCII")?;
+    node.exec(&["bpftool", "link", "detach", "pinned", pin])?;
+    assert!(!runs()?);
+    // The loader looks at the NIC when anything of the node changes.
+    node.ip("link add other0 type bridge\n")?;
+    let again = eventually(Duration::from_secs(10), || runs().ok()?.then_some(()));
+    assert!(again.is_some(), "{}", node.loader().log());
     assert_eq!(ways(&scene)?, "from_vnet to_vnet");
     Ok(())
 }
