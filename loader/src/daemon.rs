@@ -46,6 +46,8 @@ pub struct Daemon {
     pub(crate) pools: RefCell<Result<Pools, String>>,
     pub(crate) rules: RefCell<Vec<Rule>>,
     pub(crate) flows_full: Cell<bool>,
+    /// Why the kernel's fallback is not what `rules` say.
+    pub(crate) fallback_error: RefCell<Option<String>>,
     /// Held while somebody looks at the node.
     pub(crate) looking: tokio::sync::Mutex<()>,
     /// When the last request to the wireserver ended, and what came of it.
@@ -181,6 +183,7 @@ impl Daemon {
             pools: RefCell::new(pools),
             rules: RefCell::new(rules),
             flows_full: Cell::new(flows_full),
+            fallback_error: RefCell::default(),
             looking: tokio::sync::Mutex::default(),
             last_read: tokio::sync::Mutex::default(),
             swept: RefCell::default(),

@@ -85,13 +85,17 @@ impl Daemon {
         })
     }
 
-    /// A node without nft still has its fast path; what takes the stack to the Internet is not masqueraded then.
+    /// A node without nft still has its fast path; what takes the stack to the Internet is not masqueraded then, or as it
+    /// was before, until [`Daemon::follow_node`] has tried again.
     pub(crate) fn install_fallback(&self) {
         let nic = self.node.borrow().nic.nic.clone();
         let block = self.configuration.borrow().config.block_wireserver;
-        if let Err(error) = fallback::install(&nic, &self.rules.borrow(), block) {
-            error!(%error, "the kernel does not masquerade what the programs leave to it");
+        let installed = fallback::install(&nic, &self.rules.borrow(), block);
+        if let Err(error) = &installed {
+            error!(%error, "the kernel does not do as the programs do with what they leave to it");
         }
+        self.fallback_error
+            .replace(installed.err().map(|error| error.to_string()));
     }
 
     /// Installs the kernel's fallback again when somebody has removed it.
@@ -136,7 +140,8 @@ impl Daemon {
             error!(%error, "attach to the NIC");
         }
         self.follow_guard();
-        if !self.reclassify() && changed {
+        let stale = self.fallback_error.borrow().is_some();
+        if !self.reclassify() && (changed || stale) {
             self.install_fallback();
         }
     }

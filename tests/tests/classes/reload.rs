@@ -292,3 +292,32 @@ fn no_destination_has_a_wrong_class_while_classes_change() {
         .count();
     assert_eq!(strangers, 0, "of {}", clients.len());
 }
+
+#[test]
+fn a_table_of_the_kernels_that_could_not_be_written_is_written_later() {
+    const BROKEN: &str = "/run/nft-is-broken";
+    let lab = Lab::new().nodes(1).build().unwrap();
+    let node = lab.node(1);
+    let script = format!("#!/bin/sh\n[ -e {BROKEN} ] && exit 1\nexec /usr/sbin/nft \"$@\"\n");
+    node.write("/opt/wrapped/nft", &script).unwrap();
+    node.exec(&["chmod", "+x", "/opt/wrapped/nft"]).unwrap();
+    let path = "/opt/wrapped:/usr/sbin:/usr/bin:/sbin:/bin";
+    node.loader().start_with(&[], &[("PATH", path)]).unwrap();
+    let pod = node.add_pod("web").unwrap();
+    node.write(BROKEN, "").unwrap();
+    node.write(MASQ_FILE, "nonMasqueradeCIDRs: [10.0.0.0/8]\n")
+        .unwrap();
+    soon("a list without on-premises", || {
+        class(node, "192.168.0.4").starts_with("stack 11")
+    });
+    let warning = "does not masquerade";
+    soon("the warning", || warnings(node).contains(warning));
+    assert_eq!(seen_on_premises(&lab, &pod), pod.addr());
+    node.exec(&["rm", BROKEN]).unwrap();
+    // The loader looks at the node every 30 s, and when anything of it changes.
+    node.ip("link add other0 type bridge\n").unwrap();
+    soon("masqueraded", || {
+        seen_on_premises(&lab, &pod) == node.addr()
+    });
+    assert!(!warnings(node).contains(warning), "{}", warnings(node));
+}
