@@ -275,6 +275,11 @@ impl Registry {
                 .set(path.index(slot), zero, 0)
                 .map_err(map_error("reset the counters", "stats"))?;
         }
+        // Or the new pod's share of the ports would be spent by its predecessor's.
+        self.maps
+            .snat_open
+            .set(slot.index(), 0, 0)
+            .map_err(map_error("reset the count of bindings", "snat_open"))?;
         Ok(slot)
     }
 }

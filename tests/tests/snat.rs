@@ -193,6 +193,28 @@ fn a_pod_that_holds_its_share_of_ports_leaves_the_rest_to_others() {
 }
 
 #[test]
+fn a_pods_share_of_ports_is_not_spent_by_the_pod_before_it() {
+    let lab = lab("natPortsPerPod: 50\n");
+    let (node, server) = (lab.node(1), lab.inet().addr());
+    let open = |pod: &Pod| -> Vec<Connection> {
+        (0..50)
+            .map(|_| Connection::open(pod, 0, server).unwrap())
+            .collect()
+    };
+    let first = node.add_pod("first").unwrap();
+    let held = open(&first);
+    first.delete().unwrap();
+    // At once, so that no sweep has counted; the lowest slot that is free is the first pod's.
+    let next = node.add_pod("next").unwrap();
+    assert!(
+        open(&next)
+            .iter()
+            .all(|connection| connection.seen < 30_000)
+    );
+    drop(held);
+}
+
+#[test]
 fn a_closed_connections_ports_serve_the_next_one_at_once() {
     let lab = lab("");
     let pod = lab.node(1).add_pod("web").unwrap();
