@@ -217,7 +217,7 @@ impl Config {
     }
 
     /// Every list of prefixes with its key.
-    fn lists(&self) -> [(&'static str, &[Ipv4Net]); 4] {
+    pub(crate) fn lists(&self) -> [(&'static str, &[Ipv4Net]); 4] {
         [
             (key::VNET, &self.vnet_cidrs),
             (key::DIRECT, &self.direct_cidrs),

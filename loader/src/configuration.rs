@@ -33,6 +33,7 @@ impl Configuration {
         let path = Path::new(LOADER_CONFIG);
         let config = Config::load(path)?;
         let (ports, ports_warning) = config.ports(path, &PortUses::read())?;
+        config.check_share(path, ports)?;
         Ok(Self {
             config,
             masq: Masq::load(Path::new(MASQ_DIRECTORY))?,
@@ -62,7 +63,12 @@ impl Configuration {
     fn take_loader_yaml(&mut self, nic: &str) -> Result<(), ConfigError> {
         let path = Path::new(LOADER_CONFIG);
         let mut config = Config::load(path)?;
-        let (ports, warning) = config.ports(path, &PortUses::read())?;
+        let mut ports = config.ports(path, &PortUses::read())?;
+        // Other ports break connections that have theirs, so they change only when somebody wants them to.
+        if config.nat_ports == self.config.nat_ports {
+            ports = (self.ports, self.ports_warning.clone());
+        }
+        config.check_share(path, ports.0)?;
         self.other_nic = None;
         if let Some(name) = &config.nic
             && name != nic
@@ -82,12 +88,32 @@ impl Configuration {
         if config.nic.as_deref() != Some(nic) {
             config.nic.clone_from(&self.config.nic);
         }
-        // Other ports break connections that have theirs, so they change only when somebody wants them to.
-        if config.nat_ports != self.config.nat_ports {
-            (self.ports, self.ports_warning) = (ports, warning);
-        }
+        (self.ports, self.ports_warning) = ports;
         self.config = config;
         Ok(())
+    }
+
+    /// This configuration, and word of another one whose prefixes cannot be taken over.
+    #[must_use]
+    pub fn refusing(&self, other: &Self, why: &str) -> Self {
+        let path = if other.config == self.config {
+            MASQ_DIRECTORY
+        } else {
+            LOADER_CONFIG
+        };
+        let lists = other.config.lists();
+        let own: usize = lists.iter().map(|(_, prefixes)| prefixes.len()).sum();
+        let error = refuse(
+            Path::new(path),
+            &lists.map(|(key, _)| key).join(", "),
+            &format!("{} prefixes", own + other.masq.prefixes.len()),
+            &format!("cannot be taken over: {why}"),
+            "write wider ones, or change the lists in two steps",
+        );
+        let mut next = self.clone();
+        next.rejected.clone_from(&other.rejected);
+        next.rejected.push(error.to_string());
+        next
     }
 
     /// The ports and a pod's share of them: half, unless configured, so that no pod can take all to one remote end.

@@ -154,6 +154,8 @@ impl Daemon {
             pools: pools.as_ref().ok(),
         });
         let block = configuration.config.block_wireserver;
+        // Before anything is written: what runs stays whole.
+        registry.check_classes(&rules)?;
         registry.configure(&node, configuration.shares(), block)?;
         registry.write_classes(&rules)?;
         let lost = registry.flows_lost()?;

@@ -8,6 +8,7 @@ use rpc::{ClassView, Classified};
 use tracing::{error, info, warn};
 
 use crate::classes::{Inputs, classify, oddities};
+use crate::configuration::Configuration;
 use crate::daemon::Daemon;
 use crate::registry::RegistryError;
 use crate::{fallback, nic, reconcile};
@@ -17,7 +18,10 @@ impl Daemon {
     pub(crate) fn reload(&self, asked: bool) {
         let before = self.configuration.borrow().clone();
         let nic = self.node.borrow().nic.nic.clone();
-        let after = before.reloaded(&nic);
+        let mut after = before.reloaded(&nic);
+        if let Err(why) = self.check_classes(&after) {
+            after = before.refusing(&after, &why.to_string());
+        }
         for why in after.rejected() {
             if asked || !before.rejected().contains(why) {
                 warn!(why, "configuration rejected; the earlier one stays");
@@ -56,7 +60,7 @@ impl Daemon {
 
     /// Recomputes the classes and, when they changed, writes them to `dst4` and the fallback. Whether it did.
     pub(crate) fn reclassify(&self) -> bool {
-        let rules = self.with_inputs(classify);
+        let rules = self.with_inputs(&self.configuration.borrow(), classify);
         if *self.rules.borrow() == rules {
             return false;
         }
@@ -72,11 +76,20 @@ impl Daemon {
 
     /// What is allowed, and odd.
     pub(crate) fn oddities(&self) -> Vec<String> {
-        self.with_inputs(oddities)
+        self.with_inputs(&self.configuration.borrow(), oddities)
     }
 
-    fn with_inputs<T>(&self, use_them: impl FnOnce(Inputs<'_>) -> T) -> T {
-        let configuration = self.configuration.borrow();
+    /// Whether the classes of another configuration could be written.
+    fn check_classes(&self, configuration: &Configuration) -> Result<(), RegistryError> {
+        let rules = self.with_inputs(configuration, classify);
+        self.registry.borrow().check_classes(&rules)
+    }
+
+    fn with_inputs<T>(
+        &self,
+        configuration: &Configuration,
+        use_them: impl FnOnce(Inputs<'_>) -> T,
+    ) -> T {
         use_them(Inputs {
             config: &configuration.config,
             masq: &configuration.masq,

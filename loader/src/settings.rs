@@ -133,8 +133,13 @@ impl Registry {
             .map_err(map_error("write the hash key", "secret"))
     }
 
-    /// Makes `dst4` say what `rules` say, so that no destination has another class than before or after on the way.
-    pub fn write_classes(&mut self, rules: &[Rule]) -> Result<(), RegistryError> {
+    /// Whether `dst4` has room for what `rules` say beside what it says now.
+    pub fn check_classes(&self, rules: &[Rule]) -> Result<(), RegistryError> {
+        self.tables(rules).map(drop)
+    }
+
+    /// What `dst4` says now and what it shall say, if there is room for both.
+    fn tables(&self, rules: &[Rule]) -> Result<(Table, Table), RegistryError> {
         let new: Table = rules.iter().map(|rule| (rule.prefix, rule.class)).collect();
         let old = self.classes()?;
         let added = new.keys().filter(|prefix| !old.contains_key(prefix));
@@ -142,6 +147,12 @@ impl Registry {
         if most > MAX_CLASSES as usize {
             return Err(RegistryError::TooManyClasses { most });
         }
+        Ok((old, new))
+    }
+
+    /// Makes `dst4` say what `rules` say, so that no destination has another class than before or after on the way.
+    pub fn write_classes(&mut self, rules: &[Rule]) -> Result<(), RegistryError> {
+        let (old, new) = self.tables(rules)?;
         let written = self.write_steps(&old, &new);
         // Even if some could not be written.
         written.and(self.next_class_epoch())

@@ -4,7 +4,8 @@ use ipnet::Ipv4Net;
 use rpc::LOADER_CONFIG;
 
 use super::{Inputs, told_subnets};
-use crate::config::key;
+use crate::config::{Config, key};
+use crate::nic::Node;
 
 /// What is allowed, and odd: the operator should know.
 pub fn oddities(inputs: Inputs<'_>) -> Vec<String> {
@@ -24,8 +25,8 @@ pub fn oddities(inputs: Inputs<'_>) -> Vec<String> {
         (key::VNET, &config.vnet_cidrs),
         (key::DIRECT, &config.direct_cidrs),
     ];
-    for (key, prefixes) in direct {
-        for prefix in prefixes {
+    for (key, prefixes) in &direct {
+        for prefix in *prefixes {
             if let Some(route) = node.elsewhere.iter().find(|route| route.contains(prefix))
                 && !vnet.iter().any(|subnet| subnet.contains(prefix))
             {
@@ -35,6 +36,15 @@ pub fn oddities(inputs: Inputs<'_>) -> Vec<String> {
             }
         }
     }
+    for (key, _) in direct
+        .iter()
+        .filter(|(_, prefixes)| prefixes.iter().any(|prefix| prefix.prefix_len() == 0))
+    {
+        odd.push(format!(
+            "{LOADER_CONFIG}: {key}: 0.0.0.0/0 shows pods' addresses to the Internet, which cannot answer them: nothing is translated; write the prefixes that accept them"
+        ));
+    }
+    odd.extend(denied_neighbours(config, node, &vnet));
     for prefix in &config.direct_cidrs {
         if let Some(wider) = config
             .vnet_cidrs
@@ -47,4 +57,25 @@ pub fn oddities(inputs: Inputs<'_>) -> Vec<String> {
         }
     }
     odd
+}
+
+/// Denied prefixes that take all neighbours with them. A warning only: the node may change under a configuration.
+fn denied_neighbours<'a>(
+    config: &'a Config,
+    node: &'a Node,
+    vnet: &'a [Ipv4Net],
+) -> impl Iterator<Item = String> + 'a {
+    config.deny_cidrs.iter().filter_map(|denied| {
+        let subnet = vnet.iter().find(|subnet| denied.contains(*subnet));
+        let gateway = node.gateway.filter(|gateway| denied.contains(gateway));
+        let neighbours = match (subnet, gateway) {
+            (Some(subnet), _) => format!("the VNet's {subnet}"),
+            (None, Some(gateway)) => format!("the gateway {gateway}"),
+            (None, None) => return None,
+        };
+        Some(format!(
+            "{LOADER_CONFIG}: {}: {denied} contains {neighbours}: nothing that they send arrives while the guard runs; take it out",
+            key::DENY
+        ))
+    })
 }

@@ -210,7 +210,10 @@ fn imds_can_be_denied() {
 
 #[test]
 fn what_is_odd_is_told() {
-    let node = node();
+    let node = Node {
+        gateway: Some(Ipv4Addr::new(10, 240, 0, 1)),
+        ..node()
+    };
     let odd = |yaml: &str| {
         let config = config(yaml);
         oddities(Inputs {
@@ -220,7 +223,9 @@ fn what_is_odd_is_told() {
             pools: None,
         })
     };
-    assert_eq!(odd("vnetCidrs: [10.0.0.0/8]"), Vec::<String>::new());
+    for usual in ["vnetCidrs: [10.0.0.0/8]", "denyCidrs: [10.240.7.0/24]"] {
+        assert_eq!(odd(usual), Vec::<String>::new());
+    }
     for (yaml, words) in [
         (
             "serviceCidrs: [10.0.0.0/8]",
@@ -233,6 +238,28 @@ fn what_is_odd_is_told() {
         (
             "{vnetCidrs: [10.50.0.0/16], directCidrs: [10.50.0.0/16]}",
             ["directCidrs", "vnetCidrs"],
+        ),
+        (
+            "vnetCidrs: [0.0.0.0/0]",
+            ["vnetCidrs: 0.0.0.0/0", "nothing is translated"],
+        ),
+        (
+            "directCidrs: [0.0.0.0/0]",
+            ["directCidrs: 0.0.0.0/0", "nothing is translated"],
+        ),
+        (
+            "denyCidrs: [10.240.0.0/15]",
+            [
+                "denyCidrs: 10.240.0.0/15",
+                "contains the VNet's 10.240.0.0/16",
+            ],
+        ),
+        (
+            "denyCidrs: [10.240.0.0/30]",
+            [
+                "denyCidrs: 10.240.0.0/30",
+                "contains the gateway 10.240.0.1",
+            ],
         ),
     ] {
         let told = odd(yaml).join("\n");

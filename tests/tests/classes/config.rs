@@ -3,7 +3,7 @@
 use super::*;
 
 /// loader.yaml, and what its refusal says.
-const BAD_LOADER_YAML: [(&str, [&str; 3]); 9] = [
+const BAD_LOADER_YAML: [(&str, [&str; 3]); 11] = [
     (
         "vnetCidr: []",
         ["unknown key", "`vnetCidr`", "did you mean `vnetCidrs`?"],
@@ -40,6 +40,18 @@ const BAD_LOADER_YAML: [(&str, [&str; 3]); 9] = [
     (
         "natPorts: 40000-50000",
         ["natPorts", "ip_local_port_range", "1024-29999"],
+    ),
+    (
+        "natPortsPerPod: 30000",
+        ["natPortsPerPod", "`30000`", "28976 of `natPorts`"],
+    ),
+    (
+        "{vnetCidrs: [10.50.0.0/16], denyCidrs: [10.50.7.0/24]}",
+        [
+            "denyCidrs",
+            "`10.50.7.0/24`",
+            "overlaps `vnetCidrs` 10.50.0.0/16",
+        ],
     ),
 ];
 
@@ -114,11 +126,12 @@ fn at_reload_the_running_configuration_stays_and_status_and_log_say_why() {
         assert_eq!(classes(), before, "{text}");
         let table = node.exec(&["vnetctl", "status"]).unwrap();
         assert!(table.contains("REJECTED    read "), "{table}");
-        says(
-            &node.loader().log(),
-            "configuration rejected; the earlier one stays",
-            &words,
-        );
+        // The log comes through a pipe, a moment later.
+        let told = "configuration rejected; the earlier one stays";
+        soon(told, || {
+            let log = node.loader().log();
+            [told].iter().chain(&words).all(|word| log.contains(word))
+        });
         // Each goes away by itself when it is mended.
         let mended = if file == LOADER_YAML { good } else { "" };
         node.write(file, mended).unwrap();
@@ -179,4 +192,52 @@ fn what_is_odd_is_accepted_with_a_warning() {
     soon("twice", || {
         warnings(node).contains("directCidrs: 10.50.0.0/16 has no effect")
     });
+}
+
+/// Four lists with 256 prefixes each: those of a `set` have nothing in common with another's.
+fn long_lists(set: usize) -> String {
+    let keys = [
+        "vnetCidrs",
+        "directCidrs",
+        "nonMasqueradeCIDRs",
+        "serviceCidrs",
+    ];
+    let lists = keys.iter().enumerate().map(|(number, key)| {
+        let prefixes = (0..256).map(|n| format!("20.{}.{n}.0/24", 4 * set + number));
+        format!("{key}: [{}]\n", prefixes.collect::<Vec<_>>().join(", "))
+    });
+    lists.collect()
+}
+
+#[test]
+fn more_prefixes_than_the_programs_table_holds_are_refused_and_nothing_of_their_file_is_taken_over()
+{
+    let lab = lab(&long_lists(0));
+    let node = lab.node(1);
+    node.ip("link add other0 type bridge\nlink set other0 up\n")
+        .unwrap();
+    // Each is a rule of its own.
+    let addresses = (0..2100).map(|n| format!("10.99.{}.{}/32", n / 250, 1 + n % 250));
+    let lines = addresses.map(|address| format!("address add {address} dev other0\n"));
+    node.ip(&lines.collect::<String>()).unwrap();
+    soon("the addresses", || {
+        class(node, "10.99.8.100").starts_with("stack 2 ")
+    });
+    let other = format!("{}imds: deny\n", long_lists(1));
+    node.write(LOADER_YAML, &other).unwrap();
+    soon("rejected", || !rejected(node).is_empty());
+    says(
+        &rejected(node),
+        LOADER_YAML,
+        &["vnetCidrs", "`1024 prefixes`", "do not fit", "in two steps"],
+    );
+    assert!(class(node, "20.0.1.1").starts_with("direct 9 vnetCidrs"));
+    assert!(class(node, "169.254.169.254").starts_with("snat 4 "));
+    node.write(LOADER_YAML, "").unwrap();
+    soon("room", || rejected(node).is_empty());
+    node.write(LOADER_YAML, &other).unwrap();
+    soon("in two steps", || {
+        class(node, "20.4.1.1").starts_with("direct 9 vnetCidrs")
+    });
+    assert_eq!(rejected(node), "");
 }
