@@ -2,7 +2,7 @@
 //!
 //! 1. Configuration, lock, NIC.
 //! 2. Maps and programs, pinned over those of an earlier start.
-//! 3. Settings, classes and the kernel's translated connections into the maps.
+//! 3. Settings, classes and the kernel's connections into the maps.
 //! 4. Programs onto the NIC, atomically.
 //! 5. The kernel's fallback.
 //! 6. Records and maps brought together, programs onto every pod's veth.

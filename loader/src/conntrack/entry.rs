@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use abi::{FlowKey, Ip4, Port, proto};
+use abi::{FlowFlags, FlowKey, Ip4, Port, proto};
 use rtnetlink::packet_core::{
     DecodeError, NetlinkDeserializable, NetlinkHeader, NetlinkPayload, NetlinkSerializable,
     NlasIterator,
@@ -37,6 +37,12 @@ const CTA_PROTOINFO_TCP_STATE: u16 = 1;
 
 /// `IPS_SRC_NAT | IPS_DST_NAT`. `nf_nat_setup_info` sets them only when it changes something.
 const TRANSLATED: u32 = 1 << 4 | 1 << 5;
+/// `IPS_SEEN_REPLY`.
+const ANSWERED: u32 = 1 << 1;
+/// `TCP_CONNTRACK_ESTABLISHED`; lower ones have not come so far.
+const ESTABLISHED: u8 = 3;
+/// `TCP_CONNTRACK_FIN_WAIT`, `TCP_CONNTRACK_CLOSE_WAIT` and `TCP_CONNTRACK_LAST_ACK`: somebody has sent FIN.
+const CLOSING: [u8; 3] = [4, 5, 6];
 /// `TCP_CONNTRACK_TIME_WAIT` and `TCP_CONNTRACK_CLOSE`: nobody sends any more.
 const OVER: [u8; 2] = [7, 8];
 /// ICMP echo reply and request.
@@ -47,17 +53,19 @@ const ECHO: [u8; 2] = [0, 8];
 pub(super) enum Message {
     /// Ask for every entry.
     Ask,
-    /// An entry that matters.
-    Translated(Entry),
+    /// An entry that may matter.
+    Entry(Entry),
     /// An entry that does not.
     Other,
 }
 
-/// A translated connection: both directions as the kernel expects them, each before its translation.
+/// A connection that is translated, or answered: both directions as the kernel expects them, each before its translation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
     original: Tuple,
     reply: Tuple,
+    translated: bool,
+    tcp_state: Option<u8>,
 }
 
 /// One direction. ICMP echo has its identifier in both ports.
@@ -78,7 +86,26 @@ impl Entry {
         BTreeSet::from([key(self.original), key(self.reply)])
     }
 
-    /// `None`: no translation, over, or nothing that the programs handle.
+    /// Who asked and who was asked, if nothing is translated.
+    pub(super) fn untranslated(&self) -> Option<(Ip4, Ip4)> {
+        let Tuple { src, dst, .. } = self.original;
+        (!self.translated).then_some((src.0, dst.0))
+    }
+
+    /// What the table shall say. It is the kernel's flow, whether it is translated or not.
+    pub(super) fn flags(&self) -> FlowFlags {
+        let flags = FlowFlags::VIA_STACK;
+        match self.tcp_state {
+            Some(ESTABLISHED) => flags.with(FlowFlags::ANSWERED),
+            // Which end has sent FIN is not told; this is the one sign of an end that is neither's.
+            Some(state) if CLOSING.contains(&state) => {
+                flags.with(FlowFlags::ANSWERED).with(FlowFlags::DOUBTED)
+            }
+            Some(_) | None => flags,
+        }
+    }
+
+    /// `None`: neither translated nor answered, over, or nothing that the programs handle.
     fn read(attributes: &[u8]) -> Result<Option<Self>, DecodeError> {
         let (mut original, mut reply) = (None, None);
         let (mut status, mut state) = (0, None);
@@ -93,9 +120,16 @@ impl Entry {
                 _ => {}
             }
         }
-        let goes_on = status & TRANSLATED != 0 && !state.is_some_and(|state| OVER.contains(&state));
+        let goes_on = !state.is_some_and(|state| OVER.contains(&state));
         Ok(match (original, reply) {
-            (Some(original), Some(reply)) if goes_on => Some(Self { original, reply }),
+            (Some(original), Some(reply)) if goes_on && status & (TRANSLATED | ANSWERED) != 0 => {
+                Some(Self {
+                    original,
+                    reply,
+                    translated: status & TRANSLATED != 0,
+                    tcp_state: state,
+                })
+            }
             _ => None,
         })
     }
@@ -166,7 +200,7 @@ impl NetlinkSerializable for Message {
     fn message_type(&self) -> u16 {
         match self {
             Self::Ask => GET,
-            Self::Translated(_) | Self::Other => ENTRY,
+            Self::Entry(_) | Self::Other => ENTRY,
         }
     }
 
@@ -187,7 +221,7 @@ impl NetlinkDeserializable for Message {
             return Ok(Self::Other);
         }
         let entry = Entry::read(payload.get(GENERIC.len()..).unwrap_or_default())?;
-        Ok(entry.map_or(Self::Other, Self::Translated))
+        Ok(entry.map_or(Self::Other, Self::Entry))
     }
 }
 

@@ -1,15 +1,18 @@
-//! Which flows does the kernel's connection tracking translate? Asked at start, before any program is attached, and before
-//! a flow table that was full counts as complete again.
+//! Which flows are the kernel's connection tracking's? Asked at start, before any program is attached, and before a flow
+//! table that was full counts as complete again.
 //!
-//! Programs whose table `flows` lacks such a flow would take its answers past netfilter, which then cannot translate them
-//! back: every open connection to a Service or through masquerading would break.
+//! Programs whose table `flows` lacks a translated flow would take its answers past netfilter, which then cannot translate
+//! them back: every open connection to a Service or through masquerading would break. So would one that somebody on the
+//! Internet has opened to a pod's own address while the table was full: the programs would translate the pod's answers,
+//! which the kernel does not. It stays with the kernel, where the programs themselves leave it when they have room to say
+//! so: a connection that changes sides loses what else netfilter knows of it, such as its window.
 
 mod entry;
 
 use std::collections::BTreeSet;
 use std::io;
 
-use abi::{Class, Flow, FlowFlags, Ip4};
+use abi::{Class, Flow, Ip4};
 use aya::maps::MapError;
 use hooks::Abi;
 use nix::errno::Errno;
@@ -60,15 +63,15 @@ impl ConntrackError {
 /// What a preload did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Preloaded {
-    /// Entries of connection tracking that carry a translation.
-    translated: u32,
+    /// Entries of connection tracking that are for the programs to know.
+    known: u32,
     /// Flows that were added.
     added: u32,
     /// Flows that found no room: until there is, whatever is not in the table takes the stack.
     lost: u32,
 }
 
-/// Adds the kernel's translated connections to `flows`, and says what came of it.
+/// Adds the kernel's connections to `flows`, and says what came of it.
 ///
 /// `false`: the table must count as full, because some found no room or could not be read. A kernel without the interface
 /// is no reason: it has none to offer at any later time, and only connections that are open now may break.
@@ -83,19 +86,19 @@ pub fn take_over(registry: &mut Registry, run: &RunDirectory) -> bool {
         Ok(done) if done.lost > 0 => {
             warn!(
                 ?done,
-                "the flow table has no room for all translated connections: until it has, flows that are not in it take \
+                "the flow table has no room for all connections of the kernel: until it has, flows that are not in it take \
                  the kernel's path"
             );
             false
         }
         Ok(done) => {
-            info!(?done, "translated connections of the kernel taken over");
+            info!(?done, "connections of the kernel taken over");
             true
         }
         Err(error) => {
             warn!(
                 %error,
-                "the kernel's translated connections are not known: those of pods to Services, host ports or through \
+                "the kernel's connections are not known: those of pods to Services, host ports or through \
                  masquerading that are open now may break"
             );
             error.is_lasting()
@@ -103,17 +106,22 @@ pub fn take_over(registry: &mut Registry, run: &RunDirectory) -> bool {
     }
 }
 
-/// Writes a flow that takes the stack for every translated connection of `pods`. What the table says already stays.
+/// Writes a flow that takes the stack for every connection of `pods` that must. What the table says already stays.
 fn preload(registry: &mut Registry, pods: &BTreeSet<Ip4>) -> Result<Preloaded, ConntrackError> {
     let mut done = Preloaded::default();
     // Nothing to ask for on a fresh node.
     if pods.is_empty() {
         return Ok(done);
     }
-    let flags = FlowFlags::VIA_STACK.with(FlowFlags::ANSWERED);
-    let value = Abi(Flow::new(flags, gc::now().0));
+    let now = gc::now().0;
     dump(|entry| {
-        done.translated += 1;
+        if let Some((src, dst)) = entry.untranslated()
+            && (!pods.contains(&dst) || registry.class_of(src.into())? != Class::Snat)
+        {
+            return Ok(());
+        }
+        done.known += 1;
+        let value = Abi(Flow::new(entry.flags(), now));
         for key in entry.flows() {
             if !is_asked_for(registry, pods, key.low, key.high)? {
                 continue;
@@ -152,7 +160,7 @@ fn is(error: &MapError, kind: io::ErrorKind) -> bool {
     matches!(error, MapError::SyscallError(error) if error.io_error.kind() == kind)
 }
 
-/// Hands over every IPv4 entry of this network namespace that is translated and goes on.
+/// Hands over every IPv4 entry of this network namespace that is translated or answered, and goes on.
 fn dump(mut each: impl FnMut(&Entry) -> Result<(), ConntrackError>) -> Result<(), ConntrackError> {
     let failed = |doing| move |source| ConntrackError::Netlink { doing, source };
     let mut socket = Socket::new(NETLINK_NETFILTER).map_err(failed("open nfnetlink"))?;
@@ -171,7 +179,7 @@ fn dump(mut each: impl FnMut(&Entry) -> Result<(), ConntrackError>) -> Result<()
         while !rest.is_empty() {
             let message = NetlinkMessage::<Message>::deserialize(rest)?;
             match message.payload {
-                NetlinkPayload::InnerMessage(Message::Translated(entry)) => each(&entry)?,
+                NetlinkPayload::InnerMessage(Message::Entry(entry)) => each(&entry)?,
                 NetlinkPayload::Done(_) => return Ok(()),
                 NetlinkPayload::Error(error) => {
                     let refused = failed("ask for the tracked connections");

@@ -4,8 +4,9 @@ use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
 use std::time::Duration;
 
+use abi::ConfigFlags;
 use anyhow::Context as _;
-use hooks::{Maps, Pins};
+use hooks::{Abi, Maps, Pins};
 use lab::{Namespace, Node, Proxy, Service, eventually};
 
 use super::{CLUSTER_IP, PORT, Result, Scene, TARGET};
@@ -70,6 +71,11 @@ fn acknowledged(namespace: &Namespace) -> Result {
 /// The loader starts with a table that knows nothing, as after an upgrade that changed the layout of the maps.
 fn restart_without_flows(node: &Node) -> Result {
     node.loader().kill9()?;
+    lose_flows(node)?;
+    node.start_loader()
+}
+
+fn lose_flows(node: &Node) -> Result {
     node.run(|| {
         let mut maps = Maps::from_pins(&Pins::default())?;
         let keys: Vec<_> = maps.flows.keys().collect::<std::result::Result<_, _>>()?;
@@ -78,8 +84,15 @@ fn restart_without_flows(node: &Node) -> Result {
             maps.flows.remove(key)?;
         }
         Ok(())
-    })?;
-    node.start_loader()
+    })
+}
+
+/// Whether a flow that is not in the table takes the stack.
+fn is_full(node: &Node) -> Result<bool> {
+    node.run(|| {
+        let config = Maps::from_pins(&Pins::default())?.config.get(&0, 0)?.0;
+        Ok(config.flags.contains(ConfigFlags::FLOWS_FULL))
+    })
 }
 
 #[test]
@@ -133,4 +146,35 @@ fn a_connection_that_the_kernel_masquerades_survives_the_loss_of_the_flow_table(
     drop(fast);
     restart_without_flows(scene.node())?;
     kept.say("still from the same port")
+}
+
+#[test]
+fn a_connection_that_somebody_outside_opened_through_the_kernel_survives_the_loss_of_the_flow_table()
+-> Result {
+    // Pods' own connections to on-premises are translated, as those to the Internet are; and it sees whatever is sent.
+    let scene = Scene::with("serviceCidrs: [10.0.0.0/16]\nnonMasqueradeCIDRs: []\n")?;
+    let (node, pod, outside) = (scene.node(), &scene.client, scene.lab.onprem());
+    let listener = listen(pod)?;
+    node.loader().kill9()?;
+    node.run(|| {
+        let mut maps = Maps::from_pins(&Pins::default())?;
+        let mut config = maps.config.get(&0, 0)?.0;
+        config.flags = config.flags.set(ConfigFlags::FLOWS_FULL, true);
+        Ok(maps.config.set(0, Abi(config), 0)?)
+    })?;
+    let to_pod = SocketAddrV4::new(pod.addr(), 9000);
+    let mut connection = Connection::open(outside, to_pod, &listener)?;
+    connection.talks()?;
+    assert!(
+        node.tracked()?.iter().any(|flow| flow.has(outside.addr())),
+        "it must be the kernel's"
+    );
+    for end in [&**pod, &**outside] {
+        acknowledged(end)?;
+    }
+    lose_flows(node)?;
+    node.start_loader()?;
+    let emptied = eventually(PATIENCE, || (!is_full(node).ok()?).then_some(()));
+    assert!(emptied.is_some(), "the table stays full");
+    connection.talks()
 }

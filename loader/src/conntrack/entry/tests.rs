@@ -2,6 +2,9 @@
 
 use std::net::Ipv4Addr;
 
+use abi::Flow;
+use datapath::Seconds;
+
 use super::*;
 
 const POD: &str = "10.240.1.10:4000";
@@ -87,23 +90,37 @@ fn status(bits: u32) -> Vec<u8> {
     attribute(CTA_STATUS, &(ALIVE | bits).to_be_bytes())
 }
 
+fn entry(attributes: &[Vec<u8>]) -> Option<Entry> {
+    Entry::read(&attributes.concat()).unwrap()
+}
+
 /// The flows of an entry with these attributes.
 fn flows(attributes: &[Vec<u8>]) -> BTreeSet<FlowKey> {
-    let entry = Entry::read(&attributes.concat()).unwrap();
-    entry.map(|entry| entry.flows()).unwrap_or_default()
+    entry(attributes)
+        .map(|entry| entry.flows())
+        .unwrap_or_default()
 }
 
 fn tcp(original: (&str, &str), reply: (&str, &str), bits: u32, tcp_state: u8) -> BTreeSet<FlowKey> {
-    flows(&[
+    flows(&tcp_attributes(original, reply, status(bits), tcp_state))
+}
+
+fn tcp_attributes(
+    original: (&str, &str),
+    reply: (&str, &str),
+    status: Vec<u8>,
+    tcp_state: u8,
+) -> [Vec<u8>; 7] {
+    [
         tuple(CTA_TUPLE_ORIG, original.0, original.1, proto::TCP),
         tuple(CTA_TUPLE_REPLY, reply.0, reply.1, proto::TCP),
-        status(bits),
+        status,
         // A time-out, a mark and an id, which nobody reads.
         attribute(7, &[0, 1, 0x51, 0x80]),
         attribute(8, &[0; 4]),
         state(tcp_state),
         attribute(12, &[1, 2, 3, 4]),
-    ])
+    ]
 }
 
 fn keys(flows: &[(&str, &str)], number: u8) -> BTreeSet<FlowKey> {
@@ -130,8 +147,35 @@ fn both_directions_of_a_flow_find_the_key() {
 }
 
 #[test]
-fn what_is_not_translated_may_go_fast() {
-    assert!(tcp((POD, REMOTE), (REMOTE, POD), 0, 3).is_empty());
+fn of_what_is_answered_and_not_translated_both_ends_are_told() {
+    let from_outside = |status| tcp_attributes((REMOTE, POD), (POD, REMOTE), status, 3);
+    let found = entry(&from_outside(status(0))).unwrap();
+    assert_eq!(found.untranslated(), Some((end(REMOTE).0, end(POD).0)));
+    assert_eq!(found.flows(), keys(&[(REMOTE, POD)], proto::TCP));
+    let unanswered = attribute(CTA_STATUS, &(1_u32 << 3).to_be_bytes());
+    assert_eq!(entry(&from_outside(unanswered)), None);
+    let masqueraded = tcp_attributes((POD, REMOTE), (REMOTE, NODE), status(SRC_NAT), 3);
+    assert_eq!(entry(&masqueraded).unwrap().untranslated(), None);
+}
+
+#[test]
+fn only_an_established_connection_is_remembered_for_a_day() {
+    const HALF_CLOSED: u32 = 120;
+    for (state, lasts) in [
+        (1, false),
+        (2, false),
+        (3, true),
+        (4, false),
+        (5, false),
+        (6, false),
+        (9, false),
+    ] {
+        let attributes = tcp_attributes((POD, SERVICE), (BACKEND, POD), status(DST_NAT), state);
+        let flow = Flow::new(entry(&attributes).unwrap().flags(), 1000);
+        let expired = |after| datapath::flow_expired(&flow, proto::TCP, Seconds(1000 + after));
+        assert!(!expired(HALF_CLOSED), "state {state}");
+        assert_eq!(expired(HALF_CLOSED + 1), !lasts, "state {state}");
+    }
 }
 
 #[test]
