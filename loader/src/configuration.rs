@@ -116,14 +116,17 @@ impl Configuration {
         next
     }
 
-    /// The ports and a pod's share of them: half, unless configured, so that no pod can take all to one remote end.
+    /// The ports and a pod's share of them: half, unless configured, so that no pod can take all to one remote end. Never
+    /// more than half of the table, so that no pod can take that.
     pub fn shares(&self) -> Shares {
         let configured = self.config.nat_ports_per_pod;
+        let most = u16::try_from(self.config.sizes.bindings / 2).unwrap_or(u16::MAX);
         Shares {
             ports: self.ports,
             per_pod: configured
                 .and_then(|share| u16::try_from(share).ok())
                 .unwrap_or(self.ports.count() / 2)
+                .min(most)
                 .max(1),
         }
     }
@@ -160,6 +163,33 @@ impl Configuration {
         ConfigView {
             files,
             rejected: self.rejected.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pods_share_is_half_of_the_ports_unless_configured_and_at_most_half_of_the_table() {
+        for (yaml, ports, expected) in [
+            ("", "1024-29999", 14_488),
+            ("", "1024-1024", 1),
+            ("natPortsPerPod: 20000", "1024-29999", 20_000),
+            ("snatMax: 2048", "1024-29999", 1024),
+            ("{snatMax: 2048, natPortsPerPod: 1500}", "1024-29999", 1024),
+            ("{snatMax: 2048, natPortsPerPod: 50}", "1024-29999", 50),
+        ] {
+            let configuration = Configuration {
+                config: Config::parse(Path::new(LOADER_CONFIG), yaml).unwrap(),
+                masq: Masq::default(),
+                ports: ports.parse().unwrap(),
+                ports_warning: None,
+                other_nic: None,
+                rejected: Vec::new(),
+            };
+            assert_eq!(configuration.shares().per_pod, expected, "{yaml}");
         }
     }
 }

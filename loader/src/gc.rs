@@ -31,9 +31,16 @@ pub struct Swept {
 }
 
 impl Swept {
-    /// Whether the table could fill up before the next sweep comes at its usual time.
+    /// Whether sweeps shall come in haste: what is left of a table may be gone before the next one comes at its usual time.
+    /// `flows` earlier than `snat`, because a full one makes every new connection slow, not only those to the Internet.
     pub fn is_filling(&self) -> bool {
-        self.flows_capacity > 0 && self.flows >= self.flows_capacity / 4
+        let flows = self.flows_capacity > 0 && self.flows >= self.flows_capacity / 4;
+        flows || self.bindings_full()
+    }
+
+    /// Whether `snat` is so full that closed bindings shall make room before their time.
+    pub fn bindings_full(&self) -> bool {
+        self.bindings_capacity > 0 && self.bindings >= self.bindings_capacity / 4 * 3
     }
 
     /// Whether misses in `flows` must mean "stack", given whether they do now: from three quarters of the table on, until
@@ -44,8 +51,17 @@ impl Swept {
     }
 }
 
-/// Sweeps both tables once; closed flows go at once while the table is `full`. Blocks: about two microseconds an entry.
-pub fn sweep(pins: &Pins, full: bool) -> anyhow::Result<Swept> {
+/// Which tables are short of room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pressure {
+    /// `flows`: closed ones go at once.
+    pub flows: bool,
+    /// `snat`: closed ones go as soon as both ends have heard of it.
+    pub bindings: bool,
+}
+
+/// Sweeps both tables once. Blocks: about two microseconds an entry.
+pub fn sweep(pins: &Pins, pressure: Pressure) -> anyhow::Result<Swept> {
     let mut maps = Maps::from_pins(pins)?;
     let now = now();
     let capacity = |name| Ok::<_, MapError>(MapInfo::from_pin(pins.map(name))?.max_entries());
@@ -54,8 +70,8 @@ pub fn sweep(pins: &Pins, full: bool) -> anyhow::Result<Swept> {
         bindings_capacity: capacity(pins::map::SNAT)?,
         ..Swept::default()
     };
-    sweep_bindings(&mut maps, now, &mut swept)?;
-    sweep_flows(&mut maps, now, full, &mut swept)?;
+    sweep_bindings(&mut maps, now, pressure.bindings, &mut swept)?;
+    sweep_flows(&mut maps, now, pressure.flows, &mut swept)?;
     debug!(?swept, "swept");
     Ok(swept)
 }
@@ -74,7 +90,20 @@ fn pods(maps: &Maps) -> Result<HashMap<Ip4, Pod>, MapError> {
         .collect()
 }
 
-fn sweep_bindings(maps: &mut Maps, now: Seconds, swept: &mut Swept) -> anyhow::Result<()> {
+/// Whether a binding goes. While the table is `full`, a closed one has no more than the second that a new connection in want
+/// of its port would leave it.
+fn is_dead(binding: &Binding, proto: u8, now: Seconds, full: bool) -> bool {
+    binding_expired(binding, proto, now)
+        || (full && binding.state().is_over() && now.since(binding.last_seen) > 1)
+}
+
+fn sweep_bindings(
+    maps: &mut Maps,
+    now: Seconds,
+    full: bool,
+    swept: &mut Swept,
+) -> anyhow::Result<()> {
+    let is_dead = |key: &BindingKey, binding: &Binding| is_dead(binding, key.proto, now, full);
     let pods = pods(maps)?;
     let counted = Census::counted(maps, &pods)?;
     let mut dead: Vec<(Abi<BindingKey>, Binding)> = Vec::new();
@@ -84,7 +113,7 @@ fn sweep_bindings(maps: &mut Maps, now: Seconds, swept: &mut Swept) -> anyhow::R
             .get(&binding.pod)
             .filter(|pod| pod.generation == binding.generation);
         match pod {
-            Some(pod) if !binding_expired(&binding, key.0.proto, now) => {
+            Some(pod) if !is_dead(&key.0, &binding) => {
                 swept.bindings += 1;
                 swept.census.count(pod.slot, &key.0, &binding);
             }
@@ -94,7 +123,7 @@ fn sweep_bindings(maps: &mut Maps, now: Seconds, swept: &mut Swept) -> anyhow::R
     for (key, binding) in dead {
         // Looked up again: a new connection may have taken it over meanwhile, and its pod may be new.
         if matches!(maps.snat.get(&key, 0), Ok(Abi(current)) if current == binding)
-            && (binding_expired(&binding, key.0.proto, now) || !has_pod(maps, &binding)?)
+            && (is_dead(&key.0, &binding) || !has_pod(maps, &binding)?)
         {
             ignore_missing(maps.snat.remove(&key))?;
             swept.bindings_removed += 1;
@@ -162,7 +191,44 @@ fn ignore_missing(result: Result<(), MapError>) -> Result<(), MapError> {
 
 #[cfg(test)]
 mod tests {
+    use abi::{BindingState, Port, proto};
+
     use super::*;
+
+    #[test]
+    fn sweeps_come_in_haste_before_a_table_is_full() {
+        let at = |flows, bindings| Swept {
+            flows,
+            flows_capacity: 1024,
+            bindings,
+            bindings_capacity: 2048,
+            ..Swept::default()
+        };
+        assert!(!at(255, 1535).is_filling());
+        assert!(at(256, 0).is_filling());
+        assert!(at(0, 1536).is_filling());
+        assert!(at(0, 1536).bindings_full() && !at(1024, 1535).bindings_full());
+        assert!(!Swept::default().is_filling(), "nothing was swept yet");
+    }
+
+    #[test]
+    fn closed_bindings_make_room_a_second_later_when_there_is_little() {
+        let pod = Ip4::new([10, 240, 1, 10]);
+        let now = Seconds(1000);
+        let dead = |state, seen_before, full| {
+            let seen = now.0 - seen_before;
+            let binding = Binding::new(pod, Port::from_u16(1), 1, state, seen);
+            is_dead(&binding, proto::TCP, now, full)
+        };
+        for state in [BindingState::Closed, BindingState::Reset] {
+            assert!(dead(state, 2, true), "{state:?}");
+            assert!(!dead(state, 1, true), "{state:?}: too early");
+            assert!(!dead(state, 2, false), "{state:?}: there is room");
+        }
+        for state in [BindingState::Established, BindingState::FinFromPod] {
+            assert!(!dead(state, 100, true), "{state:?} is open");
+        }
+    }
 
     #[test]
     fn full_has_hysteresis() {
@@ -171,8 +237,6 @@ mod tests {
             flows_capacity: 1024,
             ..Swept::default()
         };
-        assert!(!at(255).is_filling());
-        assert!(at(256).is_filling());
         assert!(!at(767).flows_full(false));
         assert!(at(768).flows_full(false));
         assert!(at(512).flows_full(true));

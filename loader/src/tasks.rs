@@ -11,6 +11,7 @@ use tracing::{debug, error, warn};
 
 use crate::daemon::Daemon;
 use crate::files::Files;
+use crate::gc::Pressure;
 use crate::masq::MASQ_DIRECTORY;
 use crate::netlink::Changes;
 use crate::{conntrack, gc};
@@ -21,7 +22,7 @@ const POOL_PERIOD: Duration = Duration::from_secs(30);
 const POOL_RETRY: Duration = Duration::from_secs(1);
 /// Between sweeps over the tables …
 const GC_PERIOD: Duration = Duration::from_secs(10);
-/// … and while `flows` is filling up.
+/// … and while one of them is filling up.
 const GC_HASTE: Duration = Duration::from_secs(1);
 /// Before netlink is listened to again after a failure.
 const LISTEN_RETRY: Duration = Duration::from_secs(1);
@@ -73,7 +74,11 @@ async fn try_sweep(daemon: &Daemon) -> anyhow::Result<()> {
         (registry.flows_full()?, registry.flows_lost()?)
     };
     let pins = daemon.pins.clone();
-    let swept = spawn_blocking(move || gc::sweep(&pins, was_full)).await??;
+    let pressure = Pressure {
+        flows: was_full,
+        bindings: daemon.swept.borrow().bindings_full(),
+    };
+    let swept = spawn_blocking(move || gc::sweep(&pins, pressure)).await??;
     let filled = swept.flows_full(was_full);
     // What found no room is not in the table yet.
     let missing = was_full
