@@ -29,8 +29,7 @@ use crate::gc::Swept;
 use crate::nic::{self, Node};
 use crate::registry::Registry;
 use crate::server::{self, refused};
-use crate::tunnel::TunnelError;
-use crate::{conntrack, fallback, guard, links, object, reconcile, tasks, tunnel, wireserver};
+use crate::{conntrack, fallback, guard, links, object, reconcile, tasks, wireserver};
 
 /// The running daemon.
 #[expect(missing_debug_implementations, reason = "aya's arrays have none")]
@@ -50,6 +49,8 @@ pub struct Daemon {
     pub(crate) fallback_error: RefCell<Option<String>>,
     /// Held while somebody looks at the node.
     pub(crate) looking: tokio::sync::Mutex<()>,
+    /// Held while the way out of pods in a tunnel mode is made or taken away.
+    pub(crate) tunnels: tokio::sync::Mutex<()>,
     /// When the last request to the wireserver ended, and what came of it.
     last_read: tokio::sync::Mutex<Option<(Instant, Result<Pools, String>)>>,
     /// What the last sweep over the tables found.
@@ -187,6 +188,7 @@ impl Daemon {
             flows_full: Cell::new(flows_full),
             fallback_error: RefCell::default(),
             looking: tokio::sync::Mutex::default(),
+            tunnels: tokio::sync::Mutex::default(),
             last_read: tokio::sync::Mutex::default(),
             swept: RefCell::default(),
             own_secondaries: RefCell::default(),
@@ -203,18 +205,13 @@ impl Daemon {
     pub async fn handle(&self, request: Request) -> Reply {
         match request {
             Request::Node => Reply::Node(self.node.borrow().nic.clone()),
-            Request::Register(endpoint) => {
-                // First the way out: `from_pod` uses it as soon as the maps say so.
-                if endpoint.is_tunnelled()
-                    && let Err(error) = self.open_tunnel().await
-                {
-                    return refused("register the pod", &error, "see the loader's log");
-                }
-                done(
-                    self.registry.borrow_mut().register(&self.pins, &endpoint),
-                    "register the pod",
-                )
+            Request::Register(endpoint) if endpoint.is_tunnelled() => {
+                done(self.register_tunnelled(&endpoint).await, "register the pod")
             }
+            Request::Register(endpoint) => done(
+                self.registry.borrow_mut().register(&self.pins, &endpoint),
+                "register the pod",
+            ),
             Request::Unregister(endpoint) => done(
                 self.registry.borrow_mut().unregister(&endpoint),
                 "unregister the pod",
@@ -311,33 +308,6 @@ impl Daemon {
         for error in reconcile::guard_pods(&self.pins, &self.registry.borrow()) {
             error!(%error, "attach to a pod's veth");
         }
-    }
-
-    async fn open_tunnel(&self) -> Result<(), TunnelError> {
-        let node = self.node.borrow().clone();
-        let gateway = node
-            .gateway
-            .ok_or(TunnelError::NoGateway { nic: node.nic.nic })?;
-        tunnel::open(node.nic.nic_ifindex, gateway).await
-    }
-
-    /// Makes the way out for pods in a tunnel mode while there are any, and takes it away when there are none.
-    pub(crate) async fn follow_tunnels(&self) {
-        if let Err(error) = self.try_follow_tunnels().await {
-            error!(%error, "send packets between pods to the fabric");
-        }
-    }
-
-    async fn try_follow_tunnels(&self) -> anyhow::Result<()> {
-        if !self.registry.borrow().has_tunnels()? {
-            tunnel::close().await?;
-        }
-        // Asked again: a pod may have come meanwhile.
-        let wanted = self.registry.borrow().has_tunnels()?;
-        if wanted {
-            self.open_tunnel().await?;
-        }
-        Ok(())
     }
 }
 

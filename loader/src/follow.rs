@@ -126,9 +126,13 @@ impl Daemon {
         let wanted = self.configuration.borrow().config.nic.clone();
         let node = match nic::discover(wanted.as_deref()).await {
             Ok(node) => node,
-            Err(error) => return warn!(%error, "look at the node's interfaces"),
+            Err(error) => {
+                // With the default route went the one that leads out of pods in a tunnel mode.
+                self.node.borrow_mut().gateway = None;
+                return warn!(%error, "look at the node's interfaces");
+            }
         };
-        let (nic, next_hops) = (node.nic.clone(), node.next_hops);
+        let (nic, gateway, next_hops) = (node.nic.clone(), node.gateway, node.next_hops);
         let before = self.node.replace(node);
         let changed = before.nic != nic;
         if changed {
@@ -156,6 +160,9 @@ impl Daemon {
         let stale = self.fallback_error.borrow().is_some();
         if !self.reclassify() && (changed || stale) {
             self.install_fallback();
+        }
+        if changed || before.gateway != gateway {
+            self.follow_tunnels().await;
         }
     }
 

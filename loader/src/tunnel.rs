@@ -10,7 +10,11 @@ use std::net::Ipv4Addr;
 use abi::TUNNEL_MARK;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
+use rpc::Endpoint;
 use rtnetlink::{Error, Handle, RouteMessageBuilder};
+use tracing::error;
+
+use crate::daemon::Daemon;
 
 /// The routing table, and the priority of the rule that leads to it: before the main table's, after the local one's.
 pub(crate) const TABLE: u32 = 7320;
@@ -40,8 +44,44 @@ pub enum TunnelError {
     },
 }
 
+impl Daemon {
+    /// Puts a pod in a tunnel mode into the maps. First the way out, which `from_pod` uses as soon as the maps say so; and
+    /// nobody takes it away again before they do.
+    pub(crate) async fn register_tunnelled(&self, endpoint: &Endpoint) -> anyhow::Result<()> {
+        let _tunnels = self.tunnels.lock().await;
+        self.open_tunnel().await?;
+        Ok(self.registry.borrow_mut().register(&self.pins, endpoint)?)
+    }
+
+    /// Makes the way out for pods in a tunnel mode while there are any, and takes it away when there are none.
+    pub(crate) async fn follow_tunnels(&self) {
+        if let Err(error) = self.try_follow_tunnels().await {
+            error!(%error, "send packets between pods to the fabric");
+        }
+    }
+
+    async fn try_follow_tunnels(&self) -> anyhow::Result<()> {
+        let _tunnels = self.tunnels.lock().await;
+        let wanted = self.registry.borrow().has_tunnels()?;
+        if wanted {
+            self.open_tunnel().await?;
+        } else {
+            close().await?;
+        }
+        Ok(())
+    }
+
+    async fn open_tunnel(&self) -> Result<(), TunnelError> {
+        let node = self.node.borrow().clone();
+        let gateway = node
+            .gateway
+            .ok_or(TunnelError::NoGateway { nic: node.nic.nic })?;
+        open(node.nic.nic_ifindex, gateway).await
+    }
+}
+
 /// Makes the way out, or corrects it. Idempotent.
-pub async fn open(nic: u32, gateway: Ipv4Addr) -> Result<(), TunnelError> {
+async fn open(nic: u32, gateway: Ipv4Addr) -> Result<(), TunnelError> {
     with_netlink(async |handle| {
         let route = RouteMessageBuilder::<Ipv4Addr>::new()
             .output_interface(nic)
@@ -65,7 +105,7 @@ pub async fn open(nic: u32, gateway: Ipv4Addr) -> Result<(), TunnelError> {
 }
 
 /// Takes the way out away. Not there is success. The table may stay: without the rule nothing leads to it.
-pub async fn close() -> Result<(), TunnelError> {
+async fn close() -> Result<(), TunnelError> {
     with_netlink(async |handle| {
         let removed = handle.rule().del(rule_message()).execute().await;
         tolerate(removed, nix::libc::ENOENT, "remove the routing rule")

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use lab::frame::ipv4_ends;
 use lab::libcni::Network;
-use lab::{AZURE_CONFLIST, EchoServer, Lab, Node, Pod};
+use lab::{AZURE_CONFLIST, EchoServer, Lab, Node, Pod, eventually};
 
 /// Delivered on the node.
 const LOCAL: [Option<&str>; 2] = [Some("bridge"), Some("transparent")];
@@ -15,6 +15,8 @@ const TUNNELLED: [Option<&str>; 4] = [Some("tunnel"), Some(""), None, Some("tran
 /// What never comes, comes not within this time.
 const NEVER: Duration = Duration::from_millis(300);
 const SOON: Duration = Duration::from_secs(3);
+/// The loader follows the node, on a busy machine too, and looks at all of it every 30 s only.
+const LOOKED: Duration = Duration::from_secs(10);
 const PROTOCOLS: [u8; 3] = [1, 6, 17];
 
 /// The documented conflist in another mode.
@@ -275,6 +277,50 @@ fn the_nodes_routing_rules_change_only_while_a_pod_needs_them() {
     node.loader().terminate().unwrap();
     node.start_loader().unwrap();
     assert!(!rules().contains("7320"), "{}", rules());
+}
+
+/// The route that leads what the programs leave to the kernel to the fabric.
+fn way_out(node: &Node) -> Option<()> {
+    let table = node.exec(&["ip", "route", "show", "table", "7320"]).ok()?;
+    table.contains("default via").then_some(())
+}
+
+/// The routing table goes with the NIC, the rule that leads to it does not.
+#[test]
+fn the_way_to_the_fabric_comes_back_with_a_nic_that_was_made_anew() {
+    let lab = lab(Some("tunnel"));
+    let node = lab.node(1);
+    let (a, _a) = server(node, "a");
+    let (b, _b) = server(node, "b");
+    assert!(way_out(node).is_some());
+    node.renew_nic().unwrap();
+    assert!(eventually(LOOKED, || way_out(node)).is_some());
+    let (from, to) = (a.addr(), b.addr());
+    lab.fabric().deny(from, to).unwrap();
+    let big = || a.exec(&["ping", "-c1", "-W1", "-s4000", &to.to_string()]);
+    assert!(big().is_err(), "fragments take a way around the list");
+    lab.fabric().permit(from, to).unwrap();
+    big().unwrap();
+    talk(&a, to);
+}
+
+/// Without a default route for a while, on a NIC that stays what it is.
+#[test]
+fn the_way_to_the_fabric_comes_back_with_the_default_route() {
+    let lab = lab(Some("tunnel"));
+    let node = lab.node(1);
+    let _pod = node.add_pod("a").unwrap();
+    let told = || {
+        node.loader()
+            .log()
+            .contains("there is no IPv4 default route")
+    };
+    node.ip("route flush table 7320\nroute del default\n")
+        .unwrap();
+    assert!(eventually(LOOKED, || told().then_some(())).is_some());
+    node.ip("route add default via 10.240.0.1 dev eth0\n")
+        .unwrap();
+    assert!(eventually(LOOKED, || way_out(node)).is_some());
 }
 
 #[test]
