@@ -10,6 +10,7 @@ use nix::time::{ClockId, clock_gettime};
 use tracing::debug;
 
 use crate::census::Census;
+use crate::registry::removed;
 
 /// What a sweep found and did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -125,7 +126,7 @@ fn sweep_bindings(
         if matches!(maps.snat.get(&key, 0), Ok(Abi(current)) if current == binding)
             && (is_dead(&key.0, &binding) || !has_pod(maps, &binding)?)
         {
-            ignore_missing(maps.snat.remove(&key))?;
+            removed(maps.snat.remove(&key))?;
             swept.bindings_removed += 1;
         }
     }
@@ -170,23 +171,11 @@ fn sweep_flows(maps: &mut Maps, now: Seconds, full: bool, swept: &mut Swept) -> 
             Ok::<_, MapError>(pod(maps, key.0.low)?.is_none() && pod(maps, key.0.high)?.is_none())
         };
         if current == flow && (is_dead(&key.0, &flow) || is_orphan()?) {
-            ignore_missing(maps.flows.remove(&key))?;
+            removed(maps.flows.remove(&key))?;
             swept.flows_removed += 1;
         }
     }
     Ok(())
-}
-
-fn ignore_missing(result: Result<(), MapError>) -> Result<(), MapError> {
-    match result {
-        Err(MapError::KeyNotFound) => Ok(()),
-        Err(MapError::SyscallError(error))
-            if error.io_error.kind() == std::io::ErrorKind::NotFound =>
-        {
-            Ok(())
-        }
-        other => other,
-    }
 }
 
 #[cfg(test)]

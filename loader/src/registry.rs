@@ -339,7 +339,8 @@ fn found<T>(looked_up: Result<Abi<T>, MapError>) -> Result<Option<T>, MapError> 
     }
 }
 
-fn removed(result: Result<(), MapError>) -> Result<(), MapError> {
+/// What was not there is removed, too.
+pub(crate) fn removed(result: Result<(), MapError>) -> Result<(), MapError> {
     match result {
         Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
         Err(MapError::SyscallError(error))

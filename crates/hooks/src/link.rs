@@ -36,9 +36,10 @@ pub(crate) fn attach(
     ifname: &str,
 ) -> Result<Outcome, AttachError> {
     let pin = pins.link(ifname, hook.program);
-    if let Some(link) = pinned_link(&pin)?
-        && replace(program, link, &pin)?
-    {
+    if replace(&pin, |link: SchedClassifierLink| {
+        let id = program.attach_to_link(link)?;
+        program.take_link(id)
+    })? {
         return Ok(Outcome::Replaced);
     }
     let order = match hook.direction {
@@ -65,12 +66,7 @@ pub(crate) fn runs(hook: Hook, program: u32, ifname: &str) -> bool {
 /// Removes every link pin of `ifname`, which detaches the programs. Nothing pinned is success.
 pub(crate) fn remove(pins: &Pins, ifname: &str) -> Result<(), AttachError> {
     for hook in Hook::ALL {
-        let path = pins.link(ifname, hook.program);
-        match fs::remove_file(&path) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(source) => return Err(AttachError::Pins { path, source }),
-        }
+        unpin(&pins.link(ifname, hook.program))?;
     }
     detach_guard(pins, ifname)?;
     Ok(())
@@ -92,48 +88,43 @@ pub(crate) fn pinned(pins: &Pins) -> Result<Vec<String>, AttachError> {
     Ok(found)
 }
 
-/// The link pinned at `pin`, if there is one.
-fn pinned_link(pin: &Path) -> Result<Option<SchedClassifierLink>, AttachError> {
-    match PinnedLink::from_pin(pin) {
-        Ok(link) => FdLink::from(link)
-            .try_into()
-            .map(Some)
-            .map_err(|source: LinkError| link_error(pin, source)),
+/// Puts a program behind the link pinned at `pin`, in one atomic step. `false`: there is no link, or its interface was gone
+/// and its pin is gone now, too.
+pub(crate) fn replace<L: TryFrom<FdLink, Error = LinkError>>(
+    pin: &Path,
+    put: impl FnOnce(L) -> Result<L, ProgramError>,
+) -> Result<bool, AttachError> {
+    let link = match PinnedLink::from_pin(pin) {
+        Ok(link) => FdLink::from(link),
         Err(LinkError::SyscallError(SyscallError { io_error, .. }))
             if io_error.kind() == io::ErrorKind::NotFound =>
         {
-            Ok(None)
+            return Ok(false);
+        }
+        Err(source) => return Err(link_error(pin, source)),
+    };
+    let link = L::try_from(link).map_err(|source| link_error(pin, source))?;
+    match put(link) {
+        // Dropping our descriptor leaves the link to its pin.
+        Ok(_link) => Ok(true),
+        Err(ProgramError::SyscallError(SyscallError { io_error, .. }))
+            if io_error.raw_os_error() == Some(Errno::ENOLINK as i32) =>
+        {
+            unpin(pin).map(|_was_there| false)
         }
         Err(source) => Err(link_error(pin, source)),
     }
 }
 
-/// Puts `program` behind `link`. `false`: the link's interface is gone and its pin was removed.
-fn replace(
-    program: &mut SchedClassifier,
-    link: SchedClassifierLink,
-    pin: &Path,
-) -> Result<bool, AttachError> {
-    match program.attach_to_link(link) {
-        Ok(id) => {
-            // Dropping our descriptor leaves the link to its pin.
-            drop(
-                program
-                    .take_link(id)
-                    .map_err(|source| link_error(pin, source))?,
-            );
-            Ok(true)
-        }
-        Err(ProgramError::SyscallError(SyscallError { io_error, .. }))
-            if io_error.raw_os_error() == Some(Errno::ENOLINK as i32) =>
-        {
-            fs::remove_file(pin).map_err(|source| AttachError::Pins {
-                path: pin.to_owned(),
-                source,
-            })?;
-            Ok(false)
-        }
-        Err(source) => Err(link_error(pin, source)),
+/// Removes a link's pin, which detaches its program. Not there is success. `true`: it was there.
+pub(crate) fn unpin(pin: &Path) -> Result<bool, AttachError> {
+    match fs::remove_file(pin) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(source) => Err(AttachError::Pins {
+            path: pin.to_owned(),
+            source,
+        }),
     }
 }
 

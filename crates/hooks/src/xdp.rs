@@ -2,18 +2,15 @@
 //!
 //! Never in the kernel's generic hook: see docs/adr/0009-xdp-guard.md.
 
-use std::fs;
-use std::io;
-use std::path::Path;
-
 use abi::pins::program::XDP_GUARD;
-use aya::programs::links::{FdLink, LinkError, PinnedLink};
+use aya::programs::links::FdLink;
 use aya::programs::xdp::XdpLink;
 use aya::programs::{ProgramError, Xdp, XdpMode};
 use aya::sys::SyscallError;
 use aya_obj::programs::XdpAttachType;
 use nix::errno::Errno;
 
+use crate::link::{replace, unpin};
 use crate::{AttachError, Outcome, Pins};
 
 /// Attaches the pinned guard to `ifname`, or replaces, in one atomic step, the one that an earlier start attached; the
@@ -23,11 +20,12 @@ pub fn attach_guard(pins: &Pins, ifname: &str) -> Result<Outcome, AttachError> {
     let mut program = Xdp::from_pin(&path, XdpAttachType::Interface)
         .map_err(|source| AttachError::Open { path, source })?;
     let pin = pins.link(ifname, XDP_GUARD);
-    if replace(&mut program, &pin)? {
+    if replace(&pin, |link: XdpLink| {
+        let id = program.attach_to_link(link)?;
+        program.take_link(id)
+    })? {
         return Ok(Outcome::Replaced);
     }
-    // Of an interface that was made anew.
-    detach_guard(pins, ifname)?;
     let id = program
         .attach(ifname, XdpMode::Driver)
         .map_err(|error| refused(ifname, explain(&error)))?;
@@ -41,43 +39,7 @@ pub fn attach_guard(pins: &Pins, ifname: &str) -> Result<Outcome, AttachError> {
 
 /// Takes the guard off `ifname`. Not there is success. `true`: it was there.
 pub fn detach_guard(pins: &Pins, ifname: &str) -> Result<bool, AttachError> {
-    let path = pins.link(ifname, XDP_GUARD);
-    match fs::remove_file(&path) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(source) => Err(AttachError::Pins { path, source }),
-    }
-}
-
-/// Puts `program` behind the link pinned at `pin`. `false`: there is none, or its interface is gone.
-fn replace(program: &mut Xdp, pin: &Path) -> Result<bool, AttachError> {
-    let link = match PinnedLink::from_pin(pin) {
-        Ok(link) => FdLink::from(link),
-        Err(LinkError::SyscallError(SyscallError { io_error, .. }))
-            if io_error.kind() == io::ErrorKind::NotFound =>
-        {
-            return Ok(false);
-        }
-        Err(source) => return Err(link_error(pin, source)),
-    };
-    let link: XdpLink = link.try_into().map_err(|error| link_error(pin, error))?;
-    match program.attach_to_link(link) {
-        Ok(id) => {
-            // Dropping our descriptor leaves the link to its pin.
-            drop(
-                program
-                    .take_link(id)
-                    .map_err(|error| link_error(pin, error))?,
-            );
-            Ok(true)
-        }
-        Err(ProgramError::SyscallError(SyscallError { io_error, .. }))
-            if io_error.raw_os_error() == Some(Errno::ENOLINK as i32) =>
-        {
-            Ok(false)
-        }
-        Err(source) => Err(link_error(pin, source)),
-    }
+    unpin(&pins.link(ifname, XDP_GUARD))
 }
 
 /// What the operator can do about it.
@@ -101,16 +63,6 @@ fn refused(
     AttachError::Attach {
         program: XDP_GUARD,
         ifname: ifname.to_owned(),
-        source: source.into(),
-    }
-}
-
-fn link_error(
-    pin: &Path,
-    source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
-) -> AttachError {
-    AttachError::Link {
-        path: pin.to_owned(),
         source: source.into(),
     }
 }
