@@ -7,19 +7,17 @@ use aya::programs::tc::{
     NlOptions, SchedClassifier, SchedClassifierLink, TcAttachOptions, TcError, qdisc_add_clsact,
 };
 use aya::programs::{Link as _, ProgramError};
-use netlink_packet_core::{
-    NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
-};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::tc::{
     TcAttribute, TcFilterBpfOption, TcHandle as Parent, TcMessage, TcOption,
 };
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use netlink_sys::protocols::NETLINK_ROUTE;
 use nix::errno::Errno;
 use nix::net::if_::{if_nameindex, if_nametoindex};
 
 use crate::attach::refused;
 use crate::hook::{Direction, Place};
+use crate::netlink::dump;
 use crate::{AttachError, Hook, Outcome};
 
 pub(crate) fn attach(
@@ -153,7 +151,15 @@ fn filters(ifname: &str, direction: Direction) -> io::Result<Vec<TcMessage>> {
             Direction::Egress => Parent::MIN_EGRESS,
         },
     };
-    dump(request)
+    let mut filters = Vec::new();
+    let question = RouteNetlinkMessage::GetTrafficFilter(request);
+    dump(NETLINK_ROUTE, question, |answer| {
+        if let RouteNetlinkMessage::NewTrafficFilter(filter) = answer {
+            filters.push(filter);
+        }
+        io::Result::Ok(())
+    })?;
+    Ok(filters)
 }
 
 /// What makes a filter a BPF filter.
@@ -172,41 +178,4 @@ fn options(filter: &TcMessage) -> impl Iterator<Item = &TcFilterBpfOption> {
             None
         }
     })
-}
-
-/// Asks the kernel for filters and reads its answer to the end.
-fn dump(request: TcMessage) -> io::Result<Vec<TcMessage>> {
-    let socket = Socket::new(NETLINK_ROUTE)?;
-    let mut message = NetlinkMessage::new(
-        NetlinkHeader::default(),
-        RouteNetlinkMessage::GetTrafficFilter(request).into(),
-    );
-    message.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-    message.finalize();
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
-    socket.send_to(&bytes, &SocketAddr::new(0, 0), 0)?;
-
-    let mut filters = Vec::new();
-    loop {
-        let (answer, _) = socket.recv_from_full()?;
-        let mut rest = answer.as_slice();
-        while !rest.is_empty() {
-            let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)
-                .map_err(io::Error::other)?;
-            let length = usize::try_from(message.header.length).map_err(io::Error::other)?;
-            if let NetlinkPayload::Done(_) = message.payload {
-                return Ok(filters);
-            } else if let NetlinkPayload::Error(error) = message.payload {
-                return Err(error.to_io());
-            } else if let NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewTrafficFilter(
-                filter,
-            )) = message.payload
-            {
-                filters.push(filter);
-            }
-            // Messages are aligned to four bytes.
-            rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-        }
-    }
 }

@@ -1,4 +1,4 @@
-//! Attaches pinned programs to interfaces, and replaces, lists and removes them; opens the pinned maps.
+//! Attaches pinned programs to interfaces, and replaces, lists and removes them; opens the pinned maps; dumps over netlink.
 //!
 //! The one place that attaches: the CNI binary uses it for a pod's host veth, the loader for the NIC and for replacing
 //! every program at start. What is attached outlives the process that attached it, and replacing the program behind it
@@ -9,11 +9,13 @@ mod filter;
 mod hook;
 mod link;
 mod maps;
+mod netlink;
 mod pins;
 mod xdp;
 
 pub use attach::{AttachError, Outcome, attach, nics, open, remove, runs};
 pub use hook::{Hook, Mechanism};
 pub use maps::{Abi, Maps, MapsError, total};
+pub use netlink::dump;
 pub use pins::Pins;
 pub use xdp::{attach_guard, detach_guard};

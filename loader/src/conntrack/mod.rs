@@ -14,37 +14,28 @@ use std::io;
 
 use abi::{Class, Flow, Ip4};
 use aya::maps::MapError;
+use datapath::Seconds;
 use hooks::Abi;
 use nix::errno::Errno;
 use rpc::RunDirectory;
-use rtnetlink::packet_core::{DecodeError, NLM_F_DUMP, NLM_F_REQUEST};
-use rtnetlink::packet_core::{NetlinkHeader, NetlinkMessage, NetlinkPayload};
-use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
+use rtnetlink::sys::protocols::NETLINK_NETFILTER;
 use tracing::{info, warn};
 
 use crate::registry::{Registry, RegistryError, map_error};
 use crate::{gc, reconcile};
 use entry::{Entry, Message};
 
-/// Bytes of one `recv`; the kernel fills at most 32 KiB of it.
-const BUFFER: usize = 64 * 1024;
 /// `BPF_NOEXIST` of `linux/bpf.h`.
 const NO_EXIST: u64 = 1;
 
 /// The kernel's flows cannot be learnt.
 #[derive(Debug, thiserror::Error)]
 pub enum ConntrackError {
-    /// No netlink socket of nfnetlink, or it breaks.
-    #[error("{doing}: {source}; is the kernel module nf_conntrack_netlink there?")]
-    Netlink {
-        /// What was attempted.
-        doing: &'static str,
-        /// The system's reason.
-        source: io::Error,
-    },
-    /// The kernel answers what is no netlink.
-    #[error("read the kernel's connection tracking: {0}")]
-    Malformed(#[from] DecodeError),
+    /// The kernel does not answer, or what is no netlink.
+    #[error(
+        "ask for the tracked connections: {0}; is the kernel module nf_conntrack_netlink there?"
+    )]
+    Netlink(#[from] io::Error),
     /// The table cannot be read or written.
     #[error(transparent)]
     Registry(#[from] RegistryError),
@@ -53,7 +44,7 @@ pub enum ConntrackError {
 impl ConntrackError {
     /// Whether this kernel will never tell: it was built without `nf_conntrack_netlink`, or does not load it.
     fn is_lasting(&self) -> bool {
-        matches!(self, Self::Netlink { source, .. } if matches!(
+        matches!(self, Self::Netlink(source) if matches!(
             source.raw_os_error().map(Errno::from_raw),
             Some(Errno::EPROTONOSUPPORT | Errno::EINVAL | Errno::EOPNOTSUPP)
         ))
@@ -113,30 +104,42 @@ fn preload(registry: &mut Registry, pods: &BTreeSet<Ip4>) -> Result<Preloaded, C
     if pods.is_empty() {
         return Ok(done);
     }
-    let now = gc::now().0;
-    dump(|entry| {
-        if let Some((src, dst)) = entry.untranslated()
-            && (!pods.contains(&dst) || registry.class_of(src.into())? != Class::Snat)
-        {
-            return Ok(());
-        }
-        done.known += 1;
-        let value = Abi(Flow::new(entry.flags(), now));
-        for key in entry.flows() {
-            if !is_asked_for(registry, pods, key.low, key.high)? {
-                continue;
-            }
-            match registry.maps.flows.insert(Abi(key), value, NO_EXIST) {
-                Ok(()) => done.added += 1,
-                Err(error) if is(&error, io::ErrorKind::AlreadyExists) => {}
-                // E2BIG of a full hash table.
-                Err(error) if is(&error, io::ErrorKind::ArgumentListTooLong) => done.lost += 1,
-                Err(error) => return Err(map_error("add a flow", "flows")(error).into()),
-            }
-        }
-        Ok(())
+    let now = gc::now();
+    // Every IPv4 entry of this network namespace.
+    hooks::dump(NETLINK_NETFILTER, Message::Ask, |answer| match answer {
+        Message::Entry(entry) => add(registry, pods, &entry, now, &mut done),
+        Message::Ask | Message::Other => Ok(()),
     })?;
     Ok(done)
+}
+
+fn add(
+    registry: &mut Registry,
+    pods: &BTreeSet<Ip4>,
+    entry: &Entry,
+    now: Seconds,
+    done: &mut Preloaded,
+) -> Result<(), ConntrackError> {
+    if let Some((src, dst)) = entry.untranslated()
+        && (!pods.contains(&dst) || registry.class_of(src.into())? != Class::Snat)
+    {
+        return Ok(());
+    }
+    done.known += 1;
+    let value = Abi(Flow::new(entry.flags(), now.0));
+    for key in entry.flows() {
+        if !is_asked_for(registry, pods, key.low, key.high)? {
+            continue;
+        }
+        match registry.maps.flows.insert(Abi(key), value, NO_EXIST) {
+            Ok(()) => done.added += 1,
+            Err(error) if is(&error, io::ErrorKind::AlreadyExists) => {}
+            // E2BIG of a full hash table.
+            Err(error) if is(&error, io::ErrorKind::ArgumentListTooLong) => done.lost += 1,
+            Err(error) => return Err(map_error("add a flow", "flows")(error).into()),
+        }
+    }
+    Ok(())
 }
 
 /// Whether a program will look for the flow: one end is a pod of this node, and the other is none to which everything
@@ -158,51 +161,4 @@ fn is_asked_for(
 
 fn is(error: &MapError, kind: io::ErrorKind) -> bool {
     matches!(error, MapError::SyscallError(error) if error.io_error.kind() == kind)
-}
-
-/// Hands over every IPv4 entry of this network namespace that is translated or answered, and goes on.
-fn dump(mut each: impl FnMut(&Entry) -> Result<(), ConntrackError>) -> Result<(), ConntrackError> {
-    let failed = |doing| move |source| ConntrackError::Netlink { doing, source };
-    let mut socket = Socket::new(NETLINK_NETFILTER).map_err(failed("open nfnetlink"))?;
-    socket.bind_auto().map_err(failed("open nfnetlink"))?;
-    let ask = failed("ask for the tracked connections");
-    socket
-        .send_to(&question(), &SocketAddr::new(0, 0), 0)
-        .map_err(ask)?;
-    let mut buffer = Vec::with_capacity(BUFFER);
-    loop {
-        buffer.clear();
-        socket
-            .recv(&mut buffer, 0)
-            .map_err(failed("receive the tracked connections"))?;
-        let mut rest = buffer.as_slice();
-        while !rest.is_empty() {
-            let message = NetlinkMessage::<Message>::deserialize(rest)?;
-            match message.payload {
-                NetlinkPayload::InnerMessage(Message::Entry(entry)) => each(&entry)?,
-                NetlinkPayload::Done(_) => return Ok(()),
-                NetlinkPayload::Error(error) => {
-                    let refused = failed("ask for the tracked connections");
-                    return Err(refused(error.to_io()));
-                }
-                NetlinkPayload::Noop
-                | NetlinkPayload::Overrun(_)
-                | NetlinkPayload::InnerMessage(Message::Ask | Message::Other)
-                | _ => {}
-            }
-            let length = message.header.length.next_multiple_of(4);
-            let length = usize::try_from(length).unwrap_or(usize::MAX);
-            rest = rest.get(length..).unwrap_or_default();
-        }
-    }
-}
-
-fn question() -> Vec<u8> {
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-    let mut message = NetlinkMessage::new(header, NetlinkPayload::from(Message::Ask));
-    message.finalize();
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
-    bytes
 }
