@@ -88,6 +88,10 @@ fn a_class_that_the_kernel_does_not_have_is_told() {
     let lab = lab("");
     let node = lab.node(1);
     assert!(class(node, "8.8.8.8").starts_with("snat 13 "));
+    // When the pools have come, nobody writes the table any more.
+    soon("the pools", || {
+        class(node, "10.240.99.99").starts_with("direct 7 ")
+    });
     let map = hooks::Pins::default().map("dst4").display().to_string();
     let key = "hex 20 00 00 00 08 08 08 08".split(' ');
     let value = "hex 01 00 00 00".split(' ');
