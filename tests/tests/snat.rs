@@ -5,8 +5,10 @@ use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, Shutdown, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
-use hooks::{Maps, Pins};
+use abi::{Binding, BindingKey, BindingState, Ip4, Port, proto};
+use hooks::{Abi, Maps, Pins};
 use lab::{Lab, Namespace, Node, Pod, eventually};
+use nix::time::{ClockId, clock_gettime};
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 
@@ -235,6 +237,39 @@ fn a_closed_connections_ports_serve_the_next_one_at_once() {
             .unwrap();
         drop(connection);
     }
+}
+
+/// In a table of 1024, of which they take more than three quarters.
+#[test]
+fn closed_bindings_make_room_before_their_time_when_there_is_little() {
+    const REPLACE: u64 = 2; // BPF_EXIST of linux/bpf.h
+    let lab = lab("snatMax: 1024\n");
+    let node = lab.node(1);
+    let pod = Ip4::from(node.add_pod("web").unwrap().addr());
+    node.loader().kill9().unwrap();
+    let key = |number: u16| {
+        let remote = (Ip4::from(lab.inet().addr()), Port::from_u16(443));
+        Abi(BindingKey::new(remote, Port::from_u16(number), proto::TCP))
+    };
+    // They have some eight seconds to live each time that they are written, so none of them expires.
+    let write = |flags: u64| {
+        maps(node, |maps| {
+            let now = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).unwrap();
+            let seen = u32::try_from(now.tv_sec()).unwrap() - 2;
+            let generation = maps.pods.get(&Abi(pod), 0).unwrap().0.generation;
+            let state = BindingState::Closed;
+            let binding = Binding::new(pod, Port::from_u16(1), generation, state, seen);
+            let keys = (2000..2800).map(key);
+            keys.filter(|key| maps.snat.insert(key, Abi(binding), flags).is_ok())
+                .count()
+        })
+    };
+    assert_eq!(write(0), 800);
+    node.start_loader().unwrap();
+    let gone = eventually(Duration::from_secs(20), || {
+        (write(REPLACE) == 0).then_some(())
+    });
+    assert!(gone.is_some(), "{}", write(REPLACE));
 }
 
 #[test]
