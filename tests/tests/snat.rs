@@ -102,7 +102,7 @@ fn lose_every_binding(node: &Node) -> usize {
 }
 
 fn flows_of(node: &Node, pod: Ipv4Addr) -> usize {
-    let addr = abi::Ip4::from(pod);
+    let addr = Ip4::from(pod);
     maps(node, |maps| {
         let keys = maps.flows.keys().map(|key| key.unwrap().0);
         keys.filter(|key| key.low == addr || key.high == addr)
