@@ -16,8 +16,9 @@ use crate::wait::{Deadline, lock, ready};
 const PROGRAM: &str = "/opt/azure-vnet/bin/azure-vnet-loader";
 /// Where the lab listens as systemd would.
 const NOTIFY: &str = "/run/lab-notify.sock";
-const START_TIMEOUT: Duration = Duration::from_secs(20);
-const STOP_TIMEOUT: Duration = Duration::from_secs(20);
+/// While loads keep every CPU busy, a start has been seen to take more than eight seconds.
+const START_TIMEOUT: Duration = Duration::from_mins(1);
+const STOP_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// The loader of one node, running or not.
 #[derive(Debug)]
