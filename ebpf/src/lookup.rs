@@ -1,8 +1,8 @@
 //! The maps as [`Tables`].
 
 use abi::{
-    Binding, BindingKey, BindingState, CachedClass, Class, ClassEntry, Config, Counter, DropReason,
-    Flow, FlowKey, Fragment, FragmentKey, IfIndex, Ip4, Path, Pod, Secret, Slot, Veth,
+    Binding, BindingKey, BindingState, CachedClass, CachedVeth, Class, ClassEntry, Config, Counter,
+    DropReason, Flow, FlowKey, Fragment, FragmentKey, IfIndex, Ip4, Path, Pod, Secret, Slot, Veth,
 };
 use aya_ebpf::bindings::{__sk_buff, BPF_ANY, BPF_NOEXIST};
 use aya_ebpf::btf_maps::PerCpuArray;
@@ -11,8 +11,8 @@ use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
 use datapath::{Peer, Seconds, Tables};
 
 use crate::maps::{
-    CLASS_CACHE, CLASS_EPOCH, CONFIG, DENY, DROPS, DST4, FLOWS, FLOWS_LOST, FRAGMENTS, PODS,
-    SECRET, SNAT, SNAT_OPEN, STATS, VETHS,
+    CLASS_CACHE, CONFIG, DENY, DROPS, DST4, EPOCH, FLOWS, FLOWS_LOST, FRAGMENTS, PODS, SECRET,
+    SNAT, SNAT_OPEN, STATS, VETH_CACHE, VETHS,
 };
 use crate::socket;
 
@@ -27,6 +27,13 @@ pub(crate) struct Maps {
 pub(crate) fn now() -> Seconds {
     // SAFETY: takes nothing and returns a number.
     Seconds((unsafe { bpf_ktime_get_coarse_ns() } / 1_000_000_000) as u32)
+}
+
+/// How often something has changed that the caches hold. Read before what is put into them: who reads an old value keeps it
+/// under an old epoch.
+#[inline(always)]
+fn epoch() -> u32 {
+    EPOCH.get(0).copied().unwrap_or(0)
 }
 
 impl Tables for Maps {
@@ -53,17 +60,36 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn veth(&self, ifindex: IfIndex) -> Option<Veth> {
+        let epoch = epoch();
+        let cached = VETH_CACHE.get_ptr_mut(CachedVeth::index(ifindex));
+        if let Some(cached) = cached {
+            // SAFETY: the value belongs to this CPU, and a classifier is not interrupted by another one.
+            let known = unsafe { *cached };
+            if known.ifindex == ifindex && known.epoch == epoch {
+                return Some(known.veth);
+            }
+        }
         // SAFETY: as in `pod`.
-        unsafe { VETHS.get(ifindex) }.copied()
+        let veth = unsafe { VETHS.get(ifindex) }.copied()?;
+        if let Some(cached) = cached {
+            // SAFETY: as above.
+            unsafe {
+                *cached = CachedVeth {
+                    ifindex,
+                    epoch,
+                    veth,
+                };
+            };
+        }
+        Some(veth)
     }
 
     #[inline(always)]
     fn peer(&self, addr: Ip4) -> Peer {
-        // Read before what it stands for: who reads an old pod or class keeps it under an old epoch.
-        let epoch = CLASS_EPOCH.get(0).copied().unwrap_or(0);
+        let epoch = epoch();
         let cached = CLASS_CACHE.get_ptr_mut(CachedClass::index(addr));
         if let Some(cached) = cached {
-            // SAFETY: the value belongs to this CPU, and a classifier is not interrupted by another one.
+            // SAFETY: as in `veth`.
             let known = unsafe { *cached };
             if known.addr == addr && known.epoch == epoch {
                 return Peer::Other(known.class.class());
@@ -75,7 +101,7 @@ impl Tables for Maps {
         let class = DST4.get(&Key::new(32, addr)).copied();
         let class = class.unwrap_or(ClassEntry::new(Class::Stack));
         if let Some(cached) = cached {
-            // SAFETY: as above.
+            // SAFETY: as in `veth`.
             unsafe { *cached = CachedClass { addr, epoch, class } };
         }
         Peer::Other(class.class())

@@ -1,8 +1,8 @@
 //! The BTF maps. Names are those of [`abi::pins::map`].
 
 use abi::{
-    Binding, BindingKey, CachedClass, ClassEntry, Config, Counter, DropReason, Flow, FlowKey,
-    Fragment, FragmentKey, IfIndex, Ip4, MAX_BINDINGS, MAX_CLASSES, MAX_DENIED, MAX_FLOWS,
+    Binding, BindingKey, CachedClass, CachedVeth, ClassEntry, Config, Counter, DropReason, Flow,
+    FlowKey, Fragment, FragmentKey, IfIndex, Ip4, MAX_BINDINGS, MAX_CLASSES, MAX_DENIED, MAX_FLOWS,
     MAX_FRAGMENTS, MAX_PODS, Path, Pod, Secret, Veth,
 };
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray};
@@ -56,5 +56,9 @@ pub(crate) static DENY: LpmTrie<Ip4, u32, { MAX_DENIED as usize }> = LpmTrie::ne
 pub(crate) static CLASS_CACHE: PerCpuArray<CachedClass, { CachedClass::CAPACITY as usize }> =
     PerCpuArray::new();
 
-#[btf_map(name = "class_epoch")]
-pub(crate) static CLASS_EPOCH: Array<u32, 1> = Array::new();
+#[btf_map(name = "veth_cache")]
+pub(crate) static VETH_CACHE: PerCpuArray<CachedVeth, { CachedVeth::CAPACITY as usize }> =
+    PerCpuArray::new();
+
+#[btf_map(name = "epoch")]
+pub(crate) static EPOCH: Array<u32, 1> = Array::new();

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use abi::pins::{BPFFS, map, program};
 use abi::{
-    Binding, BindingKey, CachedClass, ClassEntry, Config, Counter, DropReason, Flow, FlowKey,
-    Fragment, FragmentKey, IfIndex, Ip4, MAX_BINDINGS, MAX_CLASSES, MAX_DENIED, MAX_FLOWS,
+    Binding, BindingKey, CachedClass, CachedVeth, ClassEntry, Config, Counter, DropReason, Flow,
+    FlowKey, Fragment, FragmentKey, IfIndex, Ip4, MAX_BINDINGS, MAX_CLASSES, MAX_DENIED, MAX_FLOWS,
     MAX_FRAGMENTS, MAX_PODS, Pod, Secret, Veth,
 };
 use aya::maps::{MapError, MapInfo, MapType};
@@ -222,9 +222,13 @@ fn layout(name: &str) -> Option<Layout> {
             DropReason::CAPACITY,
         ),
         map::SNAT_OPEN => (MapType::Array, size_of::<u32>(), size_of::<u32>(), MAX_PODS),
-        map::FLOWS_LOST | map::CLASS_EPOCH => {
-            (MapType::Array, size_of::<u32>(), size_of::<u32>(), 1)
-        }
+        map::FLOWS_LOST | map::EPOCH => (MapType::Array, size_of::<u32>(), size_of::<u32>(), 1),
+        map::VETH_CACHE => (
+            MapType::PerCpuArray,
+            size_of::<u32>(),
+            size_of::<CachedVeth>(),
+            CachedVeth::CAPACITY,
+        ),
         map::CLASS_CACHE => (
             MapType::PerCpuArray,
             size_of::<u32>(),

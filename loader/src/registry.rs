@@ -111,7 +111,7 @@ impl Registry {
             .pods
             .insert(Abi(addr), Abi(pod), 0)
             .map_err(map_error("add the pod", "pods"))?;
-        self.next_class_epoch()?;
+        self.next_epoch()?;
         if self.pod(addr)? != Some(pod) || self.veth(ifindex)? != Some(veth) {
             return Err(Refusal {
                 what: format!("register {}", endpoint.key),
@@ -123,13 +123,13 @@ impl Registry {
         Ok(())
     }
 
-    /// Makes the programs forget what they have cached: after a pod was added or classes changed. One that went needs no such
-    /// thing, because pods are not cached.
-    pub(crate) fn next_class_epoch(&mut self) -> Result<(), RegistryError> {
-        let epoch = &mut self.maps.class_epoch;
+    /// Makes the programs forget what they have cached: after a pod was added, a veth was removed or classes changed. A pod that
+    /// went needs no such thing, because pods are not cached.
+    pub(crate) fn next_epoch(&mut self) -> Result<(), RegistryError> {
+        let epoch = &mut self.maps.epoch;
         let next = epoch.get(&0, 0).map(|now| now.wrapping_add(1));
         next.and_then(|next| epoch.set(0, next, 0))
-            .map_err(map_error("count a change", "class_epoch"))
+            .map_err(map_error("count a change", "epoch"))
     }
 
     /// Takes an endpoint out of the maps, unless the address or the interface has another owner by now.
@@ -251,7 +251,9 @@ impl Registry {
     }
 
     fn remove_veth(&mut self, ifindex: IfIndex) -> Result<(), RegistryError> {
-        removed(self.maps.veths.remove(&Abi(ifindex))).map_err(map_error("remove a veth", "veths"))
+        removed(self.maps.veths.remove(&Abi(ifindex)))
+            .map_err(map_error("remove a veth", "veths"))?;
+        self.next_epoch()
     }
 
     /// The lowest slot that no pod has, its counters back at zero. Slot 0 stays free, so that it can mean "no pod".

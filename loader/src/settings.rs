@@ -155,7 +155,7 @@ impl Registry {
         let (old, new) = self.tables(rules)?;
         let written = self.write_steps(&old, &new);
         // Even if some could not be written.
-        written.and(self.next_class_epoch())
+        written.and(self.next_epoch())
     }
 
     fn write_steps(&mut self, old: &Table, new: &Table) -> Result<(), RegistryError> {

@@ -79,7 +79,7 @@ impl ClassEntry {
 pub struct CachedClass {
     /// The address.
     pub addr: Ip4,
-    /// What `class_epoch` was when the address was looked up; a later one makes the entry worthless.
+    /// What `epoch` was when the address was looked up; a later one makes the entry worthless.
     pub epoch: u32,
     /// What `dst4` said.
     pub class: ClassEntry,

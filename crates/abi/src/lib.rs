@@ -22,7 +22,7 @@ pub use addr::{IfIndex, Ip4, Mac, Port};
 pub use class::{CachedClass, Class, ClassEntry};
 pub use config::{Config, ConfigFlags, Secret};
 pub use counter::{Counter, Path};
-pub use endpoint::{EndpointFlags, Pod, Slot, Veth};
+pub use endpoint::{CachedVeth, EndpointFlags, Pod, Slot, Veth};
 pub use flow::{Flow, FlowFlags, FlowKey};
 pub use fragment::{Fragment, FragmentKey};
 pub use reason::DropReason;

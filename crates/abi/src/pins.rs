@@ -38,10 +38,12 @@ pub mod map {
     pub const DENY: &str = "deny";
     /// Index of an address → [`crate::CachedClass`].
     pub const CLASS_CACHE: &str = "class_cache";
-    /// One entry: how often pods were added or classes changed, `u32`.
-    pub const CLASS_EPOCH: &str = "class_epoch";
+    /// Index of a host veth → [`crate::CachedVeth`].
+    pub const VETH_CACHE: &str = "veth_cache";
+    /// One entry: how often something has changed that the programs cache, `u32`.
+    pub const EPOCH: &str = "epoch";
     /// Every map.
-    pub const ALL: [&str; 15] = [
+    pub const ALL: [&str; 16] = [
         CONFIG,
         PODS,
         VETHS,
@@ -56,7 +58,8 @@ pub mod map {
         FRAGMENTS,
         DENY,
         CLASS_CACHE,
-        CLASS_EPOCH,
+        VETH_CACHE,
+        EPOCH,
     ];
 }
 

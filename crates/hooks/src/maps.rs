@@ -73,8 +73,8 @@ pub struct Maps {
     pub fragments: HashMap<MapData, Abi<FragmentKey>, Abi<Fragment>>,
     /// Sources that `xdp_guard` drops.
     pub deny: LpmTrie<MapData, Abi<Ip4>, u32>,
-    /// One entry: how often pods were added or classes changed.
-    pub class_epoch: Array<MapData, u32>,
+    /// One entry: how often something has changed that the programs cache.
+    pub epoch: Array<MapData, u32>,
 }
 
 impl Maps {
@@ -115,7 +115,7 @@ impl Maps {
             flows_lost: typed(map::FLOWS_LOST, &mut open)?,
             fragments: typed(map::FRAGMENTS, &mut open)?,
             deny: typed(map::DENY, &mut open)?,
-            class_epoch: typed(map::CLASS_EPOCH, &mut open)?,
+            epoch: typed(map::EPOCH, &mut open)?,
         })
     }
 }
