@@ -37,6 +37,8 @@ fn epoch() -> u32 {
 }
 
 impl Tables for Maps {
+    type FlowEntry = *mut Flow;
+
     #[inline(always)]
     fn config(&self) -> Option<Config> {
         CONFIG
@@ -113,9 +115,10 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn flow(&self, key: &FlowKey) -> Option<Flow> {
+    fn flow(&self, key: &FlowKey) -> Option<(Flow, *mut Flow)> {
+        let entry = FLOWS.get_ptr_mut(key)?;
         // SAFETY: as in `pod`.
-        unsafe { FLOWS.get(key) }.copied()
+        Some((unsafe { *entry }, entry))
     }
 
     #[inline(always)]
@@ -124,14 +127,12 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn see_flow(&self, key: &FlowKey, flow: Flow) {
-        if let Some(entry) = FLOWS.get_ptr_mut(key) {
-            // SAFETY: the memory belongs to the map for as long as the program lives. The entry may be recycled for
-            // another key at the same time, but only if the loader removes this flow, for want of packets, while one of
-            // its packets is here; then the other flow takes a wrong side until it expires. Replacing the entry instead
-            // would allocate and free one whenever a connection opens or closes.
-            unsafe { *entry = flow };
-        }
+    fn see_flow(&self, entry: *mut Flow, flow: Flow) {
+        // SAFETY: the pointer is what a look-up by this very program gave, and the memory belongs to the map for as long as
+        // the program lives. The entry may be recycled for another key at the same time, but only if the loader removes
+        // this flow, for want of packets, while one of its packets is here; then the other flow takes a wrong side until it
+        // expires. Replacing the entry instead would allocate and free one whenever a connection opens or closes.
+        unsafe { *entry = flow };
     }
 
     #[inline(always)]

@@ -104,12 +104,12 @@ pub(crate) enum Side {
 #[inline(always)]
 pub(crate) fn known_side(tables: &impl Tables, seen: &Seen, now: Seconds) -> Side {
     match tables.flow(&seen.key) {
-        Some(flow) if flow.flags.contains(FlowFlags::VIA_STACK) => {
-            refresh(tables, seen, flow, now);
+        Some((flow, entry)) if flow.flags.contains(FlowFlags::VIA_STACK) => {
+            refresh(tables, seen, (flow, entry), now);
             Side::Stack
         }
-        Some(flow) if flow.flags.contains(FlowFlags::INBOUND) => {
-            refresh(tables, seen, flow, now);
+        Some((flow, entry)) if flow.flags.contains(FlowFlags::INBOUND) => {
+            refresh(tables, seen, (flow, entry), now);
             Side::Inbound
         }
         Some(_) | None => Side::Unknown,
@@ -150,18 +150,18 @@ pub(crate) fn learn_if(
     holds: impl FnOnce() -> bool,
 ) -> bool {
     let known = tables.flow(&seen.key);
-    if !known.is_some_and(|flow| flow.flags.contains(fact)) && !holds() {
+    if !known.is_some_and(|(flow, _)| flow.flags.contains(fact)) && !holds() {
         return false;
     }
     let old = match known {
         // A new connection on the same ports owes nothing to the old one.
-        Some(flow) if !seen.opens() => flow,
+        Some((flow, _)) if !seen.opens() => flow,
         _ => Flow::new(FlowFlags::NONE, now.0),
     };
     let new = Flow::new(seen.advance(old, now).with(fact), now.0);
     match known {
-        Some(known) if known == new => {}
-        Some(_) => tables.see_flow(&seen.key, new),
+        Some((known, _)) if known == new => {}
+        Some((_, entry)) => tables.see_flow(entry, new),
         None if tables.add_flow(&seen.key, new) => {}
         None => {
             tables.lose_flow();
@@ -174,17 +174,18 @@ pub(crate) fn learn_if(
 /// Forgets that the remote end opened the flow: the pod itself opens it now.
 #[inline(always)]
 pub(crate) fn forget_inbound(tables: &impl Tables, seen: &Seen, now: Seconds) {
-    if let Some(flow) = tables.flow(&seen.key) {
+    if let Some((flow, entry)) = tables.flow(&seen.key) {
         let flags = flow.flags.without(FlowFlags::INBOUND);
-        tables.see_flow(&seen.key, Flow::new(flags, now.0));
+        tables.see_flow(entry, Flow::new(flags, now.0));
     }
 }
 
 /// Writes the entry again at most once a second, or when the connection opens or closes.
 #[inline(always)]
-fn refresh(tables: &impl Tables, seen: &Seen, flow: Flow, now: Seconds) {
+fn refresh<T: Tables>(tables: &T, seen: &Seen, known: (Flow, T::FlowEntry), now: Seconds) {
+    let (flow, entry) = known;
     let flags = seen.advance(flow, now);
     if flags != flow.flags || now.since(flow.last_seen) > 0 {
-        tables.see_flow(&seen.key, Flow::new(flags, now.0));
+        tables.see_flow(entry, Flow::new(flags, now.0));
     }
 }

@@ -156,6 +156,8 @@ impl Memory {
 }
 
 impl Tables for Memory {
+    type FlowEntry = FlowKey;
+
     fn config(&self) -> Option<Config> {
         self.config
     }
@@ -190,8 +192,8 @@ impl Tables for Memory {
             .any(|(net, len)| covers(*net, *len, addr))
     }
 
-    fn flow(&self, key: &FlowKey) -> Option<Flow> {
-        self.flows.borrow().get(key).copied()
+    fn flow(&self, key: &FlowKey) -> Option<(Flow, FlowKey)> {
+        Some((*self.flows.borrow().get(key)?, *key))
     }
 
     fn add_flow(&self, key: &FlowKey, flow: Flow) -> bool {
@@ -203,8 +205,8 @@ impl Tables for Memory {
         fits
     }
 
-    fn see_flow(&self, key: &FlowKey, flow: Flow) {
-        if let Some(known) = self.flows.borrow_mut().get_mut(key) {
+    fn see_flow(&self, entry: FlowKey, flow: Flow) {
+        if let Some(known) = self.flows.borrow_mut().get_mut(&entry) {
             *known = flow;
         }
     }

@@ -18,6 +18,9 @@ pub enum Peer {
 
 /// The maps, as seen from a decision. Every look-up copies the value out.
 pub trait Tables {
+    /// Where an entry of `flows` is, so that it need not be looked up again.
+    type FlowEntry: Copy;
+
     /// The node's settings; `None` until the loader has filled them.
     fn config(&self) -> Option<Config>;
     /// The key of the port hash.
@@ -30,12 +33,12 @@ pub trait Tables {
     fn peer(&self, addr: Ip4) -> Peer;
     /// Whether `denyCidrs` contain this source.
     fn denied(&self, addr: Ip4) -> bool;
-    /// What is known of a flow.
-    fn flow(&self, key: &FlowKey) -> Option<Flow>;
+    /// What is known of a flow, and where it stands.
+    fn flow(&self, key: &FlowKey) -> Option<(Flow, Self::FlowEntry)>;
     /// Adds what is known of a flow. `false`: the table is full.
     fn add_flow(&self, key: &FlowKey, flow: Flow) -> bool;
-    /// Writes over what is known of a flow. Nothing happens when the flow is not known any more.
-    fn see_flow(&self, key: &FlowKey, flow: Flow);
+    /// Writes over what is known of a flow.
+    fn see_flow(&self, entry: Self::FlowEntry, flow: Flow);
     /// How many flows found no room, ever.
     fn lost_flows(&self) -> u32;
     /// Notes that a flow found no room.

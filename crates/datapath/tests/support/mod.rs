@@ -311,7 +311,7 @@ pub fn known_of(node: &Memory, a: End, b: End, proto: u8) -> Option<FlowFlags> {
         (b.0, Port::from_u16(b.1)),
         proto,
     );
-    node.flow(&key).map(|flow: Flow| flow.flags)
+    node.flow(&key).map(|(flow, _)| flow.flags)
 }
 
 /// Packets that pod A (slot 10) sent on `path`.
