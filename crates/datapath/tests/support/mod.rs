@@ -7,7 +7,7 @@
 )]
 
 use abi::{
-    Class, Config, ConfigFlags, EndpointFlags, Flow, FlowFlags, IfIndex, Ip4, Mac, Path, Pod, Port,
+    Class, Config, ConfigFlags, EndpointFlags, FlowFlags, IfIndex, Ip4, Mac, Path, Pod, Port,
     Secret, Slot, Veth,
 };
 use datapath::model::{Frame, Memory};
