@@ -17,9 +17,9 @@ use tokio::runtime::Runtime;
 
 use crate::deadline::{Deadline, Patience};
 use crate::env;
-use crate::error::code;
 use crate::program::Call;
-use crate::result::{Address, BadResult, Dns, Success};
+use netconf::code;
+use netconf::{Address, BadResult, Dns, Success};
 
 /// How long the IPAM plug-in may take; longer than ours waits for anything, so that it can tell what it waited for.
 const LIMIT: Duration = Duration::from_secs(10);

@@ -2,8 +2,6 @@
 
 use std::ffi::OsString;
 
-use crate::names;
-
 /// A variable is missing or wrong.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum EnvError {
@@ -108,12 +106,12 @@ impl Environment {
         Ok(Self {
             container_id: checked(
                 CONTAINER_ID,
-                names::is_identifier,
+                netconf::names::is_identifier,
                 "it must start with a letter or digit and go on with letters, digits, `_`, `.` and `-`",
             )?,
             ifname: checked(
                 IFNAME,
-                names::is_interface_name,
+                netconf::names::is_interface_name,
                 "it must be 1 to 15 letters, digits, `.`, `_`, `-`, `(` and `)`, and not `.` or `..`",
             )?,
             netns: text(NETNS)?,

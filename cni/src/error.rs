@@ -2,41 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::version::Version;
-
-/// CNI error codes: 1 to 99 as the specification has them, ours from 100.
-pub(crate) mod code {
-    /// The configuration's `cniVersion` is not one that we speak.
-    pub(crate) const INCOMPATIBLE_VERSION: u32 = 1;
-    /// A key of the configuration asks for something that we do not do.
-    pub(crate) const UNSUPPORTED: u32 = 2;
-    /// An environment variable is missing or wrong.
-    pub(crate) const ENVIRONMENT: u32 = 4;
-    /// A file could not be read or written.
-    pub(crate) const IO: u32 = 5;
-    /// Standard input is not the JSON that it should be.
-    pub(crate) const DECODE: u32 = 6;
-    /// A value of the configuration is wrong.
-    pub(crate) const CONFIG: u32 = 7;
-    /// The network namespace is the node's own.
-    pub(crate) const NETNS: u32 = 8;
-    /// Something that should be there in a moment is not: the loader, a lock.
-    pub(crate) const TRY_AGAIN: u32 = 11;
-    /// The request cannot be served (Azure's code for everything): no address left, no pod name.
-    pub(crate) const PLUGIN: u32 = 100;
-    /// Not root.
-    pub(crate) const PRIVILEGE: u32 = 101;
-    /// The kernel refused links, addresses, routes or sysctls.
-    pub(crate) const KERNEL: u32 = 102;
-    /// The programs could not be attached.
-    pub(crate) const PROGRAMS: u32 = 103;
-    /// The IPAM plug-in misbehaved.
-    pub(crate) const DELEGATE: u32 = 104;
-    /// CHECK found something missing.
-    pub(crate) const CHECK: u32 = 105;
-    /// A bug of ours.
-    pub(crate) const BUG: u32 = 199;
-}
+use netconf::{Version, code};
 
 /// Everything that can go wrong in a call.
 #[derive(Debug, thiserror::Error)]
@@ -44,9 +10,9 @@ pub(crate) enum Error {
     #[error(transparent)]
     Environment(#[from] crate::env::EnvError),
     #[error(transparent)]
-    Args(#[from] crate::args::ArgsError),
+    Args(#[from] netconf::ArgsError),
     #[error(transparent)]
-    Netconf(#[from] crate::netconf::NetconfError),
+    Netconf(#[from] netconf::NetconfError),
     #[error(transparent)]
     Netns(#[from] crate::netns::NetnsError),
     #[error(transparent)]

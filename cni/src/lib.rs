@@ -4,11 +4,9 @@
 //! before anything is touched; `verb` holds the main plug-in's verbs, `ipam` the IPAM plug-in's. All netlink is in `link`;
 //! everything that a failed ADD, an interrupted one and DEL must take away is in `teardown`.
 
-mod args;
 mod clock;
 mod deadline;
 mod delegate;
-mod document;
 mod env;
 mod error;
 mod ipam;
@@ -17,18 +15,15 @@ mod loader;
 mod lock;
 mod log;
 mod names;
-mod netconf;
 mod netns;
 mod output;
 mod pod;
 mod program;
 mod record;
-mod result;
 mod steps;
 mod sysctl;
 mod teardown;
 mod verb;
-mod version;
 
 use std::process::ExitCode;
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rpc::{CallError, Endpoint, Key, NodeView, Pools, Refusal, Reply, Request, RunDirectory};
 
 use crate::deadline::{Deadline, Patience};
-use crate::error::code;
+use netconf::code;
 
 /// ADD and CHECK: how long the loader may take.
 const PATIENT: Duration = Duration::from_secs(5);

@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::deadline::Patience;
-use crate::error::code;
+use netconf::code;
 
 /// A lock could not be had or kept.
 #[derive(Debug, thiserror::Error)]

@@ -1,31 +1,12 @@
-//! Names: what is a valid one, and which ones we make.
+//! Names that we make, out of an attachment's key.
 
 use rpc::{Key, MacAddr};
 use sha1::{Digest as _, Sha1};
 
-use crate::netconf::Mode;
+use netconf::Mode;
 
-/// What the kernel takes: `IFNAMSIZ` without the final zero.
-const INTERFACE_NAME_BYTES: usize = 15;
 /// Longest file name that we make from a key; the state files add a suffix, and 255 is the file system's limit.
 const FILE_NAME_BYTES: usize = 200;
-
-/// The specification's rule for container IDs and network names.
-pub(crate) fn is_identifier(text: &str) -> bool {
-    text.starts_with(|first: char| first.is_ascii_alphanumeric())
-        && text
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c))
-}
-
-/// An interface name by Azure's rule, which is narrower than the kernel's.
-pub(crate) fn is_interface_name(text: &str) -> bool {
-    (1..=INTERFACE_NAME_BYTES).contains(&text.len())
-        && !matches!(text, "." | "..")
-        && text
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || "._-()".contains(c))
-}
 
 /// The file name of an attachment, the same in every directory; no two attachments have the same.
 ///
@@ -131,32 +112,6 @@ mod tests {
             let names = host_veths(mode, &key("azure", "c1", "eth0"), "ns", "pod");
             // printf azurec1eth0 | sha1sum
             assert_eq!(names, ["azvf251a0acaf4"]);
-        }
-    }
-
-    #[test]
-    fn identifiers_and_interface_names_follow_the_rules() {
-        for good in ["a", "0-_.x", &"x".repeat(4096)] {
-            assert!(is_identifier(good), "{good}");
-        }
-        for bad in ["", "-x", ".x", "_x", "a b", "a/b", "../x", "é", "a\n"] {
-            assert!(!is_identifier(bad), "{bad}");
-        }
-        for good in ["eth0", "a", "abcdefghijklmno", "eth0.7", "x(y)"] {
-            assert!(is_interface_name(good), "{good}");
-        }
-        for bad in [
-            "",
-            ".",
-            "..",
-            "a/b",
-            "a:b",
-            "a b",
-            "a;b",
-            "abcdefghijklmnop",
-            "é",
-        ] {
-            assert!(!is_interface_name(bad), "{bad}");
         }
     }
 

@@ -10,7 +10,7 @@ use nix::libc;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::statfs::{NSFS_MAGIC, fstatfs};
 
-use crate::error::code;
+use netconf::code;
 
 nix::ioctl_none_bad!(
     /// `NS_GET_NSTYPE` of `linux/nsfs.h`: the `CLONE_NEW…` flag of a namespace.

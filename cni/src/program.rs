@@ -18,10 +18,10 @@ use crate::deadline::Deadline;
 use crate::env::{self, Command, EnvError, Environment};
 use crate::error::{Error, retryable};
 use crate::log;
-use crate::netconf::Netconf;
 use crate::output;
 use crate::steps::Steps;
-use crate::version::Version;
+use netconf::Netconf;
+use netconf::Version;
 
 /// One of the plug-ins.
 pub(crate) struct Program {

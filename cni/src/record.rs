@@ -13,7 +13,7 @@ use rpc::{Endpoint, Key, RunDirectory, StateError, read_json, remove_durably, wr
 use serde::{Deserialize, Serialize};
 
 use crate::names;
-use crate::result::{Address, Dns, Interface, Success};
+use netconf::{Address, Dns, Interface, Success};
 
 /// An attachment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

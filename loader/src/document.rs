@@ -236,9 +236,7 @@ pub(crate) fn refuse(path: &Path, key: &str, value: &str, why: &str, remedy: &st
 
 /// The known key that looks most like `key`.
 pub(crate) fn nearest(key: &str, known: &[&'static str]) -> &'static str {
-    let distance =
-        |known: &&&str| strsim::damerau_levenshtein(&known.to_lowercase(), &key.to_lowercase());
-    known.iter().min_by_key(distance).copied().unwrap_or("")
+    netconf::nearest(key, known.iter().copied()).map_or("nic", |(nearest, _)| nearest)
 }
 
 /// A value in one short line.

@@ -16,21 +16,22 @@ use std::time::Duration;
 use ipnet::Ipv4Net;
 use rpc::{Key, Pools, RunDirectory, StateError, read_json};
 
-use crate::args::Args;
 use crate::clock;
 use crate::deadline::Deadline;
 use crate::env::{self, Command};
-use crate::error::{Error, code};
+use crate::error::Error;
 use crate::loader::{Loader, LoaderError};
 use crate::lock::Lock;
-use crate::netconf::{Leaving, Netconf};
 use crate::output;
 use crate::program::{Call, Program};
 use crate::record::make_directory;
-use crate::result::{Address, Dns, Success};
 use crate::verb::CheckError;
 use allocate::Wish;
 use choose::Exhausted;
+use netconf::Args;
+use netconf::code;
+use netconf::{Address, Dns, Success};
+use netconf::{Leaving, Netconf};
 use store::{Change, Lease, Store};
 
 /// Azure's DNS server, which every virtual network has.

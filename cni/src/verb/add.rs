@@ -9,20 +9,21 @@ use rpc::{Endpoint, Key, MacAddr};
 use super::address::give_back;
 use super::connect::{Plan, connect};
 use super::{Node, UNDO, key};
-use crate::args::Args;
 use crate::delegate::Delegate;
-use crate::error::{Error, code};
+use crate::error::Error;
 use crate::link::Netlink;
 use crate::loader::LoaderError;
 use crate::lock::Lock;
 use crate::names;
-use crate::netconf::{Leaving, Netconf};
 use crate::netns::Netns;
 use crate::output;
 use crate::program::Call;
 use crate::record::Record;
-use crate::result::{Address, Dns};
 use crate::teardown::{Mark, remove_veth};
+use netconf::Args;
+use netconf::code;
+use netconf::{Address, Dns};
+use netconf::{Leaving, Netconf};
 
 /// How long to wait for another call on the same attachment. A loader and an IPAM plug-in that are late, too, must still find
 /// the time to say so.

@@ -3,9 +3,9 @@
 use super::Node;
 use crate::delegate::Delegate;
 use crate::error::Error;
-use crate::netconf::Leaving;
 use crate::program::Call;
 use crate::record::Record;
+use netconf::Leaving;
 
 /// The IPAM plug-in that gave the address takes it back: the one of ADD's configuration if that has another by now, or if ADD
 /// would refuse what it has.

@@ -5,14 +5,15 @@ use ipnet::Ipv4Net;
 
 use super::{Node, key};
 use crate::delegate::Delegate;
-use crate::error::{Error, code};
+use crate::error::Error;
 use crate::link::{LinkError, Netlink};
-use crate::netconf::Netconf;
 use crate::netns::Netns;
 use crate::pod;
 use crate::program::Call;
 use crate::record::Record;
-use crate::version::Version;
+use netconf::Netconf;
+use netconf::Version;
+use netconf::code;
 
 /// CHECK does not succeed.
 #[derive(Debug, thiserror::Error)]

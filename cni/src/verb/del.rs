@@ -6,13 +6,13 @@ use rpc::Key;
 
 use super::address::give_back;
 use super::{ADD_LIMIT, Node, UNDO, key};
-use crate::args::Args;
 use crate::error::Error;
 use crate::lock::Lock;
 use crate::names;
-use crate::netconf::{Leaving, Mode, NetconfError};
 use crate::program::Call;
 use crate::teardown::{Mark, remove_veth};
+use netconf::Args;
+use netconf::{Leaving, Mode, NetconfError};
 
 /// How long to wait for another call on the same attachment: longer than an ADD may take, however it ends.
 const PATIENCE: Duration = ADD_LIMIT

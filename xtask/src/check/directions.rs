@@ -10,14 +10,19 @@ type Rule = (
     Option<&'static [&'static str]>,
 );
 
-const RULES: [Rule; 10] = [
+const RULES: [Rule; 11] = [
     ("abi", &[], Some(&["zerocopy"])),
     ("datapath", &["abi"], Some(&[])),
     ("ebpf", &["abi", "datapath"], None),
     ("hooks", &["abi"], None),
     ("rpc", &[], None),
-    ("cni", &["abi", "hooks", "rpc"], None),
-    ("loader", &["abi", "datapath", "hooks", "rpc"], None),
+    ("netconf", &["rpc"], None),
+    ("cni", &["abi", "hooks", "netconf", "rpc"], None),
+    (
+        "loader",
+        &["abi", "datapath", "hooks", "netconf", "rpc"],
+        None,
+    ),
     ("tests", &["abi", "datapath", "hooks", "rpc"], None),
     ("bench", &["abi", "datapath", "hooks", "rpc", "tests"], None),
     ("xtask", &["abi", "tests"], None),

@@ -7,24 +7,25 @@ use serde_json::Value;
 
 use crate::document::{Object, lower_keys};
 
-use super::ipam::is_plugin_name;
-use super::{Netconf, NetconfError, identity};
+use crate::config::{Netconf, identity};
+use crate::error::NetconfError;
+use crate::ipam::is_plugin_name;
 
 /// A configuration on the way out.
 #[derive(Debug)]
-pub(crate) struct Leaving<'a> {
-    pub(crate) name: String,
+pub struct Leaving<'a> {
+    pub name: String,
     /// The IPAM plug-in, if one is named that could have been asked at ADD.
-    pub(crate) plugin: Option<String>,
+    pub plugin: Option<String>,
     /// What that plug-in gets: what was sent, or what a runtime would have made of the list.
-    pub(crate) stdin: Cow<'a, [u8]>,
+    pub stdin: Cow<'a, [u8]>,
     /// Why ADD would refuse it.
-    pub(crate) complaint: Option<NetconfError>,
+    pub complaint: Option<NetconfError>,
 }
 
 impl<'a> Leaving<'a> {
     /// Strict about JSON, `cniVersion` and `name` only.
-    pub(crate) fn parse(bytes: &'a [u8]) -> Result<Self, NetconfError> {
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, NetconfError> {
         let mut value: Value =
             serde_json::from_slice(bytes).map_err(|source| NetconfError::Json { source })?;
         let mut stdin = Cow::Borrowed(bytes);

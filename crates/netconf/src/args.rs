@@ -1,10 +1,10 @@
 //! `CNI_ARGS`: `K=V;K=V`.
 
-use crate::error::code;
+use crate::code;
 
 /// `CNI_ARGS` cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ArgsError {
+pub enum ArgsError {
     /// Not `K=V`.
     #[error("read CNI_ARGS: invalid pair `{pair}`; write K=V;K=V")]
     Pair { pair: String },
@@ -28,7 +28,7 @@ pub(crate) enum ArgsError {
 
 impl ArgsError {
     /// The CNI code.
-    pub(crate) fn code(&self) -> u32 {
+    pub fn code(&self) -> u32 {
         match self {
             Self::Pair { .. } | Self::Unknown { .. } | Self::IgnoreUnknown { .. } => {
                 code::ENVIRONMENT
@@ -40,18 +40,18 @@ impl ArgsError {
 
 /// The known keys. One that is not given is empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Args {
-    pub(crate) pod_namespace: String,
-    pub(crate) pod_name: String,
+pub struct Args {
+    pub pod_namespace: String,
+    pub pod_name: String,
     /// `IP`, a static address (podman).
-    pub(crate) ip: String,
+    pub ip: String,
     /// `MAC`, a static Ethernet address (podman).
-    pub(crate) mac: String,
+    pub mac: String,
 }
 
 impl Args {
     /// Reads `CNI_ARGS`; the order of the pairs does not matter.
-    pub(crate) fn parse(text: &str) -> Result<Self, ArgsError> {
+    pub fn parse(text: &str) -> Result<Self, ArgsError> {
         let mut args = Self::default();
         let mut unknown = Vec::new();
         let mut ignore_unknown = false;
@@ -86,7 +86,7 @@ impl Args {
     }
 
     /// ADD needs to know which pod this is; Azure asks for the namespace first.
-    pub(crate) fn require_pod(&self) -> Result<(), ArgsError> {
+    pub fn require_pod(&self) -> Result<(), ArgsError> {
         if self.pod_namespace.is_empty() {
             return Err(ArgsError::NoPodNamespace);
         }

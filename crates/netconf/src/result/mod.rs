@@ -9,56 +9,56 @@ use rpc::MacAddr;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-pub(crate) use read::BadResult;
+pub use read::BadResult;
 
 use crate::version::{Shape, Version};
 
 /// One entry of `interfaces`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Interface {
-    pub(crate) name: String,
-    pub(crate) mac: MacAddr,
+pub struct Interface {
+    pub name: String,
+    pub mac: MacAddr,
     /// `CNI_NETNS` as it was given; `None` for an interface of the node.
-    pub(crate) sandbox: Option<String>,
+    pub sandbox: Option<String>,
     /// Bytes.
-    pub(crate) mtu: u32,
+    pub mtu: u32,
 }
 
 /// One IPv4 address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Address {
+pub struct Address {
     /// Address and the subnet's prefix length.
-    pub(crate) address: Ipv4Net,
-    pub(crate) gateway: Option<Ipv4Addr>,
+    pub address: Ipv4Net,
+    pub gateway: Option<Ipv4Addr>,
 }
 
 /// `dns`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub(crate) struct Dns {
+pub struct Dns {
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(crate) nameservers: Vec<String>,
+    pub nameservers: Vec<String>,
     #[serde(skip_serializing_if = "String::is_empty")]
-    pub(crate) domain: String,
+    pub domain: String,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(crate) search: Vec<String>,
+    pub search: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(crate) options: Vec<String>,
+    pub options: Vec<String>,
 }
 
 /// What ADD prints.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Success {
+pub struct Success {
     /// Empty in an IPAM plug-in's result. The first one has the addresses.
-    pub(crate) interfaces: Vec<Interface>,
+    pub interfaces: Vec<Interface>,
     /// IPv4 addresses in the order of the result.
-    pub(crate) addresses: Vec<Address>,
-    pub(crate) dns: Dns,
+    pub addresses: Vec<Address>,
+    pub dns: Dns,
 }
 
 impl Success {
     /// The result in the shape of `version`; the route to everywhere goes over each address's gateway.
-    pub(crate) fn to_json(&self, version: Version) -> Value {
+    pub fn to_json(&self, version: Version) -> Value {
         let mut object = Map::new();
         object.insert("cniVersion".into(), version.as_str().into());
         match version.shape() {

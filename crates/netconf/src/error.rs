@@ -2,16 +2,16 @@
 
 use std::io;
 
+use crate::code;
 use crate::document::WrongKind;
-use crate::error::code;
 use crate::result::BadResult;
 use crate::version::Version;
 
-use super::MOST_BYTES;
+use crate::config::MOST_BYTES;
 
 /// The configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum NetconfError {
+pub enum NetconfError {
     #[error(
         "read the network configuration from standard input: {source}; the runtime must send it and close the pipe"
     )]
@@ -65,7 +65,7 @@ pub(crate) enum NetconfError {
 
 impl NetconfError {
     /// The CNI code.
-    pub(crate) fn code(&self) -> u32 {
+    pub fn code(&self) -> u32 {
         match self {
             Self::Read { .. } => code::IO,
             Self::TooLong | Self::Json { .. } | Self::NotAnObject | Self::VersionKind { .. } => {
@@ -82,7 +82,7 @@ impl NetconfError {
     }
 
     /// Both lists, as libcni's reconciler prints them.
-    pub(crate) fn details(&self) -> Option<String> {
+    pub fn details(&self) -> Option<String> {
         let Self::Version { asked } = self else {
             return None;
         };
@@ -94,7 +94,7 @@ impl NetconfError {
 }
 
 /// A key that asks for what only Azure's own plug-in does.
-pub(super) fn unsupported(key: &'static str, value: &str, why: &'static str) -> NetconfError {
+pub(crate) fn unsupported(key: &'static str, value: &str, why: &'static str) -> NetconfError {
     NetconfError::Unsupported {
         key,
         value: value.to_owned(),

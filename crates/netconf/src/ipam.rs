@@ -6,26 +6,26 @@ use ipnet::Ipv4Net;
 
 use crate::document::Object;
 
-use super::error::{NetconfError, unsupported};
-use super::keys;
+use crate::error::{NetconfError, unsupported};
+use crate::keys;
 
 /// Azure's IPAM plug-in for clusters with CNS.
 const AZURE_CNS: &str = "azure-cns";
 
 /// `ipam`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Ipam {
+pub struct Ipam {
     /// `type`: the IPAM plug-in's file name.
-    pub(crate) plugin: Option<String>,
+    pub plugin: Option<String>,
     /// Only this pool.
-    pub(crate) subnet: Option<Ipv4Net>,
+    pub subnet: Option<Ipv4Net>,
     /// Only this address.
-    pub(crate) address: Option<Ipv4Addr>,
+    pub address: Option<Ipv4Addr>,
 }
 
 impl Ipam {
     /// Validates the object.
-    pub(super) fn parse(fields: Object<'_>) -> Result<Self, NetconfError> {
+    pub(crate) fn parse(fields: Object<'_>) -> Result<Self, NetconfError> {
         keys::check_ipam_kinds(fields)?;
         let plugin = fields.text("type")?;
         if let Some(name) = plugin
@@ -71,7 +71,7 @@ impl Ipam {
 }
 
 /// Whether `ipam.type` names a plug-in that we would run.
-pub(super) fn is_plugin_name(name: &str) -> bool {
+pub(crate) fn is_plugin_name(name: &str) -> bool {
     is_file_name(name) && name != AZURE_CNS
 }
 

@@ -1,10 +1,5 @@
 //! The network configuration on standard input: read with a bound, validated as a whole, unknown keys ignored.
 
-mod error;
-mod ipam;
-mod keys;
-mod leaving;
-
 use std::io::Read;
 use std::net::Ipv4Addr;
 
@@ -12,22 +7,22 @@ use rpc::MacAddr;
 use serde_json::Value;
 
 use crate::args::Args;
+use crate::attachments::Attachments;
+use crate::dns::DnsWish;
 use crate::document::{Object, lower_keys};
+use crate::error::{NetconfError, unsupported};
+use crate::ipam::Ipam;
+use crate::keys;
 use crate::names;
-use crate::result::Success;
+use crate::result::{Dns, Success};
 use crate::version::Version;
 
-pub(crate) use error::NetconfError;
-use error::unsupported;
-use ipam::Ipam;
-pub(crate) use leaving::Leaving;
-
 /// Most bytes of a configuration. libcni's own are below 300 KiB even with every annotation that Kubernetes allows.
-const MOST_BYTES: u64 = 2 << 20;
+pub(crate) const MOST_BYTES: u64 = 2 << 20;
 
 /// `mode`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Mode {
+pub enum Mode {
     Bridge,
     Tunnel,
     Transparent,
@@ -36,7 +31,7 @@ pub(crate) enum Mode {
 
 impl Mode {
     /// As in the configuration.
-    pub(crate) const fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Bridge => "bridge",
             Self::Tunnel => "tunnel",
@@ -67,22 +62,27 @@ impl Mode {
 
 /// The configuration, validated.
 #[derive(Clone, Debug)]
-pub(crate) struct Netconf {
-    pub(crate) version: Version,
-    pub(crate) name: String,
-    pub(crate) mode: Mode,
+pub struct Netconf {
+    pub version: Version,
+    pub name: String,
+    pub mode: Mode,
     /// Only pools of this NIC.
-    pub(crate) master: Option<String>,
-    pub(crate) ipam: Ipam,
+    pub master: Option<String>,
+    pub ipam: Ipam,
     /// What the runtime passes for this attachment alone, `mac` and `ips`.
     runtime_mac: Option<String>,
     runtime_ips: Vec<String>,
+    dns: DnsWish,
+    /// Destinations that pods reach through the node's own stack, whatever their class.
+    pub via_host: Vec<Ipv4Addr>,
+    /// What GC must keep; `None` when the key is not there.
+    pub attachments: Option<Attachments>,
     prev_result: Option<Value>,
 }
 
 impl Netconf {
     /// Reads standard input to its end.
-    pub(crate) fn read(input: impl Read) -> Result<Vec<u8>, NetconfError> {
+    pub fn read(input: impl Read) -> Result<Vec<u8>, NetconfError> {
         let mut bytes = Vec::new();
         input
             .take(MOST_BYTES + 1)
@@ -95,14 +95,14 @@ impl Netconf {
     }
 
     /// Validates everything that does not depend on the verb.
-    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, NetconfError> {
+    pub fn parse(bytes: &[u8]) -> Result<Self, NetconfError> {
         let mut value: Value =
             serde_json::from_slice(bytes).map_err(|source| NetconfError::Json { source })?;
         lower_keys(&mut value);
         Self::validate(Object::root(&value).ok_or(NetconfError::NotAnObject)?)
     }
 
-    fn validate(root: Object<'_>) -> Result<Self, NetconfError> {
+    pub(crate) fn validate(root: Object<'_>) -> Result<Self, NetconfError> {
         let (version, name) = identity(root)?;
         keys::check_kinds(root)?;
         keys::refuse_unsupported(root)?;
@@ -127,12 +127,15 @@ impl Netconf {
                     .collect(),
                 None => Vec::new(),
             },
+            dns: DnsWish::parse(root)?,
+            via_host: keys::via_host(root)?,
+            attachments: Attachments::parse(root)?,
             prev_result: root.get("prevResult").cloned(),
         })
     }
 
     /// The version that the request asks for as far as it can be told, for the answer to a broken request.
-    pub(crate) fn claimed_version(bytes: &[u8]) -> Version {
+    pub fn claimed_version(bytes: &[u8]) -> Version {
         serde_json::from_slice(bytes)
             .ok()
             .and_then(|mut value| {
@@ -143,15 +146,20 @@ impl Netconf {
     }
 
     /// `ipam.type`, which the main plug-in cannot do without.
-    pub(crate) fn ipam_plugin(&self) -> Result<&str, NetconfError> {
+    pub fn ipam_plugin(&self) -> Result<&str, NetconfError> {
         self.ipam
             .plugin
             .as_deref()
             .ok_or(NetconfError::Missing { key: "ipam.type" })
     }
 
+    /// `dns` of the result, when the IPAM plug-in says `offered`.
+    pub fn dns(&self, offered: Dns) -> Dns {
+        self.dns.over(offered)
+    }
+
     /// `prevResult`, if there is one.
-    pub(crate) fn prev_result(&self) -> Result<Option<Success>, NetconfError> {
+    pub fn prev_result(&self) -> Result<Option<Success>, NetconfError> {
         self.prev_result
             .as_ref()
             .map(|value| {
@@ -161,7 +169,7 @@ impl Netconf {
     }
 
     /// Nothing that another plug-in has made would be lost: our result has our interfaces only.
-    pub(crate) fn refuse_previous_interfaces(&self) -> Result<(), NetconfError> {
+    pub fn refuse_previous_interfaces(&self) -> Result<(), NetconfError> {
         let interfaces = self
             .prev_result
             .as_ref()
@@ -181,7 +189,7 @@ impl Netconf {
     }
 
     /// The Ethernet address that is asked for: capability `mac`, else `CNI_ARGS` (CONVENTIONS.md's precedence).
-    pub(crate) fn mac(&self, args: &Args) -> Result<Option<MacAddr>, NetconfError> {
+    pub fn mac(&self, args: &Args) -> Result<Option<MacAddr>, NetconfError> {
         let (key, text) = match &self.runtime_mac {
             Some(mac) => ("runtimeConfig.mac", mac),
             None if args.mac.is_empty() => return Ok(None),
@@ -199,7 +207,7 @@ impl Netconf {
     }
 
     /// The address that is asked for: capability `ips`, else `CNI_ARGS`, else `ipam.ipAddress`.
-    pub(crate) fn address(&self, args: &Args) -> Result<Option<Ipv4Addr>, NetconfError> {
+    pub fn address(&self, args: &Args) -> Result<Option<Ipv4Addr>, NetconfError> {
         let (key, text) = match self.runtime_ips.as_slice() {
             [] if args.ip.is_empty() => return Ok(self.ipam.address),
             [] => ("CNI_ARGS IP", &args.ip),
@@ -227,7 +235,7 @@ impl Netconf {
 }
 
 /// What tells whose configuration it is and in which version to answer.
-fn identity(root: Object<'_>) -> Result<(Version, String), NetconfError> {
+pub(crate) fn identity(root: Object<'_>) -> Result<(Version, String), NetconfError> {
     let version = version(root)?;
     let name = root.text("name")?.unwrap_or_default().to_owned();
     if name.is_empty() {

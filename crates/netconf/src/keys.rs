@@ -1,10 +1,12 @@
 //! Every key of azure-vnet's `NetworkConfig` and its type (reference `azure-vnet.md` §1.2): a value of the wrong kind is told
 //! even where we have no use for it.
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use crate::document::{Object, WrongKind};
 use crate::names;
 
-use super::error::{NetconfError, unsupported};
+use crate::error::{NetconfError, unsupported};
 
 const TEXTS: [&str; 14] = [
     "type",
@@ -30,11 +32,12 @@ const FLAGS: [&str; 6] = [
     "disableIPTableLock",
     "disableAsyncDelete",
 ];
-const TEXT_LISTS: [&str; 2] = ["podNamespaceForDualNetwork", "ipsToRouteViaHost"];
+const TEXT_LISTS: [&str; 2] = ["podNamespaceForDualNetwork", VIA_HOST];
+const VIA_HOST: &str = "ipsToRouteViaHost";
 const IPAM_TEXTS: [&str; 4] = ["mode", "environment", "addressSpace", "queryInterval"];
 
 /// Every value has the kind that Azure's plug-in wants.
-pub(super) fn check_kinds(root: Object<'_>) -> Result<(), NetconfError> {
+pub(crate) fn check_kinds(root: Object<'_>) -> Result<(), NetconfError> {
     for key in TEXTS {
         root.text(key)?;
     }
@@ -56,7 +59,7 @@ pub(super) fn check_kinds(root: Object<'_>) -> Result<(), NetconfError> {
 }
 
 /// Nothing is asked for that only Azure's plug-in does.
-pub(super) fn refuse_unsupported(root: Object<'_>) -> Result<(), NetconfError> {
+pub(crate) fn refuse_unsupported(root: Object<'_>) -> Result<(), NetconfError> {
     if root.flag("multiTenancy")? == Some(true) {
         return Err(unsupported(
             "multiTenancy",
@@ -74,8 +77,27 @@ pub(super) fn refuse_unsupported(root: Object<'_>) -> Result<(), NetconfError> {
     }
 }
 
+/// `ipsToRouteViaHost`. IPv6 addresses are passed over: there is no IPv6 way to the host.
+pub(crate) fn via_host(root: Object<'_>) -> Result<Vec<Ipv4Addr>, NetconfError> {
+    let mut addresses = Vec::new();
+    for text in root.texts(VIA_HOST)? {
+        match text.parse() {
+            Ok(IpAddr::V4(address)) => addresses.push(address),
+            Ok(IpAddr::V6(_)) => {}
+            Err(_) => {
+                return Err(NetconfError::Value {
+                    key: VIA_HOST,
+                    value: text.escape_debug().to_string(),
+                    rule: "it must be a list of IP addresses",
+                });
+            }
+        }
+    }
+    Ok(addresses)
+}
+
 /// The same for `ipam`.
-pub(super) fn check_ipam_kinds(ipam: Object<'_>) -> Result<(), WrongKind> {
+pub(crate) fn check_ipam_kinds(ipam: Object<'_>) -> Result<(), WrongKind> {
     for key in IPAM_TEXTS {
         ipam.text(key)?;
     }

@@ -8,7 +8,7 @@ use super::{Address, Dns, Success};
 
 /// A result that cannot be read.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum BadResult {
+pub enum BadResult {
     #[error("{0}")]
     Json(#[from] serde_json::Error),
     #[error("`{0}` is not an IPv4 address with prefix length")]
@@ -21,7 +21,7 @@ impl Success {
     /// Reads the addresses and `dns` of a result of any version; IPv6 addresses are passed over.
     ///
     /// Interfaces are not read: an IPAM plug-in has none, and later plug-ins may change those of `prevResult`.
-    pub(crate) fn parse(value: &Value) -> Result<Self, BadResult> {
+    pub fn parse(value: &Value) -> Result<Self, BadResult> {
         let raw = Raw::deserialize(value)?;
         let legacy = raw.ip4.map(|ip4| (ip4.ip, ip4.gateway));
         let listed = raw

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 /// A version that we speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Version {
+pub enum Version {
     V0_1_0,
     V0_2_0,
     V0_3_0,
@@ -16,7 +16,7 @@ pub(crate) enum Version {
 
 /// The shape of a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Shape {
+pub enum Shape {
     /// 0.1.0 and 0.2.0: `ip4` and nothing about interfaces.
     Legacy,
     /// 0.3.0 to 0.4.0: `ips` with a `version` each.
@@ -27,7 +27,7 @@ pub(crate) enum Shape {
 
 impl Version {
     /// All of them, oldest first.
-    pub(crate) const ALL: [Self; 7] = [
+    pub const ALL: [Self; 7] = [
         Self::V0_1_0,
         Self::V0_2_0,
         Self::V0_3_0,
@@ -37,12 +37,12 @@ impl Version {
         Self::V1_1_0,
     ];
     /// The one for answers to requests whose own version is unknown.
-    pub(crate) const NEWEST: Self = Self::V1_1_0;
+    pub const NEWEST: Self = Self::V1_1_0;
     /// What a configuration without `cniVersion` means (azure-vnet's `NetworkConfig`).
-    pub(crate) const UNSAID: Self = Self::V0_2_0;
+    pub const UNSAID: Self = Self::V0_2_0;
 
     /// As written in `cniVersion`.
-    pub(crate) const fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::V0_1_0 => "0.1.0",
             Self::V0_2_0 => "0.2.0",
@@ -55,14 +55,14 @@ impl Version {
     }
 
     /// The version written as `text`, if we speak it.
-    pub(crate) fn parse(text: &str) -> Option<Self> {
+    pub fn parse(text: &str) -> Option<Self> {
         Self::ALL
             .into_iter()
             .find(|version| version.as_str() == text)
     }
 
     /// The shape of this version's results.
-    pub(crate) fn shape(self) -> Shape {
+    pub fn shape(self) -> Shape {
         match self {
             Self::V0_1_0 | Self::V0_2_0 => Shape::Legacy,
             Self::V0_3_0 | Self::V0_3_1 | Self::V0_4_0 => Shape::Versioned,
@@ -71,22 +71,27 @@ impl Version {
     }
 
     /// Whether CHECK exists (since 0.4.0).
-    pub(crate) fn has_check(self) -> bool {
+    pub fn has_check(self) -> bool {
         self >= Self::V0_4_0
     }
 
+    /// Whether GC and STATUS exist (since 1.1.0).
+    pub fn has_gc(self) -> bool {
+        self >= Self::V1_1_0
+    }
+
     /// Whether `interfaces[].mtu` exists (since 1.1.0).
-    pub(crate) fn has_mtu(self) -> bool {
+    pub fn has_mtu(self) -> bool {
         self >= Self::V1_1_0
     }
 
     /// All versions in one line, for messages.
-    pub(crate) fn list() -> String {
+    pub fn list() -> String {
         Self::ALL.map(Self::as_str).join(", ")
     }
 
     /// The answer to VERSION.
-    pub(crate) fn answer() -> Value {
+    pub fn answer() -> Value {
         json!({
             "cniVersion": Self::NEWEST.as_str(),
             "supportedVersions": Self::ALL.map(Self::as_str),

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 /// A value of the wrong kind.
 #[derive(Debug, thiserror::Error)]
 #[error("`{path}` is {found}, but must be {wanted}")]
-pub(crate) struct WrongKind {
+pub struct WrongKind {
     /// Where, for example `ipam.subnet`.
     path: String,
     /// The value, shortened.
@@ -83,6 +83,17 @@ impl<'a> Object<'a> {
                 .map(Value::as_str)
                 .collect::<Option<Vec<&str>>>()
         })?;
+        Ok(list.unwrap_or_default())
+    }
+
+    /// Whether `key` is there, with whatever value.
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.fields.contains_key(&key.to_lowercase())
+    }
+
+    /// A list of anything; empty when it is absent.
+    pub(crate) fn list(&self, key: &str) -> Result<&'a [Value], WrongKind> {
+        let list = self.take(key, "a list", |value| value.as_array().map(Vec::as_slice))?;
         Ok(list.unwrap_or_default())
     }
 

@@ -1,0 +1,97 @@
+//! `cni.dev/valid-attachments`: what GC must keep.
+
+use serde_json::Value;
+
+use crate::document::{Object, WrongKind};
+
+/// The specification's key, and its old, misnamed one, which libcni still sends.
+const KEYS: [&str; 2] = ["cni.dev/valid-attachments", "cni.dev/attachments"];
+
+/// The attachments that exist, as the runtime knows them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Attachments {
+    valid: Vec<(String, String)>,
+    /// Containers of which an entry did not tell the interface: all of theirs is kept.
+    whole: Vec<String>,
+    /// Entries that say nothing, as they are.
+    pub malformed: Vec<String>,
+}
+
+impl Attachments {
+    /// `None` when neither key is there. `null` is an empty list: libcni marshals one like that.
+    pub(crate) fn parse(root: Object<'_>) -> Result<Option<Self>, WrongKind> {
+        for key in KEYS {
+            if root.has(key) {
+                return root.list(key).map(|list| Some(Self::of(list)));
+            }
+        }
+        Ok(None)
+    }
+
+    fn of(list: &[Value]) -> Self {
+        let mut found = Self::default();
+        for entry in list {
+            let text = |key: &str| entry.get(key)?.as_str().filter(|text| !text.is_empty());
+            match (text("containerid"), text("ifname")) {
+                (Some(container), Some(ifname)) => {
+                    found.valid.push((container.to_owned(), ifname.to_owned()));
+                }
+                (container, _) => {
+                    found.whole.extend(container.map(str::to_owned));
+                    found
+                        .malformed
+                        .push(entry.to_string().chars().take(80).collect());
+                }
+            }
+        }
+        found
+    }
+
+    /// Whether the runtime says, or may have meant to say, that this attachment exists.
+    pub fn keep(&self, container_id: &str, ifname: &str) -> bool {
+        self.whole.iter().any(|container| container == container_id)
+            || self
+                .valid
+                .iter()
+                .any(|(container, name)| container == container_id && name == ifname)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::document::lower_keys;
+
+    fn parse(mut value: Value) -> Option<Attachments> {
+        lower_keys(&mut value);
+        Attachments::parse(Object::root(&value).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_list_that_is_missing_is_told_from_an_empty_one() {
+        assert_eq!(parse(json!({})), None);
+        for key in KEYS {
+            for empty in [json!([]), json!(null)] {
+                assert_eq!(parse(json!({key: empty})), Some(Attachments::default()));
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_listed_is_kept_and_an_entry_without_interface_keeps_its_whole_container() {
+        let list = parse(json!({KEYS[0]: [
+            {"containerID": "a", "ifname": "eth0"}, {"CONTAINERID": "b"}, 5, {"ifname": "eth0"}]}));
+        let list = list.unwrap();
+        for (container, ifname, kept) in [
+            ("a", "eth0", true),
+            ("a", "net1", false),
+            ("b", "net1", true),
+            ("c", "eth0", false),
+        ] {
+            assert_eq!(list.keep(container, ifname), kept, "{container} {ifname}");
+        }
+        assert_eq!(list.malformed.len(), 3);
+    }
+}
