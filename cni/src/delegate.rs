@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
+use rpc::Key;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
@@ -102,6 +103,8 @@ pub(crate) struct Delegate<'a> {
     path: PathBuf,
     stdin: &'a [u8],
     deadline: Deadline,
+    /// The attachment, when it is not the one that our environment names.
+    of: Option<Key>,
 }
 
 impl<'a> Delegate<'a> {
@@ -117,11 +120,18 @@ impl<'a> Delegate<'a> {
                 path,
                 stdin,
                 deadline: call.deadline.clone(),
+                of: None,
             })
             .ok_or_else(|| DelegateError::Missing {
                 name: name.to_owned(),
                 searched: cni_path.clone(),
             })
+    }
+
+    /// To be asked about the attachment `key`, whatever our environment says.
+    pub(crate) fn of(mut self, key: &Key) -> Self {
+        self.of = Some(key.clone());
+        self
     }
 
     /// An address: the first IPv4 one, and what to say about DNS.
@@ -150,6 +160,16 @@ impl<'a> Delegate<'a> {
     /// Is the address still ours?
     pub(crate) fn check(&self, runtime: &Runtime) -> Result<(), DelegateError> {
         self.run(runtime, env::Command::Check).map(drop)
+    }
+
+    /// Everything goes that is not in the list that the configuration has.
+    pub(crate) fn gc(&self, runtime: &Runtime) -> Result<(), DelegateError> {
+        self.run(runtime, env::Command::Gc).map(drop)
+    }
+
+    /// Could it give an address?
+    pub(crate) fn status(&self, runtime: &Runtime) -> Result<(), DelegateError> {
+        self.run(runtime, env::Command::Status).map(drop)
     }
 
     fn run(&self, runtime: &Runtime, command: env::Command) -> Result<Vec<u8>, DelegateError> {
@@ -198,6 +218,11 @@ impl<'a> Delegate<'a> {
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit())
             .kill_on_drop(true);
+        if let Some(key) = &self.of {
+            command
+                .env(env::CONTAINER_ID, &key.container_id)
+                .env(env::IFNAME, &key.ifname);
+        }
         // A runtime that has lost patience kills us and asks for DEL at once; an IPAM ADD that went on would give its address
         // to nobody, afterwards.
         // SAFETY: between fork and exec only a system call is made, which neither allocates nor locks.

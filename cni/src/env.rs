@@ -18,9 +18,13 @@ pub(crate) enum EnvError {
     },
     /// `CNI_COMMAND` names no verb of ours.
     #[error(
-        "read the environment: CNI_COMMAND `{command}` is not supported; this plug-in knows ADD, CHECK, DEL and VERSION"
+        "read the environment: CNI_COMMAND `{command}` is not supported; this plug-in knows {}, VERSION",
+        known.join(", ")
     )]
-    Command { command: String },
+    Command {
+        command: String,
+        known: Vec<&'static str>,
+    },
 }
 
 pub(crate) const COMMAND: &str = "CNI_COMMAND";
@@ -30,12 +34,18 @@ pub(crate) const IFNAME: &str = "CNI_IFNAME";
 pub(crate) const ARGS: &str = "CNI_ARGS";
 pub(crate) const PATH: &str = "CNI_PATH";
 
-/// A verb that works on an attachment.
+/// A verb, other than VERSION.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Command {
     Add,
     Check,
     Del,
+    Gc,
+    Status,
+    /// Azure's, for CNS: prints every attachment.
+    EndpointState,
+    /// Azure's: takes over routes that CNS has changed.
+    Update,
 }
 
 impl Command {
@@ -45,22 +55,43 @@ impl Command {
             Self::Add => "ADD",
             Self::Check => "CHECK",
             Self::Del => "DEL",
+            Self::Gc => "GC",
+            Self::Status => "STATUS",
+            Self::EndpointState => "GET_ENDPOINT_STATE",
+            Self::Update => "UPDATE",
         }
     }
 
-    /// The verb of that name; case and spaces count.
-    pub(crate) fn parse(text: &str) -> Result<Self, EnvError> {
-        [Self::Add, Self::Check, Self::Del]
-            .into_iter()
+    /// The one of `known` that has this name; case and spaces count.
+    pub(crate) fn parse(text: &str, known: &[Self]) -> Result<Self, EnvError> {
+        known
+            .iter()
+            .copied()
             .find(|command| command.as_str() == text)
             .ok_or_else(|| EnvError::Command {
                 command: escape(text),
+                known: known.iter().map(|command| command.as_str()).collect(),
             })
+    }
+
+    /// Whether it works on one attachment, which the environment names.
+    fn has_attachment(self) -> bool {
+        matches!(self, Self::Add | Self::Check | Self::Del)
+    }
+
+    /// Whether there is a configuration on standard input. CNS sends none.
+    pub(crate) fn has_stdin(self) -> bool {
+        self != Self::EndpointState
+    }
+
+    /// Whether its successes are nobody's concern: runtimes ask many times a minute.
+    pub(crate) fn is_poll(self) -> bool {
+        matches!(self, Self::Status | Self::EndpointState)
     }
 }
 
-/// The variables of a verb, validated. One that is not set is empty.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The variables of a verb, validated. One that is not set is empty, and so are those of an attachment when the verb has none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Environment {
     pub(crate) container_id: String,
     pub(crate) netns: String,
@@ -72,6 +103,7 @@ pub(crate) struct Environment {
 impl Environment {
     /// Reads what `look_up` knows; `required` variables must be there.
     pub(crate) fn read(
+        command: Command,
         required: &[&'static str],
         look_up: impl Fn(&str) -> Option<OsString>,
     ) -> Result<Self, EnvError> {
@@ -103,6 +135,13 @@ impl Environment {
                 rule,
             })
         };
+        if !command.has_attachment() {
+            return Ok(Self {
+                args: text(ARGS)?,
+                path: text(PATH)?,
+                ..Self::default()
+            });
+        }
         Ok(Self {
             container_id: checked(
                 CONTAINER_ID,
@@ -135,7 +174,7 @@ mod tests {
 
     fn read(set: &[(&str, &[u8])]) -> Result<Environment, EnvError> {
         let variables: BTreeMap<&str, &[u8]> = set.iter().copied().collect();
-        Environment::read(&[CONTAINER_ID, NETNS, IFNAME, PATH], |name| {
+        Environment::read(Command::Add, &[CONTAINER_ID, NETNS, IFNAME, PATH], |name| {
             variables
                 .get(name)
                 .map(|value| OsString::from_vec(value.to_vec()))
@@ -174,18 +213,20 @@ mod tests {
 
     #[test]
     fn only_the_exact_verbs_are_known() {
-        assert_eq!(Command::parse("ADD").unwrap(), Command::Add);
-        for bad in [
-            "add",
-            "ADD ",
-            "",
-            "GC",
-            "STATUS",
-            "UPDATE",
-            "GET_ENDPOINT_STATE",
-        ] {
-            let message = Command::parse(bad).unwrap_err().to_string();
+        let known = [Command::Add, Command::Gc];
+        assert_eq!(Command::parse("ADD", &known).unwrap(), Command::Add);
+        for bad in ["add", "ADD ", "", "UPDATE", "GET_ENDPOINT_STATE"] {
+            let message = Command::parse(bad, &known).unwrap_err().to_string();
             assert!(message.contains("CNI_COMMAND"), "{message}");
+            assert!(message.ends_with("knows ADD, GC, VERSION"), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_verb_without_attachment_does_not_mind_what_is_said_about_one() {
+        for verb in [Command::Gc, Command::Status, Command::EndpointState] {
+            let said = Environment::read(verb, &[], |_| Some("/x".into())).unwrap();
+            assert_eq!((&*said.container_id, &*said.path), ("", "/x"));
         }
     }
 }

@@ -35,6 +35,22 @@ pub(crate) enum Error {
     Check(#[from] crate::verb::CheckError),
     #[error(transparent)]
     Ipam(#[from] crate::ipam::IpamError),
+    #[error(transparent)]
+    Gc(#[from] crate::verb::GcError),
+    #[error(transparent)]
+    Status(#[from] crate::verb::StatusError),
+    #[error(transparent)]
+    Azure(#[from] crate::verb::AzureError),
+    /// The configuration's version is older than the verb.
+    #[error("do {verb}: cniVersion {} has no {verb}; use {since} or newer", version.as_str())]
+    NoSuchVerb {
+        verb: &'static str,
+        version: Version,
+        since: &'static str,
+    },
+    /// SIGTERM or SIGINT came before the result was out.
+    #[error("add the pod: the call was told to end (SIGTERM or SIGINT) and undone; try again")]
+    Interrupted,
     /// The call is not made by root.
     #[error(
         "change the node's network: the caller is not root; {program} needs CAP_NET_ADMIN, CAP_SYS_ADMIN and CAP_BPF, run it as root"
@@ -76,6 +92,11 @@ impl Error {
             Self::Add(error) => error.code(),
             Self::Check(error) => error.code(),
             Self::Ipam(error) => error.code(),
+            Self::Gc(error) => error.code(),
+            Self::Status(error) => error.code(),
+            Self::Azure(_) => code::PLUGIN,
+            Self::NoSuchVerb { .. } => code::INCOMPATIBLE_VERSION,
+            Self::Interrupted => code::TRY_AGAIN,
             Self::NotRoot { .. } => code::PRIVILEGE,
             Self::Panic { .. } => code::BUG,
             Self::At { source, .. } => source.code(),
@@ -87,6 +108,7 @@ impl Error {
         match self {
             Self::Netconf(error) => error.details(),
             Self::Delegate(error) => error.details(),
+            Self::Gc(error) => error.details(),
             Self::At { step, source, left } => {
                 let mut parts: Vec<String> = source.details().into_iter().collect();
                 parts.push(format!("failed at step `{step}`"));
@@ -105,6 +127,10 @@ impl Error {
             | Self::Add(_)
             | Self::Check(_)
             | Self::Ipam(_)
+            | Self::Status(_)
+            | Self::Azure(_)
+            | Self::NoSuchVerb { .. }
+            | Self::Interrupted
             | Self::NotRoot { .. }
             | Self::Output { .. }
             | Self::Panic { .. } => None,

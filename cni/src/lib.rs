@@ -20,6 +20,7 @@ mod output;
 mod pod;
 mod program;
 mod record;
+mod signals;
 mod steps;
 mod sysctl;
 mod teardown;

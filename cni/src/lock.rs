@@ -60,6 +60,15 @@ impl Lock {
         Ok(lock)
     }
 
+    /// The lock on `path` if nobody holds it.
+    pub(crate) fn try_acquire(path: &Path) -> Result<Option<Self>, LockError> {
+        match Self::acquire(path, Patience::NONE) {
+            Ok(lock) => Ok(Some(lock)),
+            Err(LockError::Busy { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Waits for the lock on `path`; the file is made when it is missing.
     pub(crate) fn acquire(path: &Path, patience: Patience) -> Result<Self, LockError> {
         let error = |doing| {

@@ -20,6 +20,17 @@ pub(crate) fn file_name(key: &Key) -> String {
     }
 }
 
+/// The attachment that a file is named after; `None` when the name is not ours or a digest.
+pub(crate) fn key(file_name: &str) -> Option<Key> {
+    let mut parts = file_name.splitn(3, ':');
+    let [network, container_id, ifname] = [parts.next()?, parts.next()?, parts.next()?];
+    Some(Key {
+        network: network.to_owned(),
+        container_id: container_id.to_owned(),
+        ifname: ifname.to_owned(),
+    })
+}
+
 /// The name in the index of owners.
 pub(crate) fn owner_name(key: &Key) -> String {
     hex(&digest(&file_name(key)))
@@ -124,6 +135,8 @@ mod tests {
             let [one, two] = [&a, &b].map(|(n, c, i)| key(n, c, i));
             prop_assert_eq!(one == two, file_name(&one) == file_name(&two));
             prop_assert!(file_name(&one).len() <= FILE_NAME_BYTES);
+            let read_off = super::key(&file_name(&one));
+            prop_assert!(read_off.is_none_or(|read_off| read_off == one));
         }
 
         #[test]

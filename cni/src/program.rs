@@ -19,6 +19,7 @@ use crate::env::{self, Command, EnvError, Environment};
 use crate::error::{Error, retryable};
 use crate::log;
 use crate::output;
+use crate::signals;
 use crate::steps::Steps;
 use netconf::Netconf;
 use netconf::Version;
@@ -28,9 +29,8 @@ pub(crate) struct Program {
     pub(crate) name: &'static str,
     pub(crate) about: &'static str,
     pub(crate) log: &'static str,
-    pub(crate) add: Verb,
-    pub(crate) check: Verb,
-    pub(crate) del: Verb,
+    /// What it can do, and how.
+    pub(crate) verbs: &'static [(Command, Verb)],
     /// The variables that a verb cannot do without.
     pub(crate) required: fn(Command) -> &'static [&'static str],
     /// How long a verb may work; see [`Deadline`].
@@ -51,6 +51,7 @@ pub(crate) struct Call {
     /// What was passed over, for the log.
     warnings: Vec<String>,
     program: &'static str,
+    command: Command,
 }
 
 impl Call {
@@ -59,6 +60,23 @@ impl Call {
         let warning = warning.to_string();
         output::diagnose(&format!("{}: {warning}", self.program));
         self.warnings.push(warning);
+    }
+
+    /// The configuration's version has this verb.
+    pub(crate) fn require_verb(&self, version: Version) -> Result<(), Error> {
+        let (has, since) = match self.command {
+            Command::Check => (version.has_check(), "0.4.0"),
+            Command::Gc | Command::Status => (version.has_gc(), "1.1.0"),
+            Command::Add | Command::Del | Command::EndpointState | Command::Update => (true, ""),
+        };
+        if has {
+            return Ok(());
+        }
+        Err(Error::NoSuchVerb {
+            verb: self.command.as_str(),
+            version,
+            since,
+        })
     }
 
     /// To be asked once everything is validated, before anything is touched.
@@ -104,6 +122,7 @@ fn with_argument(program: &Program, argument: &OsStr) -> Result<(), Error> {
             output::diagnose(&about(program));
             Err(EnvError::Command {
                 command: "given as an argument".into(),
+                known: known(program).iter().map(|verb| verb.as_str()).collect(),
             }
             .into())
         }
@@ -113,17 +132,29 @@ fn with_argument(program: &Program, argument: &OsStr) -> Result<(), Error> {
 fn about(program: &Program) -> String {
     format!(
         "{} v{}: {}\n\n\
-         A container runtime runs it with CNI_COMMAND set to ADD, CHECK, DEL or VERSION and a network configuration on\n\
-         standard input (https://www.cni.dev/docs/spec). Log: {}\n\n\
-         Usage: {} [-v | --version | -h | --help]\n\
+         A container runtime runs it with CNI_COMMAND set to {} or VERSION and a network\n\
+         configuration on standard input (https://www.cni.dev/docs/spec). Log: {}\n\n\
+         Usage: {} [OPTIONS]\n\n\
+         Options:\n  \
+         -v, --version    Print version information\n  \
+         -h, --help       Print usage information\n\n\
          CNI protocol versions supported: {}",
         program.name,
         env!("CARGO_PKG_VERSION"),
         program.about,
+        known(program)
+            .iter()
+            .map(|verb| verb.as_str())
+            .collect::<Vec<_>>()
+            .join(", "),
         program.log,
         program.name,
         Version::list(),
     )
+}
+
+fn known(program: &Program) -> Vec<Command> {
+    program.verbs.iter().map(|(verb, _)| *verb).collect()
 }
 
 fn finish(done: Result<(), Error>) -> ExitCode {
@@ -150,8 +181,9 @@ fn verb(program: &'static Program, command: &OsStr) -> ExitCode {
         steps: Steps::start("validate"),
         warnings: Vec::new(),
     };
-    let parsed = Command::parse(&command.to_string_lossy());
+    let parsed = Command::parse(&command.to_string_lossy(), &known(program));
     let is_del = matches!(parsed, Ok(Command::Del));
+    let is_poll = matches!(parsed, Ok(verb) if verb.is_poll());
     let result = match parsed {
         Ok(command) => call(program, command, &mut told),
         Err(error) => Err(error.into()),
@@ -169,7 +201,9 @@ fn verb(program: &'static Program, command: &OsStr) -> ExitCode {
             output::diagnose(&error.to_string());
         }
     }
-    record(program, command, &told, failure.as_ref());
+    if failure.is_some() || !is_poll {
+        record(program, command, &told, failure.as_ref());
+    }
     if failure.is_none() {
         ExitCode::SUCCESS
     } else {
@@ -178,10 +212,17 @@ fn verb(program: &'static Program, command: &OsStr) -> ExitCode {
 }
 
 fn call(program: &'static Program, command: Command, told: &mut Told) -> Result<(), Error> {
-    let env = Environment::read((program.required)(command), |name| {
+    let env = Environment::read(command, (program.required)(command), |name| {
         process_env::var_os(name)
     })?;
-    told.stdin = Netconf::read(io::stdin().lock())?;
+    if command.has_stdin() {
+        told.stdin = Netconf::read(io::stdin().lock())?;
+    }
+    let run = program
+        .verbs
+        .iter()
+        .find_map(|(verb, run)| (*verb == command).then_some(*run));
+    signals::hold_off();
     let mut call = Call {
         env,
         stdin: std::mem::take(&mut told.stdin),
@@ -189,13 +230,11 @@ fn call(program: &'static Program, command: Command, told: &mut Told) -> Result<
         deadline: Deadline::after((program.limit)(command)),
         warnings: Vec::new(),
         program: program.name,
+        command,
     };
-    let run = match command {
-        Command::Add => program.add,
-        Command::Check => program.check,
-        Command::Del => program.del,
-    };
-    let caught = panic::catch_unwind(AssertUnwindSafe(|| run(&mut call)));
+    let caught = panic::catch_unwind(AssertUnwindSafe(|| {
+        run.map_or(Ok(()), |run| run(&mut call))
+    }));
     *told = Told {
         stdin: call.stdin,
         steps: call.steps,

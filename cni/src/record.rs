@@ -3,6 +3,8 @@
 //! The loader reads the same files as [`rpc::Endpoint`]; what it does not know is ours: the configuration at ADD, which DEL
 //! falls back to when the current one is broken, and what the result said.
 
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
@@ -100,6 +102,47 @@ impl Records {
             }
         }
         Ok(records)
+    }
+
+    /// The attachments of `network` that have a record, readable or not. One whose name is too long to be read off the
+    /// file's is only known by its record.
+    pub(crate) fn keys(&self, network: &str) -> Result<BTreeSet<Key>, StateError> {
+        let error = |source| io_error("list", &self.directory, source);
+        let mut keys = BTreeSet::new();
+        for entry in fs::read_dir(&self.directory).map_err(error)? {
+            let path = entry.map_err(error)?.path();
+            let is_record = path.extension().is_some_and(|found| found == "json");
+            let name = path.file_stem().and_then(OsStr::to_str);
+            match name.filter(|_| is_record).map(names::key) {
+                None => {}
+                Some(Some(key)) => drop(keys.insert(key)),
+                Some(None) => keys.extend(self.load(&path)?.map(|record| record.endpoint.key)),
+            }
+        }
+        keys.retain(|key| key.network == network);
+        Ok(keys)
+    }
+
+    /// Whether there is a file for `key`, readable or not.
+    pub(crate) fn has(&self, key: &Key) -> bool {
+        self.path(key).exists()
+    }
+
+    /// Removes what calls on `key` that were killed have left half-written. Under the attachment's lock.
+    pub(crate) fn sweep(&self, key: &Key) -> Result<(), StateError> {
+        let error = |source| io_error("list", &self.directory, source);
+        let begin = format!("{}.", names::file_name(key));
+        for entry in fs::read_dir(&self.directory).map_err(error)? {
+            let entry = entry.map_err(error)?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let writer = name
+                .strip_prefix(&begin)
+                .and_then(|rest| rest.strip_suffix(".tmp"));
+            if writer.is_some_and(|pid| pid.bytes().all(|byte| byte.is_ascii_digit())) {
+                remove_durably(&entry.path())?;
+            }
+        }
+        Ok(())
     }
 
     /// Writes a record.

@@ -236,7 +236,7 @@ pub(crate) fn refuse(path: &Path, key: &str, value: &str, why: &str, remedy: &st
 
 /// The known key that looks most like `key`.
 pub(crate) fn nearest(key: &str, known: &[&'static str]) -> &'static str {
-    netconf::nearest(key, known.iter().copied()).map_or("nic", |(nearest, _)| nearest)
+    netconf::nearest(key, known.iter().copied()).map_or("", |(nearest, _)| nearest)
 }
 
 /// A value in one short line.

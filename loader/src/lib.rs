@@ -28,6 +28,7 @@
 //! | When do table entries die? | [`gc`] |
 //! | Who may ask, and how? | [`server`] |
 //! | What does `vnetctl status` show? | [`status`] |
+//! | Is a conflist right? | [`validate`] |
 
 pub mod census;
 pub mod classes;
@@ -58,4 +59,5 @@ pub mod status;
 mod tasks;
 mod transition;
 pub mod tunnel;
+pub mod validate;
 pub mod wireserver;

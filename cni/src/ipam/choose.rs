@@ -27,6 +27,28 @@ pub(crate) struct Exhausted {
     total: usize,
 }
 
+impl Exhausted {
+    fn of(pools: &[Pool], ledger: &Ledger) -> Self {
+        let all: BTreeSet<Ipv4Addr> = pools
+            .iter()
+            .flat_map(|pool| pool.addresses.iter().copied())
+            .collect();
+        let used = all.intersection(&ledger.leased).count();
+        Self {
+            prefixes: pools.iter().map(|pool| pool.prefix.to_string()).collect(),
+            used,
+            cooling: all.len() - used,
+            total: all.len(),
+        }
+    }
+}
+
+/// Whether nobody will get an address until somebody gives one back. One that still rests will be free in a moment.
+pub(super) fn exhausted(pools: &[Pool], ledger: &Ledger) -> Option<Exhausted> {
+    let found = Exhausted::of(pools, ledger);
+    (found.cooling == 0).then_some(found)
+}
+
 impl fmt::Display for Exhausted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
@@ -71,17 +93,7 @@ pub(super) fn choose<'a>(
             return Ok((pool, address));
         }
     }
-    let all: BTreeSet<Ipv4Addr> = pools
-        .iter()
-        .flat_map(|pool| pool.addresses.iter().copied())
-        .collect();
-    let used = all.intersection(&ledger.leased).count();
-    Err(Exhausted {
-        prefixes: pools.iter().map(|pool| pool.prefix.to_string()).collect(),
-        used,
-        cooling: all.len() - used,
-        total: all.len(),
-    })
+    Err(Exhausted::of(pools, ledger))
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 
 mod allocate;
 mod choose;
+mod look;
 #[cfg(test)]
 mod model;
 mod pools;
@@ -46,14 +47,26 @@ pub(crate) const PROGRAM: Program = Program {
     name: "azure-vnet-ipam",
     about: "CNI IPAM plug-in that gives pods secondary addresses of the node's NICs",
     log: "/var/log/azure-vnet-ipam.log",
-    add,
-    check,
-    del,
+    verbs: &[
+        (Command::Add, add),
+        (Command::Check, check),
+        (Command::Del, del),
+        (Command::Gc, look::gc),
+        (Command::Status, look::status),
+    ],
     required: |command| match command {
         Command::Add | Command::Check => &[env::CONTAINER_ID, env::NETNS, env::IFNAME],
         Command::Del => &[env::CONTAINER_ID, env::IFNAME],
+        Command::Gc | Command::Status | Command::EndpointState | Command::Update => &[],
     },
-    limit: |_| LIMIT,
+    limit: |command| match command {
+        // Less than what a main plug-in has left for it.
+        Command::Status => Duration::from_secs(3),
+        Command::Gc => Duration::from_secs(15),
+        Command::Add | Command::Check | Command::Del | Command::EndpointState | Command::Update => {
+            LIMIT
+        }
+    },
 };
 
 /// No address, or not the one that was asked for. The first words are Azure's, for tools that look for them.
@@ -179,9 +192,7 @@ fn del(call: &mut Call) -> Result<(), Error> {
 
 fn check(call: &mut Call) -> Result<(), Error> {
     let netconf = Netconf::parse(&call.stdin)?;
-    if !netconf.version.has_check() {
-        return Err(CheckError::NoSuchVerb(netconf.version).into());
-    }
+    call.require_verb(netconf.version)?;
     let previous = netconf.prev_result()?.ok_or(CheckError::NoPrevResult)?;
     call.require_root()?;
     let key = key(call, &netconf.name);

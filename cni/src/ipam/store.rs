@@ -12,6 +12,7 @@
 //! file proves that there is no lease, and an owner file whose lease is missing or another's is just old. An address is free
 //! exactly when it has no lease file.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::net::Ipv4Addr;
@@ -73,9 +74,10 @@ impl Store {
             root: root.to_owned(),
             boot_id: boot_id.to_owned(),
         };
-        for directory in [store.leases(), store.owners(), store.released()] {
+        for directory in [store.leases_dir(), store.owners_dir(), store.released()] {
             make_directory(&directory)?;
         }
+        store.sweep()?;
         if read_json::<String>(&store.boot()).ok().as_deref() != Some(boot_id) {
             store.clear_other_boots()?;
             write_json(&store.boot(), &boot_id)?;
@@ -91,7 +93,7 @@ impl Store {
     /// All that the listings tell.
     pub(super) fn ledger(&self) -> Result<Ledger, StateError> {
         let mut ledger = Ledger::default();
-        for name in list(&self.leases())? {
+        for name in list(&self.leases_dir())? {
             ledger.leased.extend(name.parse::<Ipv4Addr>());
         }
         for name in list(&self.released())? {
@@ -101,6 +103,17 @@ impl Store {
             }
         }
         Ok(ledger)
+    }
+
+    /// Everybody who has an address, as far as the files can be read.
+    pub(super) fn owners(&self) -> Result<BTreeSet<Key>, StateError> {
+        let mut owners = BTreeSet::new();
+        for directory in [self.leases_dir(), self.owners_dir()] {
+            for name in list(&directory)? {
+                owners.extend(read_json::<Lease>(&directory.join(name)).map(|lease| lease.key));
+            }
+        }
+        Ok(owners)
     }
 
     /// The lease of an owner.
@@ -122,9 +135,9 @@ impl Store {
     }
 
     fn search_lease(&self, key: &Key) -> Result<Option<Lease>, StateError> {
-        Ok(list(&self.leases())?
+        Ok(list(&self.leases_dir())?
             .into_iter()
-            .filter_map(|name| read_json::<Lease>(&self.leases().join(name)).ok())
+            .filter_map(|name| read_json::<Lease>(&self.leases_dir().join(name)).ok())
             .find(|lease| lease.key == *key))
     }
 
@@ -157,9 +170,21 @@ impl Store {
         }
     }
 
+    /// Removes what calls that were killed have left half-written: whoever has the lock is the only writer.
+    fn sweep(&self) -> Result<(), StateError> {
+        for directory in [self.leases_dir(), self.owners_dir()] {
+            for name in list(&directory)? {
+                if name.ends_with(".tmp") {
+                    remove_durably(&directory.join(name))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Addresses of another boot are free; times of another boot mean nothing.
     fn clear_other_boots(&self) -> Result<(), StateError> {
-        for directory in [self.leases(), self.owners()] {
+        for directory in [self.leases_dir(), self.owners_dir()] {
             for name in list(&directory)? {
                 let path = directory.join(name);
                 if read_json::<Lease>(&path)
@@ -180,11 +205,11 @@ impl Store {
         self.root.join("boot")
     }
 
-    fn leases(&self) -> PathBuf {
+    fn leases_dir(&self) -> PathBuf {
         self.root.join("leases")
     }
 
-    fn owners(&self) -> PathBuf {
+    fn owners_dir(&self) -> PathBuf {
         self.root.join("owners")
     }
 
@@ -193,11 +218,11 @@ impl Store {
     }
 
     fn lease(&self, address: Ipv4Addr) -> PathBuf {
-        self.leases().join(address.to_string())
+        self.leases_dir().join(address.to_string())
     }
 
     fn owner(&self, key: &Key) -> PathBuf {
-        self.owners().join(names::owner_name(key))
+        self.owners_dir().join(names::owner_name(key))
     }
 }
 

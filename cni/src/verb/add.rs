@@ -19,6 +19,7 @@ use crate::netns::Netns;
 use crate::output;
 use crate::program::Call;
 use crate::record::Record;
+use crate::signals;
 use crate::teardown::{Mark, remove_veth};
 use netconf::Args;
 use netconf::code;
@@ -82,7 +83,7 @@ fn add_from(call: &mut Call, stdin: &[u8]) -> Result<(), Error> {
     call.steps.begin("lock");
     let node = Node::open(&call.deadline)?;
     let pod = Netlink::inside(&request.netns, &node.runtime)?;
-    let path = node.run.locks().join(names::file_name(&request.key));
+    let path = node.lock_of(&request.key);
     let mut lock = Lock::acquire(&path, node.deadline.spare(PATIENCE))?;
 
     call.steps.begin("existing");
@@ -153,8 +154,9 @@ fn existing(
     }
     // Not every IPAM plug-in answers a second ADD of the same attachment.
     let current = Leaving::parse(request.stdin)?;
-    give_back(call, node, Some(&current), leftover.as_ref())?;
+    give_back(call, node, Some(&current), &request.key, leftover.as_ref())?;
     node.records.remove(&request.key)?;
+    node.records.sweep(&request.key)?;
     lock.clear_draft()?;
     Ok(None)
 }
@@ -216,6 +218,9 @@ fn make(
     };
     let made = connect(node, &mut plan, lock, &mut call.steps).and_then(|()| {
         call.steps.begin("print");
+        if signals::told_to_end() {
+            return Err(Error::Interrupted);
+        }
         output::print(&plan.record.result().to_json(request.netconf.version))
     });
     made.map_err(|error| {
@@ -277,7 +282,7 @@ fn draft(
             gateway: address.gateway.unwrap_or(Ipv4Addr::UNSPECIFIED),
         },
         mtu,
-        dns,
+        dns: request.netconf.dns(dns),
         netconf: String::from_utf8_lossy(request.stdin).into_owned(),
     }
 }

@@ -12,14 +12,11 @@ use crate::pod;
 use crate::program::Call;
 use crate::record::Record;
 use netconf::Netconf;
-use netconf::Version;
 use netconf::code;
 
 /// CHECK does not succeed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CheckError {
-    #[error("check the attachment: cniVersion {} has no CHECK; use 0.4.0 or newer", .0.as_str())]
-    NoSuchVerb(Version),
     #[error("check the attachment: prevResult is missing; the runtime must pass the result of ADD")]
     NoPrevResult,
     #[error("check the attachment: missing: {}; delete the pod, so that it is made anew", .0.join(", "))]
@@ -30,7 +27,6 @@ impl CheckError {
     /// The CNI code.
     pub(crate) fn code(&self) -> u32 {
         match self {
-            Self::NoSuchVerb(_) => code::INCOMPATIBLE_VERSION,
             Self::NoPrevResult => code::CONFIG,
             Self::Missing(_) => code::CHECK,
         }
@@ -40,9 +36,7 @@ impl CheckError {
 /// Looks at everything, then names all that is missing.
 pub(super) fn check(call: &mut Call) -> Result<(), Error> {
     let netconf = Netconf::parse(&call.stdin)?;
-    if !netconf.version.has_check() {
-        return Err(CheckError::NoSuchVerb(netconf.version).into());
-    }
+    call.require_verb(netconf.version)?;
     let previous = netconf.prev_result()?.ok_or(CheckError::NoPrevResult)?;
     let ipam = Delegate::find(call, netconf.ipam_plugin()?, &call.stdin)?;
     let netns = Netns::open(&call.env.netns)?;

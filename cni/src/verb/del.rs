@@ -65,8 +65,19 @@ fn release(
     current: Option<&Leaving<'_>>,
 ) -> Result<(), Error> {
     call.steps.begin("lock");
-    let path = node.run.locks().join(names::file_name(key));
-    let mut lock = Lock::acquire(&path, node.deadline.spare(PATIENCE))?;
+    let lock = Lock::acquire(&node.lock_of(key), node.deadline.spare(PATIENCE))?;
+    release_locked(call, node, key, current, lock)
+}
+
+/// Takes away what is recorded, or was being made, for `key`, whose lock the caller holds.
+pub(super) fn release_locked(
+    call: &mut Call,
+    node: &Node,
+    key: &Key,
+    current: Option<&Leaving<'_>>,
+    mut lock: Lock,
+) -> Result<(), Error> {
+    let was_interrupted = !lock.draft().is_empty();
     let record = match node.records.get(key)? {
         Some(record) => Some(record),
         None => serde_json::from_slice(lock.draft()).ok(),
@@ -85,12 +96,15 @@ fn release(
         .is_some_and(|record| node.loader.unregister(&record.endpoint).is_err());
 
     call.steps.begin("ipam");
-    give_back(call, node, current, record.as_ref())?;
+    give_back(call, node, current, key, record.as_ref())?;
 
     call.steps.begin("record");
     match &record {
         Some(record) if needs_tombstone => node.records.bury(record)?,
         Some(_) | None => node.records.remove(key)?,
+    }
+    if was_interrupted {
+        node.records.sweep(key)?;
     }
     Ok(lock.clear_draft()?)
 }

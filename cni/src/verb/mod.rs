@@ -5,8 +5,13 @@ mod address;
 mod check;
 mod connect;
 mod del;
+mod gc;
+mod state;
+mod status;
+mod update;
 
 use std::io;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -16,12 +21,16 @@ use tokio::runtime::{Builder, Runtime};
 
 pub(crate) use add::AddError;
 pub(crate) use check::CheckError;
+pub(crate) use gc::{GcError, complaint as gc_complaint, valid as valid_attachments};
+pub(crate) use status::StatusError;
+pub(crate) use update::AzureError;
 
 use crate::deadline::Deadline;
 use crate::env::{self, Command};
 use crate::error::Error;
 use crate::link::{LinkError, Netlink};
 use crate::loader::Loader;
+use crate::names;
 use crate::program::{Call, Program};
 use crate::record::Records;
 
@@ -31,22 +40,36 @@ const ADD_LIMIT: Duration = Duration::from_secs(15);
 const UNDO: Duration = Duration::from_millis(4500);
 /// How long a DEL may work. Runtimes give it a minute.
 const DEL_LIMIT: Duration = Duration::from_secs(45);
+/// How long a GC may work. CRI-O gives it 30 s.
+const GC_LIMIT: Duration = Duration::from_secs(25);
+/// How long the others may work. containerd waits for STATUS without any limit, and for nothing else meanwhile.
+const LOOK_LIMIT: Duration = Duration::from_secs(4);
 
 /// `azure-vnet`.
 pub(crate) const PROGRAM: Program = Program {
     name: "azure-vnet",
     about: "CNI plug-in that connects pods to an Azure virtual network with eBPF",
     log: "/var/log/azure-vnet.log",
-    add: |call| located(call, add::add),
-    check: |call| located(call, check::check),
-    del: |call| located(call, del::del),
+    verbs: &[
+        (Command::Add, |call| located(call, add::add)),
+        (Command::Check, |call| located(call, check::check)),
+        (Command::Del, |call| located(call, del::del)),
+        (Command::Gc, |call| located(call, gc::gc)),
+        (Command::Status, |call| located(call, status::status)),
+        (Command::EndpointState, |call| located(call, state::print)),
+        (Command::Update, |call| located(call, update::update)),
+    ],
     required: |command| match command {
         Command::Add | Command::Check => &[env::CONTAINER_ID, env::NETNS, env::IFNAME, env::PATH],
         Command::Del => &[env::CONTAINER_ID, env::IFNAME, env::PATH],
+        Command::Gc | Command::Status => &[env::PATH],
+        Command::EndpointState | Command::Update => &[],
     },
     limit: |command| match command {
         Command::Add | Command::Check => ADD_LIMIT,
         Command::Del => DEL_LIMIT,
+        Command::Gc => GC_LIMIT,
+        Command::Status | Command::EndpointState | Command::Update => LOOK_LIMIT,
     },
 };
 
@@ -94,6 +117,11 @@ impl Node {
             deadline: deadline.clone(),
             pins: Pins::default(),
         })
+    }
+
+    /// Where the lock of an attachment is.
+    fn lock_of(&self, key: &Key) -> PathBuf {
+        self.run.locks().join(names::file_name(key))
     }
 }
 

@@ -8,6 +8,8 @@ mod add;
 #[cfg(test)]
 mod again;
 #[cfg(test)]
+mod azure;
+#[cfg(test)]
 mod check;
 #[cfg(test)]
 mod config;
@@ -24,6 +26,8 @@ mod exec;
 #[cfg(test)]
 mod full;
 #[cfg(test)]
+mod gc;
+#[cfg(test)]
 mod ipam;
 #[cfg(test)]
 mod loader;
@@ -33,5 +37,7 @@ mod patience;
 mod programs;
 #[cfg(test)]
 mod sandbox;
+#[cfg(test)]
+mod status;
 #[cfg(test)]
 mod version;

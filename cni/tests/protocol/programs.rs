@@ -41,13 +41,13 @@ const PASS: [[u8; 8]; 2] = [
 ];
 const LICENSE: &CStr = c"GPL";
 
-/// Pins `to_pod` and `from_pod` in this sandbox's bpffs.
+/// Pins all four programs in this sandbox's bpffs.
 pub(crate) fn pin() {
     let root = format!("/sys/fs/bpf/azure-vnet/v{}", abi_version());
     for directory in ["maps", "programs", "links"] {
         fs::create_dir_all(format!("{root}/{directory}")).unwrap();
     }
-    for name in ["to_pod", "from_pod"] {
+    for name in ["to_pod", "from_pod", "to_wire", "from_wire"] {
         let mut load = ProgLoad {
             prog_type: BPF_PROG_TYPE_SCHED_CLS,
             insn_cnt: 2,

@@ -80,6 +80,11 @@ impl Sandbox {
         path
     }
 
+    /// Removes what [`Sandbox::add_netns`] made.
+    pub(crate) fn ip_netns_del(&self, name: &str) {
+        self.ip(&format!("netns del {name}"));
+    }
+
     /// Acts on the node with iproute2.
     pub(crate) fn ip(&self, arguments: &str) {
         run(Command::new("ip").args(arguments.split(' ')));
@@ -156,9 +161,7 @@ impl Sandbox {
             let remembered = ["released", "boot", "lock"]
                 .iter()
                 .any(|part| path.iter().any(|name| name == *part));
-            // What a killed writer leaves and nobody ever reads, see rpc's state files.
-            let unfinished = path.extension().is_some_and(|suffix| suffix == "tmp");
-            !remembered && !unfinished
+            !remembered
         });
         Snapshot {
             interfaces: interfaces(),

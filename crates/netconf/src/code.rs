@@ -16,6 +16,10 @@ pub const CONFIG: u32 = 7;
 pub const NETNS: u32 = 8;
 /// Something that should be there in a moment is not: the loader, a lock.
 pub const TRY_AGAIN: u32 = 11;
+/// STATUS: pods cannot be added.
+pub const UNAVAILABLE: u32 = 50;
+/// STATUS: nor are the existing ones served as they should be.
+pub const LIMITED: u32 = 51;
 /// The request cannot be served (Azure's code for everything): no address left, no pod name.
 pub const PLUGIN: u32 = 100;
 /// Not root.

@@ -17,6 +17,13 @@ pub struct WrongKind {
     wanted: &'static str,
 }
 
+impl WrongKind {
+    /// Where in the configuration, for example `ipam.subnet`.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+}
+
 /// A JSON object, and where it lies in the document.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Object<'a> {

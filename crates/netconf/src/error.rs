@@ -81,6 +81,19 @@ impl NetconfError {
         }
     }
 
+    /// The key that is wrong, for example `ipam.subnet`; `None` when it is the document.
+    pub fn key(&self) -> Option<&str> {
+        match self {
+            Self::Read { .. } | Self::TooLong | Self::Json { .. } | Self::NotAnObject => None,
+            Self::VersionKind { .. } | Self::Version { .. } => Some("cniVersion"),
+            Self::Kind(wrong) => Some(wrong.path()),
+            Self::Value { key, .. } | Self::Missing { key } | Self::Unsupported { key, .. } => {
+                Some(key)
+            }
+            Self::PrevResult { .. } | Self::PrevInterfaces { .. } => Some("prevResult"),
+        }
+    }
+
     /// Both lists, as libcni's reconciler prints them.
     pub fn details(&self) -> Option<String> {
         let Self::Version { asked } = self else {

@@ -36,6 +36,35 @@ const TEXT_LISTS: [&str; 2] = ["podNamespaceForDualNetwork", VIA_HOST];
 const VIA_HOST: &str = "ipsToRouteViaHost";
 const IPAM_TEXTS: [&str; 4] = ["mode", "environment", "addressSpace", "queryInterval"];
 
+/// Keys that Azure's plug-in has for Windows, and those of every plug-in.
+const OTHERS: [&str; 10] = [
+    "cniVersion",
+    "name",
+    "ipam",
+    "dns",
+    "runtimeConfig",
+    "capabilities",
+    "prevResult",
+    "args",
+    "windowsSettings",
+    "AdditionalArgs",
+];
+const IPAM_OTHERS: [&str; 3] = ["type", "subnet", "ipAddress"];
+
+/// Every key that `azure-vnet` knows.
+pub(crate) fn known() -> impl Iterator<Item = &'static str> {
+    TEXTS
+        .into_iter()
+        .chain(FLAGS)
+        .chain(TEXT_LISTS)
+        .chain(OTHERS)
+}
+
+/// Every key of `ipam` that `azure-vnet-ipam` knows.
+pub(crate) fn known_of_ipam() -> impl Iterator<Item = &'static str> {
+    IPAM_TEXTS.into_iter().chain(IPAM_OTHERS)
+}
+
 /// Every value has the kind that Azure's plug-in wants.
 pub(crate) fn check_kinds(root: Object<'_>) -> Result<(), NetconfError> {
     for key in TEXTS {

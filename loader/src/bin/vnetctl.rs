@@ -6,6 +6,7 @@
 )]
 
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -35,6 +36,12 @@ enum Command {
         /// Destinations, IPv4.
         #[arg(value_name = "ADDRESS", value_parser = address)]
         addresses: Vec<Ipv4Addr>,
+    },
+    /// Whether a conflist is right; nothing is touched. Ends with 1 when pods could not be added with it.
+    Validate {
+        /// The file.
+        #[arg(default_value = loader::validate::CONFLIST)]
+        conflist: PathBuf,
     },
 }
 
@@ -74,6 +81,12 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
                 bail!("the loader answered something else: {reply:?}");
             };
             print(output, classes.as_slice(), render_classes)
+        }
+        Command::Validate { conflist } => {
+            let findings = loader::validate::read(conflist)?;
+            let render = |findings: &[_]| loader::validate::render(conflist, findings);
+            print(output, findings.as_slice(), render)?;
+            loader::validate::verdict(conflist, &findings)
         }
     }
 }

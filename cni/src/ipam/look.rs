@@ -1,0 +1,65 @@
+//! GC and STATUS of the IPAM plug-in: what is given that should not be, and whether anything is left to give.
+
+use netconf::Netconf;
+use rpc::Key;
+
+use super::{Ipam, IpamError, choose, pools};
+use crate::error::Error;
+use crate::loader::Loader;
+use crate::lock::Lock;
+use crate::names;
+use crate::program::Call;
+use crate::record::{Records, make_directory};
+use crate::verb::{GcError, StatusError, gc_complaint, valid_attachments};
+
+/// Frees the addresses of this network that the runtime does not know of. Runs under any main plug-in.
+pub(super) fn gc(call: &mut Call) -> Result<(), Error> {
+    let netconf = Netconf::parse(&call.stdin)?;
+    let valid = valid_attachments(call, &netconf)?;
+    call.require_root()?;
+    call.steps.begin("collect");
+    let ipam = Ipam::open(&call.deadline)?;
+    make_directory(&ipam.run.locks())?;
+    let mut owners = ipam.with_store(|store| Ok(store.owners()?))?;
+    owners.retain(|key| key.network == netconf.name && !valid.keep(&key.container_id, &key.ifname));
+    let mut failures = Vec::new();
+    for key in owners {
+        failures.extend(free(&ipam, &key).err());
+    }
+    failures.extend(gc_complaint(&valid));
+    GcError::of(failures)
+}
+
+/// Frees one, unless azure-vnet is making the attachment just now, or has it and could not remove it.
+fn free(ipam: &Ipam, key: &Key) -> Result<(), Error> {
+    let path = ipam.run.locks().join(names::file_name(key));
+    let Some(lock) = Lock::try_acquire(&path)? else {
+        return Ok(());
+    };
+    let is_attached = Records::open(&ipam.run)?.has(key) || !lock.draft().is_empty();
+    if is_attached {
+        return Ok(());
+    }
+    ipam.take_back(key)
+}
+
+/// Is there an address to give, now or after its rest?
+pub(super) fn status(call: &mut Call) -> Result<(), Error> {
+    let netconf = Netconf::parse(&call.stdin)?;
+    call.require_verb(netconf.version)?;
+    call.require_root()?;
+    let ipam = Ipam::open(&call.deadline)?;
+    let known = match ipam.cached_pools() {
+        Some(known) => known,
+        None => Loader::of(&ipam.run, &ipam.deadline)
+            .refresh_pools()
+            .map_err(|source| StatusError::unavailable(IpamError::NoPools { source }))?,
+    };
+    let usable = pools::usable(&known, netconf.ipam.subnet, netconf.master.as_deref())
+        .map_err(StatusError::unavailable)?;
+    let ledger = ipam.with_store(|store| Ok(store.ledger()?))?;
+    match choose::exhausted(&usable, &ledger) {
+        None => Ok(()),
+        Some(exhausted) => Err(StatusError::unavailable(IpamError::Exhausted(exhausted))),
+    }
+}

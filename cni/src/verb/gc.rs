@@ -1,0 +1,158 @@
+//! GC: what the runtime does not know goes, as far as it is of this network and nobody is making it just now.
+
+use std::fs;
+
+use netconf::{Attachments, Leaving, Netconf, code};
+use rpc::{Key, StateError};
+
+use super::Node;
+use super::del::release_locked;
+use crate::delegate::Delegate;
+use crate::error::Error;
+use crate::lock::Lock;
+use crate::names;
+use crate::program::Call;
+
+/// GC does not succeed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum GcError {
+    #[error(
+        "collect garbage: cni.dev/valid-attachments is missing, so nothing was removed; the runtime must pass the list, an empty one if there are no attachments"
+    )]
+    NoList,
+    #[error(
+        "collect garbage: cni.dev/valid-attachments has entries without containerID or ifname: {entries}; all else was collected, the runtime must pass both"
+    )]
+    Malformed { entries: String },
+    /// The rest was done.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Incomplete(Vec<Error>),
+}
+
+impl GcError {
+    /// The CNI code; of several failures the first one's.
+    pub(crate) fn code(&self) -> u32 {
+        match self {
+            Self::NoList | Self::Malformed { .. } => code::CONFIG,
+            Self::Incomplete(failures) => failures.first().map_or(code::BUG, Error::code),
+        }
+    }
+
+    /// The failures' own details.
+    pub(crate) fn details(&self) -> Option<String> {
+        let Self::Incomplete(failures) = self else {
+            return None;
+        };
+        let details: Vec<String> = failures.iter().filter_map(Error::details).collect();
+        Some(details.join("; ")).filter(|details| !details.is_empty())
+    }
+
+    /// Whatever could not be done, after everything else was.
+    pub(crate) fn of(failures: Vec<Error>) -> Result<(), Error> {
+        if failures.is_empty() {
+            return Ok(());
+        }
+        Err(Self::Incomplete(failures).into())
+    }
+}
+
+/// The list of what is to be kept.
+pub(crate) fn valid(call: &Call, netconf: &Netconf) -> Result<Attachments, Error> {
+    call.require_verb(netconf.version)?;
+    Ok(netconf.attachments.clone().ok_or(GcError::NoList)?)
+}
+
+/// What to say of a list that is partly unreadable.
+pub(crate) fn complaint(valid: &Attachments) -> Option<Error> {
+    let entries = valid.malformed.join(", ");
+    (!entries.is_empty()).then(|| GcError::Malformed { entries }.into())
+}
+
+/// An attachment that may go, and the host veth's index that its record had then.
+struct Stale {
+    key: Key,
+    host_ifindex: Option<u32>,
+}
+
+pub(super) fn gc(call: &mut Call) -> Result<(), Error> {
+    let stdin = std::mem::take(&mut call.stdin);
+    let done = gc_from(call, &stdin);
+    call.stdin = stdin;
+    done
+}
+
+fn gc_from(call: &mut Call, stdin: &[u8]) -> Result<(), Error> {
+    let netconf = Netconf::parse(stdin)?;
+    let valid = valid(call, &netconf)?;
+    call.require_root()?;
+
+    call.steps.begin("collect");
+    let node = Node::open(&call.deadline)?;
+    let current = Leaving::parse(stdin)?;
+    let mut failures = Vec::new();
+    for stale in stale(&node, &netconf.name, &valid)? {
+        failures.extend(collect(call, &node, &stale, &current).err());
+    }
+    // Last: what has a record, because it could not be removed, keeps its address.
+    call.steps.begin("ipam");
+    failures.extend(delegate(call, &node, &netconf, stdin).err());
+    failures.extend(complaint(&valid));
+    GcError::of(failures)
+}
+
+fn delegate(call: &Call, node: &Node, netconf: &Netconf, stdin: &[u8]) -> Result<(), Error> {
+    let ipam = Delegate::find(call, netconf.ipam_plugin()?, stdin)?;
+    Ok(ipam.gc(&node.runtime)?)
+}
+
+/// The attachments that are there now and not in the list. What an ADD is making at this moment is none of them, and what one
+/// will have begun later is not looked at: it is younger than the list.
+fn stale(node: &Node, network: &str, valid: &Attachments) -> Result<Vec<Stale>, Error> {
+    let mut keys = node.records.keys(network)?;
+    keys.extend(drafts(node)?.filter(|key| key.network == network));
+    keys.retain(|key| !valid.keep(&key.container_id, &key.ifname));
+    let mut found = Vec::new();
+    for key in keys {
+        if Lock::try_acquire(&node.lock_of(&key))?.is_some() {
+            found.push(Stale {
+                host_ifindex: host_ifindex(node, &key)?,
+                key,
+            });
+        }
+    }
+    Ok(found)
+}
+
+/// The attachments that calls work on, or did when they were killed.
+fn drafts(node: &Node) -> Result<impl Iterator<Item = Key>, StateError> {
+    let directory = node.run.locks();
+    let files = fs::read_dir(&directory).map_err(|source| StateError::Io {
+        doing: "list",
+        path: directory,
+        source,
+    })?;
+    Ok(files.filter_map(|file| names::key(file.ok()?.file_name().to_str()?)))
+}
+
+fn host_ifindex(node: &Node, key: &Key) -> Result<Option<u32>, StateError> {
+    let record = node.records.get(key)?;
+    Ok(record.map(|record| record.endpoint.host_ifindex))
+}
+
+/// Takes one away, unless somebody works on it or has made it anew meanwhile.
+fn collect(
+    call: &mut Call,
+    node: &Node,
+    stale: &Stale,
+    current: &Leaving<'_>,
+) -> Result<(), Error> {
+    let key = &stale.key;
+    let Some(lock) = Lock::try_acquire(&node.lock_of(key))? else {
+        return Ok(());
+    };
+    let is_there = node.records.has(key) || !lock.draft().is_empty();
+    if !is_there || host_ifindex(node, key)? != stale.host_ifindex {
+        return Ok(());
+    }
+    release_locked(call, node, key, Some(current), lock)
+}

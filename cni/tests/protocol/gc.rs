@@ -1,0 +1,272 @@
+//! GC: what the runtime does not know goes, and nothing else.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+
+use crate::delegate::eventually;
+use crate::exec::{Exec, netconf_with};
+use crate::full::{host_veth, node};
+use crate::loader::{Loader, Manner};
+use crate::sandbox::Sandbox;
+
+const VALID: &str = "cni.dev/valid-attachments";
+
+/// As the specification and libcni call it: no container, no interface, no namespace.
+fn bare(exec: Exec) -> Exec {
+    let variables = ["CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_ARGS"];
+    variables.into_iter().fold(exec, Exec::unset)
+}
+
+fn gc(sandbox: &Sandbox, changes: Value) -> Exec {
+    let mut conf = netconf_with(json!({"cniVersion": "1.1.0"}));
+    conf.as_object_mut()
+        .unwrap()
+        .extend(changes.as_object().unwrap().clone());
+    bare(sandbox.azure_vnet("GC")).conf(&conf)
+}
+
+fn ipam_gc(sandbox: &Sandbox, valid: &Value) -> Exec {
+    let conf = netconf_with(json!({"cniVersion": "1.1.0", VALID: valid}));
+    bare(sandbox.ipam("GC")).conf(&conf)
+}
+
+fn listed(containers: &[&str]) -> Value {
+    containers
+        .iter()
+        .map(|id| json!({"containerID": id, "ifname": "eth0"}))
+        .collect()
+}
+
+fn add(sandbox: &Sandbox, id: &str, network: &str) -> Value {
+    let netns: PathBuf = sandbox.add_netns(&format!("{network}-{id}"));
+    let conf = netconf_with(json!({"cniVersion": "1.1.0", "name": network}));
+    sandbox
+        .azure_vnet("ADD")
+        .env("CNI_CONTAINERID", id)
+        .env("CNI_NETNS", netns)
+        .conf(&conf)
+        .run()
+        .document()
+}
+
+fn leases() -> usize {
+    fs::read_dir("/run/azure-vnet/ipam/leases").unwrap().count()
+}
+
+fn exists(result: &Value) -> bool {
+    fs::read_to_string("/proc/thread-self/net/dev")
+        .unwrap()
+        .contains(host_veth(result))
+}
+
+/// Rows 83 and 87: twice is as good as once, and what stays is untouched.
+#[test]
+fn what_is_not_listed_goes_and_what_is_stays() {
+    let (sandbox, loader) = node(Manner::Helpful);
+    let pods = ["a", "b", "c", "d", "e"].map(|id| add(&sandbox, id, "azure"));
+    let other = add(&sandbox, "a", "other");
+    for _ in 0..2 {
+        gc(&sandbox, json!({VALID: listed(&["b", "d", "unheard-of"])}))
+            .run()
+            .silence();
+        assert_eq!(
+            pods.each_ref().map(exists),
+            [false, true, false, true, false]
+        );
+        assert!(exists(&other), "another network's");
+        assert_eq!(leases(), 3);
+        assert_eq!(
+            fs::read_dir("/run/azure-vnet/endpoints").unwrap().count(),
+            3
+        );
+        assert_eq!(fs::read_dir("/run/azure-vnet/locks").unwrap().count(), 0);
+    }
+    let unregistered = loader.requests();
+    let unregistered = unregistered.iter().filter(|name| *name == "unregister");
+    assert_eq!(unregistered.count(), 3);
+    // The pods that stay are whole.
+    let conf = netconf_with(json!({"cniVersion": "1.1.0", "prevResult": pods[1]}));
+    sandbox
+        .azure_vnet("CHECK")
+        .env("CNI_CONTAINERID", "b")
+        .env("CNI_NETNS", "/run/netns/azure-b")
+        .conf(&conf)
+        .run()
+        .silence();
+}
+
+/// Rows 84 and 85.
+#[test]
+fn an_empty_list_is_told_from_none() {
+    let (sandbox, _loader) = node(Manner::Helpful);
+    let other = add(&sandbox, "a", "other");
+    let before = sandbox.snapshot();
+    for list in [
+        json!({VALID: []}),
+        json!({VALID: null}),
+        json!({"cni.dev/attachments": []}),
+        json!({"CNI.DEV/Valid-Attachments": null}),
+    ] {
+        let pod = add(&sandbox, "a", "azure");
+        gc(&sandbox, json!({}))
+            .run()
+            .error_saying(7, &[VALID, "nothing was removed"]);
+        gc(&sandbox, json!({VALID: 5}))
+            .run()
+            .error_saying(7, &[VALID, "list"]);
+        gc(&sandbox, json!({"cni.dev/attachments": listed(&["a"])}))
+            .run()
+            .silence();
+        assert!(exists(&pod));
+        gc(&sandbox, list).run().silence();
+        assert!(exists(&other));
+        assert_eq!(sandbox.snapshot(), before);
+        sandbox.ip_netns_del("azure-a");
+    }
+}
+
+/// Row 86: an entry that does not tell the interface may mean any of its container.
+#[test]
+fn a_malformed_entry_is_told_and_saves_what_it_may_mean() {
+    let (sandbox, _loader) = node(Manner::Helpful);
+    let pods = ["a", "b", "c"].map(|id| add(&sandbox, id, "azure"));
+    let mut list = listed(&["a"]);
+    list.as_array_mut().unwrap().extend([
+        json!({"containerID": "b"}),
+        json!(5),
+        json!({"ifname": "eth0"}),
+    ]);
+    gc(&sandbox, json!({VALID: list}))
+        .run()
+        .error_saying(7, &["{\"containerid\":\"b\"}", "5"]);
+    assert_eq!(pods.each_ref().map(exists), [true, true, false]);
+    assert_eq!(leases(), 2);
+}
+
+/// Row 82.
+#[test]
+fn gc_and_status_do_not_exist_before_1_1_0() {
+    let sandbox = Sandbox::with_pod();
+    for version in ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0"] {
+        let conf = netconf_with(json!({"cniVersion": version, VALID: []}));
+        for verb in ["GC", "STATUS"] {
+            for exec in [sandbox.azure_vnet(verb), sandbox.ipam(verb)] {
+                exec.conf(&conf)
+                    .run()
+                    .error_saying(1, &[version, verb, "1.1.0"]);
+            }
+        }
+    }
+}
+
+/// Gives 10.240.0.5 and takes its time when it is told to.
+const SLOW: &str = r#"
+[ $CNI_COMMAND = ADD ] || exit 0
+eval "$SLOW"
+echo '{"ips":[{"address":"10.240.0.5/16"}]}'"#;
+
+/// Row 87: an ADD that runs meanwhile is younger than the list, whatever it has made by now.
+#[test]
+fn an_add_that_runs_meanwhile_is_not_collected() {
+    let (sandbox, _loader) = node(Manner::Helpful);
+    let plugins = sandbox.add_plugin("slow", SLOW);
+    let conf = netconf_with(json!({"ipam": {"type": "slow"}, "cniVersion": "1.1.0"}));
+    fs::write("/run/conf", conf.to_string()).unwrap();
+    let mut exec = sandbox
+        .azure_vnet("ADD")
+        .env("CNI_PATH", &plugins)
+        .env("PATH", "/usr/bin:/bin")
+        .env(
+            "SLOW",
+            "touch /run/begun; while [ ! -e /run/go ]; do :; done",
+        );
+    let adding = exec
+        .command
+        .stdin(fs::File::open("/run/conf").unwrap())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    eventually(|| fs::exists("/run/begun").unwrap().then_some(()));
+    // What the IPAM plug-in has given to it already, too.
+    sandbox.ipam("ADD").run().document();
+    gc(&sandbox, json!({VALID: [], "ipam": {"type": "slow"}}))
+        .env("CNI_PATH", &plugins)
+        .env("PATH", "/usr/bin:/bin")
+        .run()
+        .silence();
+    ipam_gc(&sandbox, &json!([])).run().silence();
+    assert_eq!(leases(), 1);
+    fs::write("/run/go", "").unwrap();
+    let added = adding.wait_with_output().unwrap();
+    let result: Value = serde_json::from_slice(&added.stdout).unwrap();
+    assert!(added.status.success() && exists(&result));
+    // The next list is younger.
+    let both = format!("{}:{}", plugins.display(), crate::exec::bin());
+    gc(&sandbox, json!({VALID: []}))
+        .env("CNI_PATH", both)
+        .run()
+        .silence();
+    assert!(!exists(&result));
+    assert_eq!(leases(), 0);
+}
+
+/// Row 88: whatever the IPAM plug-in does, the rest is done, and it gets what we got.
+#[test]
+fn the_ipam_plugins_failure_is_told_after_all_else_was_done() {
+    let (sandbox, _loader) = node(Manner::Helpful);
+    let pod = add(&sandbox, "a", "azure");
+    let script = r#"[ $CNI_COMMAND = GC ] || exit 0
+cat > /run/stdin; echo '{"code":99,"msg":"no broom","details":"today"}'; exit 1"#;
+    let plugins = sandbox.add_plugin("azure-vnet-ipam", script);
+    let answer = gc(&sandbox, json!({VALID: [], "x": 1}))
+        .env("CNI_PATH", plugins)
+        .env("PATH", "/usr/bin:/bin")
+        .run();
+    answer.error_saying(99, &["no broom", "today"]);
+    assert!(!exists(&pod));
+    let stdin: Value = serde_json::from_slice(&fs::read("/run/stdin").unwrap()).unwrap();
+    assert_eq!((&stdin["x"], &stdin[VALID]), (&json!(1), &json!([])));
+    gc(&sandbox, json!({VALID: []}))
+        .env("CNI_PATH", "/nowhere")
+        .run()
+        .error_saying(104, &["/nowhere"]);
+}
+
+/// What an interrupted ADD left, and addresses that nobody else knows of, under any main plug-in.
+#[test]
+fn drafts_and_forgotten_addresses_are_collected() {
+    let (sandbox, _loader) = node(Manner::Helpful);
+    let before = sandbox.snapshot();
+    let pod = add(&sandbox, "a", "azure");
+    let record = "/run/azure-vnet/endpoints/azure:a:eth0.json";
+    let text = fs::read_to_string(record).unwrap();
+    let (_, draft) = text.split_once('\n').unwrap();
+    fs::write("/run/azure-vnet/locks/azure:a:eth0", format!("{draft}\n")).unwrap();
+    fs::remove_file(record).unwrap();
+    sandbox
+        .ipam("ADD")
+        .env("CNI_CONTAINERID", "b")
+        .run()
+        .document();
+    ipam_gc(&sandbox, &listed(&["a"])).run().silence();
+    assert_eq!(leases(), 1, "the draft's is not the IPAM plug-in's to take");
+    gc(&sandbox, json!({VALID: null})).run().silence();
+    assert!(!exists(&pod));
+    assert_eq!(sandbox.snapshot(), before);
+}
+
+/// Without a loader the maps are cleaned up later.
+#[test]
+fn without_a_loader_gc_leaves_tombstones() {
+    let (sandbox, _loader) = node(Manner::Helpful);
+    let pod = add(&sandbox, "a", "azure");
+    fs::remove_file("/run/azure-vnet/loader.sock").unwrap();
+    gc(&sandbox, json!({VALID: []})).run().silence();
+    assert!(!exists(&pod));
+    assert!(fs::exists("/run/azure-vnet/endpoints/azure:a:eth0.deleted").unwrap());
+    let _loader = Loader::start(Manner::Helpful);
+    gc(&sandbox, json!({VALID: []})).run().silence();
+}

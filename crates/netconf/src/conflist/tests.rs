@@ -1,0 +1,198 @@
+//! Conflists with one fault each.
+
+use super::*;
+
+fn found(text: &str) -> Vec<(usize, &'static str, String)> {
+    check(text)
+        .into_iter()
+        .map(|finding| {
+            let severity = match finding.severity {
+                Severity::Error => "error",
+                Severity::Warning => "warning",
+            };
+            (
+                finding.line,
+                severity,
+                format!("{}: {}", finding.path, finding.message),
+            )
+        })
+        .collect()
+}
+
+/// A list with the first plug-in's `more` keys on line 4 and `ipam` on line 5.
+fn list(more: &str, ipam: &str) -> String {
+    format!(
+        "{{\"cniVersion\": \"0.3.0\",\n\"name\": \"azure\",\n\"plugins\": [{{\"type\": \"azure-vnet\",\n{more}\n\"ipam\": {ipam}}},\n{{\"type\": \"portmap\", \"capabilities\": {{}}}}]}}"
+    )
+}
+
+const GOOD_IPAM: &str = r#"{"type": "azure-vnet-ipam"}"#;
+
+#[test]
+fn the_documented_conflist_is_right() {
+    assert_eq!(
+        found(include_str!("../../../../deploy/10-azure.conflist")),
+        []
+    );
+    assert_eq!(found(&list("\"MODE\": \"transparent\",", GOOD_IPAM)), []);
+    let under_bridge = r#"{"name": "a", "plugins": [{"type": "bridge", "isGateway": true, "ipam": {"type": "azure-vnet-ipam"}}]}"#;
+    assert_eq!(found(under_bridge), []);
+}
+
+#[test]
+fn every_fault_is_told_with_its_line_and_key() {
+    for (text, line, severity, words) in [
+        (
+            list("", "{").replace("}]}", ""),
+            6,
+            "error",
+            vec!["not JSON"],
+        ),
+        ("[]".into(), 1, "error", vec!["object"]),
+        (
+            list("", GOOD_IPAM).replace("0.3.0", "0.3.7"),
+            1,
+            "error",
+            vec!["cniVersion", "0.3.7"],
+        ),
+        (
+            list("", GOOD_IPAM).replace("\"azure\"", "\"../x\""),
+            2,
+            "error",
+            vec!["name", "../x"],
+        ),
+        (
+            list("", GOOD_IPAM).replace("\"plugins\"", "\"plugin\""),
+            1,
+            "error",
+            vec!["`plugins` is missing"],
+        ),
+        (
+            list("", r#"{"type": "host-local"}"#).replace("azure-vnet\",", "bridge\","),
+            3,
+            "error",
+            vec!["bridge", "azure-vnet"],
+        ),
+        (
+            list("", GOOD_IPAM).replace("portmap", "azure-vnet"),
+            6,
+            "error",
+            vec!["must be first"],
+        ),
+        (
+            list("", GOOD_IPAM).replace("portmap", "../x"),
+            6,
+            "error",
+            vec!["plugins.1.type", "../x"],
+        ),
+        (
+            list("\"mode\": \"l2bridge\",", GOOD_IPAM),
+            4,
+            "error",
+            vec!["plugins.0.mode", "l2bridge"],
+        ),
+        (
+            list("\"mode\": 5,", GOOD_IPAM),
+            4,
+            "error",
+            vec!["plugins.0.mode", "string"],
+        ),
+        (
+            list("\"multiTenancy\": true,", GOOD_IPAM),
+            4,
+            "error",
+            vec!["multiTenancy", "not supported"],
+        ),
+        (
+            list("\"executionMode\": \"baremetal\",", GOOD_IPAM),
+            4,
+            "error",
+            vec!["executionMode", "baremetal"],
+        ),
+        (
+            list("", r#"{"type": "azure-cns"}"#),
+            5,
+            "error",
+            vec!["ipam.type", "azure-cns"],
+        ),
+        (list("", "{}"), 5, "error", vec!["ipam.type", "missing"]),
+        (
+            list(
+                "",
+                r#"{"type": "azure-vnet-ipam", "subnet": "10.0.0.0/99"}"#,
+            ),
+            5,
+            "error",
+            vec!["ipam.subnet", "/99"],
+        ),
+        (
+            list("\"mdoe\": \"bridge\",", GOOD_IPAM),
+            4,
+            "warning",
+            vec!["mdoe", "did you mean `mode`?"],
+        ),
+        (
+            list("", r#"{"type": "azure-vnet-ipam", "subnets": ""}"#),
+            5,
+            "warning",
+            vec!["plugins.0.ipam.subnets", "`subnet`?"],
+        ),
+        (
+            list("\"zzzzzzzzzzzz\": 1,", GOOD_IPAM),
+            4,
+            "warning",
+            vec!["unknown key `zzzzzzzzzzzz`, which is ignored"],
+        ),
+        (
+            list("\"serviceCidrs\": \"10.0.0.0/16\",", GOOD_IPAM),
+            4,
+            "warning",
+            vec!["loader.yaml"],
+        ),
+        (
+            list("", GOOD_IPAM)
+                .replace("\"name\"", "\"cniVersions\": [\"0.3.0\", \"7\"], \"name\""),
+            2,
+            "error",
+            vec!["cniVersions", "`7`"],
+        ),
+    ] {
+        let findings = found(&text);
+        let fits = |(at, how, what): &(usize, &str, String)| {
+            *at == line && *how == severity && words.iter().all(|word| what.contains(word))
+        };
+        assert!(
+            findings.iter().any(fits),
+            "{words:?} of line {line}: {findings:?}\n{text}"
+        );
+    }
+}
+
+#[test]
+fn several_faults_are_all_told() {
+    let bad = list(
+        "\"multiTenancy\": true, \"mode\": 5,",
+        r#"{"type": "azure-cns"}"#,
+    );
+    let findings = found(&bad.replace("0.3.0", "9"));
+    assert_eq!(findings.len(), 5, "{findings:?}");
+    for key in [
+        "cniVersion",
+        "multiTenancy",
+        "mode",
+        "ipam.type",
+        "ipam.type: use",
+    ] {
+        assert!(
+            findings.iter().any(|(_, _, what)| what.contains(key)),
+            "{key}: {findings:?}"
+        );
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_text_panics(text in "[\\[\\]{}\",:a-z0-9 ]{0,60}") {
+        check(&text);
+    }
+}
