@@ -120,11 +120,12 @@ fn with_argument(program: &Program, argument: &OsStr) -> Result<(), Error> {
         Some("-h" | "--help") => output::text(&format!("{}\n", about(program))),
         Some(_) | None => {
             output::diagnose(&about(program));
-            Err(EnvError::Command {
+            let error = Error::from(EnvError::Command {
                 command: "given as an argument".into(),
                 known: known(program).iter().map(|verb| verb.as_str()).collect(),
-            }
-            .into())
+            });
+            output::print(&error.to_json(Version::NEWEST))?;
+            Err(error)
         }
     }
 }

@@ -20,17 +20,23 @@ mod del;
 #[cfg(test)]
 mod delegate;
 #[cfg(test)]
+mod ends;
+#[cfg(test)]
 mod environment;
 #[cfg(test)]
 mod exec;
 #[cfg(test)]
 mod full;
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod gc;
 #[cfg(test)]
 mod ipam;
 #[cfg(test)]
 mod loader;
+#[cfg(test)]
+mod others;
 #[cfg(test)]
 mod patience;
 #[cfg(test)]
@@ -41,3 +47,5 @@ mod sandbox;
 mod status;
 #[cfg(test)]
 mod version;
+#[cfg(test)]
+mod wishes;

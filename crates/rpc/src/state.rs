@@ -94,6 +94,8 @@ pub fn remove_durably(path: &Path) -> Result<(), StateError> {
     match fs::remove_file(path) {
         Ok(()) => sync_parent(path),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        // A read-only file system refuses before it looks.
+        Err(_) if matches!(path.try_exists(), Ok(false)) => Ok(()),
         Err(source) => Err(io_error("remove", path, source)),
     }
 }
