@@ -10,6 +10,7 @@
 //! 8. Pools, garbage, repairs and changes for ever after ([`crate::tasks`]).
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::fs::{self, File, TryLockError};
 use std::net::Ipv4Addr;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -29,7 +30,7 @@ use crate::gc::Swept;
 use crate::nic::{self, Node};
 use crate::registry::Registry;
 use crate::server::{self, refused};
-use crate::{conntrack, fallback, guard, links, object, reconcile, tasks, wireserver};
+use crate::{conntrack, fallback, guard, links, object, reconcile, tasks, via_host, wireserver};
 
 /// The running daemon.
 #[expect(missing_debug_implementations, reason = "aya's arrays have none")]
@@ -44,6 +45,8 @@ pub struct Daemon {
     pub(crate) registry: RefCell<Registry>,
     pub(crate) pools: RefCell<Result<Pools, String>>,
     pub(crate) rules: RefCell<Vec<Rule>>,
+    /// Addresses that conflists route via the host.
+    pub(crate) via_host: RefCell<BTreeSet<Ipv4Addr>>,
     pub(crate) flows_full: Cell<bool>,
     /// Why the kernel's fallback is not what `rules` say.
     pub(crate) fallback_error: RefCell<Option<String>>,
@@ -154,6 +157,8 @@ impl Daemon {
             node: &node,
             pools: pools.as_ref().ok(),
         });
+        let via_host = via_host::addresses(&reconcile::endpoints(&run));
+        let rules = via_host::add(rules, &via_host);
         let block = configuration.config.block_wireserver;
         // Before anything is written: what runs stays whole.
         registry.check_classes(&rules)?;
@@ -185,6 +190,7 @@ impl Daemon {
             registry: RefCell::new(registry),
             pools: RefCell::new(pools),
             rules: RefCell::new(rules),
+            via_host: RefCell::new(via_host),
             flows_full: Cell::new(flows_full),
             fallback_error: RefCell::default(),
             looking: tokio::sync::Mutex::default(),
@@ -206,12 +212,16 @@ impl Daemon {
         match request {
             Request::Node => Reply::Node(self.node.borrow().nic.clone()),
             Request::Register(endpoint) if endpoint.is_tunnelled() => {
+                self.route_via_host(&endpoint);
                 done(self.register_tunnelled(&endpoint).await, "register the pod")
             }
-            Request::Register(endpoint) => done(
-                self.registry.borrow_mut().register(&self.pins, &endpoint),
-                "register the pod",
-            ),
+            Request::Register(endpoint) => {
+                self.route_via_host(&endpoint);
+                done(
+                    self.registry.borrow_mut().register(&self.pins, &endpoint),
+                    "register the pod",
+                )
+            }
             Request::Unregister(endpoint) => done(
                 self.registry.borrow_mut().unregister(&endpoint),
                 "unregister the pod",

@@ -1,17 +1,18 @@
 //! What follows when the configuration or the node changes?
 
 use std::net::Ipv4Addr;
+use std::slice;
 
 use abi::Class;
 use ipnet::Ipv4Net;
-use rpc::{ClassView, Classified};
+use rpc::{ClassView, Classified, Endpoint};
 use tracing::{error, info, warn};
 
 use crate::classes::{Inputs, classify, oddities};
 use crate::configuration::Configuration;
 use crate::daemon::Daemon;
 use crate::registry::RegistryError;
-use crate::{fallback, nic, reconcile};
+use crate::{fallback, nic, reconcile, via_host};
 
 impl Daemon {
     /// Reads the configuration again and takes it over. `asked`: somebody wants an answer in the log in any case.
@@ -61,6 +62,7 @@ impl Daemon {
     /// Recomputes the classes and, when they changed, writes them to `dst4` and the fallback. Whether it did.
     pub(crate) fn reclassify(&self) -> bool {
         let rules = self.with_inputs(&self.configuration.borrow(), classify);
+        let rules = via_host::add(rules, &self.via_host.borrow());
         if *self.rules.borrow() == rules {
             return false;
         }
@@ -74,6 +76,16 @@ impl Daemon {
         true
     }
 
+    /// Takes over what the conflist at this ADD says; what no attachment's says any more is forgotten at the next start.
+    pub(crate) fn route_via_host(&self, endpoint: &Endpoint) {
+        let known = self.via_host.borrow().clone();
+        let wanted = &known | &via_host::addresses(slice::from_ref(endpoint));
+        if wanted != known {
+            self.via_host.replace(wanted);
+            self.reclassify();
+        }
+    }
+
     /// What is allowed, and odd.
     pub(crate) fn oddities(&self) -> Vec<String> {
         self.with_inputs(&self.configuration.borrow(), oddities)
@@ -82,6 +94,7 @@ impl Daemon {
     /// Whether the classes of another configuration could be written.
     fn check_classes(&self, configuration: &Configuration) -> Result<(), RegistryError> {
         let rules = self.with_inputs(configuration, classify);
+        let rules = via_host::add(rules, &self.via_host.borrow());
         self.registry.borrow().check_classes(&rules)
     }
 

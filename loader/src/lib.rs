@@ -18,6 +18,7 @@
 //! | What happens to a packet because of its destination? | [`classes`] |
 //! | How do classes change without a wrong moment? | `transition` |
 //! | How do packets between pods of this node get to the fabric? | [`tunnel`] |
+//! | Which addresses do conflists route via the host? | [`via_host`] |
 //! | What does the kernel do without our programs? | [`fallback`] |
 //! | How does a pod get into the maps and out? | [`registry`] |
 //! | What else is written into the maps? | `settings` |
@@ -60,4 +61,5 @@ mod tasks;
 mod transition;
 pub mod tunnel;
 pub mod validate;
+pub mod via_host;
 pub mod wireserver;

@@ -65,6 +65,17 @@ impl Attachment {
         }
     }
 
+    /// For verbs that are not about an attachment.
+    fn nobody() -> Self {
+        Self {
+            container_id: String::new(),
+            netns: None,
+            ifname: String::new(),
+            args: String::new(),
+            capabilities: Map::new(),
+        }
+    }
+
     /// Adds a `hostPort` for `portmap`.
     #[must_use]
     pub fn host_port(self, host: u16, container: u16, protocol: &str) -> Self {
@@ -178,6 +189,60 @@ impl Network {
         for plugin in &self.plugins {
             let netconf = self.netconf(plugin, Some(result), attachment);
             call(node, Verb::Check, plugin_type(plugin), attachment, &netconf)?;
+        }
+        Ok(())
+    }
+
+    /// The same network in another version of the specification.
+    #[must_use]
+    pub fn in_version(mut self, version: &str) -> Self {
+        version.clone_into(&mut self.version);
+        self
+    }
+
+    /// The same network with one more key for its first plug-in.
+    #[must_use]
+    pub fn with(mut self, key: &str, value: Value) -> Self {
+        if let Some(first) = self.plugins.first_mut() {
+            first.insert(key.to_owned(), value);
+        }
+        self
+    }
+
+    /// GC through the first `plugins` plug-ins: all but `valid` is to go. libcni sends the list under both of its names.
+    pub fn gc(&self, node: &Namespace, plugins: usize, valid: &[&Attachment]) -> Result<()> {
+        ensure!(
+            self.at_least(1, 1),
+            "configuration version {:?} does not support GC",
+            self.version
+        );
+        let list: Value = valid
+            .iter()
+            .map(|one| json!({"containerID": one.container_id, "ifname": one.ifname}))
+            .collect();
+        let nobody = Attachment::nobody();
+        for plugin in self.plugins.iter().take(plugins) {
+            let mut netconf = self.netconf(plugin, None, &nobody);
+            if let Some(fields) = netconf.as_object_mut() {
+                fields.insert("cni.dev/valid-attachments".into(), list.clone());
+                fields.insert("cni.dev/attachments".into(), list.clone());
+            }
+            call(node, Verb::Gc, plugin_type(plugin), &nobody, &netconf)?;
+        }
+        Ok(())
+    }
+
+    /// STATUS of the first `plugins` plug-ins.
+    pub fn status(&self, node: &Namespace, plugins: usize) -> Result<()> {
+        ensure!(
+            self.at_least(1, 1),
+            "configuration version {:?} does not support STATUS",
+            self.version
+        );
+        let nobody = Attachment::nobody();
+        for plugin in self.plugins.iter().take(plugins) {
+            let netconf = self.netconf(plugin, None, &nobody);
+            call(node, Verb::Status, plugin_type(plugin), &nobody, &netconf)?;
         }
         Ok(())
     }

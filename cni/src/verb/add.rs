@@ -280,6 +280,7 @@ fn draft(
             mac: request.mac.unwrap_or(own_mac),
             address: address.address,
             gateway: address.gateway.unwrap_or(Ipv4Addr::UNSPECIFIED),
+            via_host: request.netconf.via_host.clone(),
         },
         mtu,
         dns: request.netconf.dns(dns),

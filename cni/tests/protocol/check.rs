@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use crate::exec::netconf_with;
+use crate::full::node;
 use crate::loader::{Loader, Manner};
 use crate::sandbox::Sandbox;
 
@@ -59,4 +60,18 @@ fn check_of_what_was_never_added_names_the_record_and_the_reservation() {
             "failed at step `verdict`",
         ],
     );
+}
+
+/// Row 79: CRI-O asks after every ADD.
+#[test]
+fn check_right_after_add_finds_nothing_missing() {
+    let (sandbox, _loader) = node(Manner::Helpful);
+    for round in 0..60 {
+        let version = ["0.4.0", "1.0.0", "1.1.0"][round % 3];
+        let conf = netconf_with(json!({"cniVersion": version}));
+        let result = sandbox.azure_vnet("ADD").conf(&conf).run().document();
+        let conf = netconf_with(json!({"cniVersion": version, "prevResult": result}));
+        sandbox.azure_vnet("CHECK").conf(&conf).run().silence();
+        sandbox.azure_vnet("DEL").conf(&conf).run().silence();
+    }
 }

@@ -32,6 +32,10 @@ fn what_is_no_json_object_is_code_6_for_every_verb() {
             .map(|end| whole.as_bytes()[..end].to_vec()),
     );
     let before = sandbox.snapshot();
+    for end in 1..whole.len() {
+        let cut = &whole.as_bytes()[..end];
+        sandbox.azure_vnet("ADD").stdin(cut).run().error(6);
+    }
     for program in BOTH {
         for verb in ["ADD", "DEL", "CHECK"] {
             for stdin in &broken {

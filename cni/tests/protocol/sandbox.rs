@@ -22,11 +22,21 @@ pub(crate) struct Sandbox {
 }
 
 /// What a call may leave behind on the node.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Snapshot {
     interfaces: BTreeSet<String>,
     routes: BTreeSet<String>,
     files: BTreeSet<PathBuf>,
+}
+
+impl Snapshot {
+    /// Leaves out the loader's socket, and the tombstone for one that is away.
+    pub(crate) fn forget_loader(&mut self) {
+        self.files.retain(|path| {
+            let name = path.file_name().unwrap_or_default();
+            name != "loader.sock" && path.extension().is_none_or(|found| found != "deleted")
+        });
+    }
 }
 
 impl Sandbox {

@@ -179,3 +179,19 @@ fn two_networks_with_the_same_container_and_interface_are_apart() {
     sandbox.azure_vnet("DEL").conf(&conf("one")).run().silence();
     assert_eq!(sandbox.snapshot(), before);
 }
+
+/// Row 15.
+#[test]
+fn an_interface_name_may_have_fifteen_letters() {
+    let (sandbox, _loader) = node(Manner::Helpful);
+    let name = "abcdefghijklmno";
+    let result = add(&sandbox, json!({}))
+        .env("CNI_IFNAME", name)
+        .run()
+        .document();
+    assert_eq!(result["interfaces"][0]["name"], name);
+    assert_eq!(
+        sandbox.mac_in_pod(name),
+        result["interfaces"][0]["mac"].as_str().unwrap()
+    );
+}

@@ -53,6 +53,9 @@ pub struct Endpoint {
     pub address: Ipv4Net,
     /// The subnet's gateway, as printed in the CNI result.
     pub gateway: Ipv4Addr,
+    /// `ipsToRouteViaHost` of the netconf at ADD.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub via_host: Vec<Ipv4Addr>,
 }
 
 impl Endpoint {

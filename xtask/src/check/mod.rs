@@ -1,6 +1,7 @@
 //! `cargo xtask check`: what must hold of every commit and is not a test.
 
 mod directions;
+mod evidence;
 mod loops;
 mod object;
 
@@ -34,6 +35,8 @@ enum Name {
     Loops,
     /// Generated documents are current
     Docs,
+    /// docs/conformance.md names tests that exist for every row, docs/errors.md tells every code
+    Evidence,
     /// Crates depend on each other only in the direction that ARCHITECTURE.md says
     Directions,
 }
@@ -114,6 +117,7 @@ impl Name {
             Self::Object => object::check(),
             Self::Loops => loops::check(),
             Self::Docs => docs::check(),
+            Self::Evidence => evidence::check(),
             Self::Directions => directions::check(),
         }
     }
