@@ -174,8 +174,9 @@ impl Store {
     fn sweep(&self) -> Result<(), StateError> {
         for directory in [self.leases_dir(), self.owners_dir()] {
             for name in list(&directory)? {
-                if name.ends_with(".tmp") {
-                    remove_durably(&directory.join(name))?;
+                let path = directory.join(name);
+                if path.extension().is_some_and(|found| found == "tmp") {
+                    remove_durably(&path)?;
                 }
             }
         }

@@ -125,7 +125,7 @@ fn value(dice: &mut Dice, depth: usize) -> Value {
     match dice.below(if depth == 0 { 5 } else { 8 }) {
         0 => Value::Null,
         1 => dice.one_in(2).into(),
-        2 => (dice.below(1 << 20) as f64 - 1000.5).into(),
+        2 => (f64::from(u16::try_from(dice.below(1 << 16)).unwrap()) - 1000.5).into(),
         3 | 4 => text(dice).into(),
         5 => (0..dice.below(4)).map(|_| value(dice, depth - 1)).collect(),
         _ => (0..dice.below(5))

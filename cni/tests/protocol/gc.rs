@@ -20,7 +20,7 @@ fn bare(exec: Exec) -> Exec {
     variables.into_iter().fold(exec, Exec::unset)
 }
 
-fn gc(sandbox: &Sandbox, changes: Value) -> Exec {
+fn gc(sandbox: &Sandbox, changes: &Value) -> Exec {
     let mut conf = netconf_with(json!({"cniVersion": "1.1.0"}));
     conf.as_object_mut()
         .unwrap()
@@ -69,7 +69,7 @@ fn what_is_not_listed_goes_and_what_is_stays() {
     let pods = ["a", "b", "c", "d", "e"].map(|id| add(&sandbox, id, "azure"));
     let other = add(&sandbox, "a", "other");
     for _ in 0..2 {
-        gc(&sandbox, json!({VALID: listed(&["b", "d", "unheard-of"])}))
+        gc(&sandbox, &json!({VALID: listed(&["b", "d", "unheard-of"])}))
             .run()
             .silence();
         assert_eq!(
@@ -111,17 +111,17 @@ fn an_empty_list_is_told_from_none() {
         json!({"CNI.DEV/Valid-Attachments": null}),
     ] {
         let pod = add(&sandbox, "a", "azure");
-        gc(&sandbox, json!({}))
+        gc(&sandbox, &json!({}))
             .run()
             .error_saying(7, &[VALID, "nothing was removed"]);
-        gc(&sandbox, json!({VALID: 5}))
+        gc(&sandbox, &json!({VALID: 5}))
             .run()
             .error_saying(7, &[VALID, "list"]);
-        gc(&sandbox, json!({"cni.dev/attachments": listed(&["a"])}))
+        gc(&sandbox, &json!({"cni.dev/attachments": listed(&["a"])}))
             .run()
             .silence();
         assert!(exists(&pod));
-        gc(&sandbox, list).run().silence();
+        gc(&sandbox, &list).run().silence();
         assert!(exists(&other));
         assert_eq!(sandbox.snapshot(), before);
         sandbox.ip_netns_del("azure-a");
@@ -139,7 +139,7 @@ fn a_malformed_entry_is_told_and_saves_what_it_may_mean() {
         json!(5),
         json!({"ifname": "eth0"}),
     ]);
-    gc(&sandbox, json!({VALID: list}))
+    gc(&sandbox, &json!({VALID: list}))
         .run()
         .error_saying(7, &["{\"containerid\":\"b\"}", "5"]);
     assert_eq!(pods.each_ref().map(exists), [true, true, false]);
@@ -192,7 +192,7 @@ fn an_add_that_runs_meanwhile_is_not_collected() {
     eventually(|| fs::exists("/run/begun").unwrap().then_some(()));
     // What the IPAM plug-in has given to it already, too.
     sandbox.ipam("ADD").run().document();
-    gc(&sandbox, json!({VALID: [], "ipam": {"type": "slow"}}))
+    gc(&sandbox, &json!({VALID: [], "ipam": {"type": "slow"}}))
         .env("CNI_PATH", &plugins)
         .env("PATH", "/usr/bin:/bin")
         .run()
@@ -205,7 +205,7 @@ fn an_add_that_runs_meanwhile_is_not_collected() {
     assert!(added.status.success() && exists(&result));
     // The next list is younger.
     let both = format!("{}:{}", plugins.display(), crate::exec::bin());
-    gc(&sandbox, json!({VALID: []}))
+    gc(&sandbox, &json!({VALID: []}))
         .env("CNI_PATH", both)
         .run()
         .silence();
@@ -221,7 +221,7 @@ fn the_ipam_plugins_failure_is_told_after_all_else_was_done() {
     let script = r#"[ $CNI_COMMAND = GC ] || exit 0
 cat > /run/stdin; echo '{"code":99,"msg":"no broom","details":"today"}'; exit 1"#;
     let plugins = sandbox.add_plugin("azure-vnet-ipam", script);
-    let answer = gc(&sandbox, json!({VALID: [], "x": 1}))
+    let answer = gc(&sandbox, &json!({VALID: [], "x": 1}))
         .env("CNI_PATH", plugins)
         .env("PATH", "/usr/bin:/bin")
         .run();
@@ -229,7 +229,7 @@ cat > /run/stdin; echo '{"code":99,"msg":"no broom","details":"today"}'; exit 1"
     assert!(!exists(&pod));
     let stdin: Value = serde_json::from_slice(&fs::read("/run/stdin").unwrap()).unwrap();
     assert_eq!((&stdin["x"], &stdin[VALID]), (&json!(1), &json!([])));
-    gc(&sandbox, json!({VALID: []}))
+    gc(&sandbox, &json!({VALID: []}))
         .env("CNI_PATH", "/nowhere")
         .run()
         .error_saying(104, &["/nowhere"]);
@@ -253,7 +253,7 @@ fn drafts_and_forgotten_addresses_are_collected() {
         .document();
     ipam_gc(&sandbox, &listed(&["a"])).run().silence();
     assert_eq!(leases(), 1, "the draft's is not the IPAM plug-in's to take");
-    gc(&sandbox, json!({VALID: null})).run().silence();
+    gc(&sandbox, &json!({VALID: null})).run().silence();
     assert!(!exists(&pod));
     assert_eq!(sandbox.snapshot(), before);
 }
@@ -264,9 +264,9 @@ fn without_a_loader_gc_leaves_tombstones() {
     let (sandbox, _loader) = node(Manner::Helpful);
     let pod = add(&sandbox, "a", "azure");
     fs::remove_file("/run/azure-vnet/loader.sock").unwrap();
-    gc(&sandbox, json!({VALID: []})).run().silence();
+    gc(&sandbox, &json!({VALID: []})).run().silence();
     assert!(!exists(&pod));
     assert!(fs::exists("/run/azure-vnet/endpoints/azure:a:eth0.deleted").unwrap());
     let _loader = Loader::start(Manner::Helpful);
-    gc(&sandbox, json!({VALID: []})).run().silence();
+    gc(&sandbox, &json!({VALID: []})).run().silence();
 }

@@ -7,8 +7,8 @@ pub(crate) fn line_of(text: &str, path: &[String]) -> usize {
         at: 0,
     };
     let found = scan.find(path).unwrap_or(0);
-    let before = scan.bytes.get(..found).unwrap_or_default();
-    1 + before.iter().filter(|byte| **byte == b'\n').count()
+    let before = text.get(..found).unwrap_or_default();
+    1 + before.matches('\n').count()
 }
 
 struct Scan<'a> {
@@ -95,7 +95,7 @@ impl Scan<'_> {
                     continue;
                 }
                 b'{' | b'[' => depth += 1,
-                b'}' | b']' if depth == 0 => return,
+                b'}' | b']' | b',' if depth == 0 => return,
                 b'}' | b']' => {
                     depth -= 1;
                     if depth == 0 {
@@ -103,7 +103,6 @@ impl Scan<'_> {
                         return;
                     }
                 }
-                b',' if depth == 0 => return,
                 _ => {}
             }
             self.at += 1;

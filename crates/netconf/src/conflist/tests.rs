@@ -39,9 +39,25 @@ fn the_documented_conflist_is_right() {
     assert_eq!(found(under_bridge), []);
 }
 
+/// A conflist, and the line, the severity and words of what is wrong with it.
+type Case = (String, usize, &'static str, Vec<&'static str>);
+
+fn told(cases: Vec<Case>) {
+    for (text, line, severity, words) in cases {
+        let findings = found(&text);
+        let fits = |(at, how, what): &(usize, &str, String)| {
+            *at == line && *how == severity && words.iter().all(|word| what.contains(word))
+        };
+        assert!(
+            findings.iter().any(fits),
+            "{words:?} of line {line}: {findings:?}\n{text}"
+        );
+    }
+}
+
 #[test]
-fn every_fault_is_told_with_its_line_and_key() {
-    for (text, line, severity, words) in [
+fn every_fault_of_the_list_is_told_with_its_line_and_key() {
+    told(vec![
         (
             list("", "{").replace("}]}", ""),
             6,
@@ -85,6 +101,12 @@ fn every_fault_is_told_with_its_line_and_key() {
             "error",
             vec!["plugins.1.type", "../x"],
         ),
+    ]);
+}
+
+#[test]
+fn every_fault_of_our_plugin_is_told_with_its_line_and_key() {
+    told(vec![
         (
             list("\"mode\": \"l2bridge\",", GOOD_IPAM),
             4,
@@ -156,16 +178,7 @@ fn every_fault_is_told_with_its_line_and_key() {
             "error",
             vec!["cniVersions", "`7`"],
         ),
-    ] {
-        let findings = found(&text);
-        let fits = |(at, how, what): &(usize, &str, String)| {
-            *at == line && *how == severity && words.iter().all(|word| what.contains(word))
-        };
-        assert!(
-            findings.iter().any(fits),
-            "{words:?} of line {line}: {findings:?}\n{text}"
-        );
-    }
+    ]);
 }
 
 #[test]
