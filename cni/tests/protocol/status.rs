@@ -115,5 +115,5 @@ fn a_loader_that_hangs_does_not_hang_status() {
     let _loader = Loader::start(Manner::Hanging);
     let answer = status(sandbox.azure_vnet("STATUS")).run();
     answer.error_saying(50, &["no answer within"]);
-    assert!(answer.took < Duration::from_secs(5), "{:?}", answer.took);
+    assert!(answer.took < Duration::from_secs(10), "{:?}", answer.took);
 }
