@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, setrlimit};
@@ -12,7 +13,7 @@ use nix::sys::stat::{Mode, umask};
 
 use crate::exec::{AZURE_VNET, AZURE_VNET_IPAM, BOTH, Exec};
 use crate::loader::{Loader, Manner};
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Sandbox, install};
 
 /// Rows 11 and 12.
 #[test]
@@ -286,8 +287,7 @@ fn without_root_nothing_is_tried() {
     for program in BOTH {
         for verb in ["ADD", "DEL"] {
             let copy = "/run/plug-in";
-            fs::copy(program, copy).unwrap();
-            fs::set_permissions(copy, fs::Permissions::from_mode(0o755)).unwrap();
+            install(&fs::read(program).unwrap(), Path::new(copy));
             fs::set_permissions("/run", fs::Permissions::from_mode(0o755)).unwrap();
             let plugins = sandbox.add_plugin("azure-vnet-ipam", "exit 1");
             let mut exec = Exec::new(copy, verb).env("CNI_PATH", plugins);
@@ -302,7 +302,7 @@ fn without_root_nothing_is_tried() {
 /// Row 95, as far as it can be shown without setting the machine's clock: whoever does not look cannot be misled.
 #[test]
 fn only_the_log_looks_at_the_wall_clock() {
-    fn sources(directory: &std::path::Path, found: &mut Vec<std::path::PathBuf>) {
+    fn sources(directory: &Path, found: &mut Vec<std::path::PathBuf>) {
         for entry in fs::read_dir(directory).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
@@ -312,7 +312,7 @@ fn only_the_log_looks_at_the_wall_clock() {
             }
         }
     }
-    let cni = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let cni = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut found = Vec::new();
     for directory in ["src", "../crates/netconf/src", "../crates/rpc/src"] {
         sources(&cni.join(directory), &mut found);

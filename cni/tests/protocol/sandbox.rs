@@ -7,8 +7,9 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -146,12 +147,10 @@ impl Sandbox {
 
     /// Puts an executable script into a directory that can be `CNI_PATH`.
     pub(crate) fn add_plugin(&self, name: &str, script: &str) -> PathBuf {
-        use std::os::unix::fs::PermissionsExt as _;
         let directory = PathBuf::from("/run/plugins");
         fs::create_dir_all(&directory).unwrap();
         let path = directory.join(name);
-        fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        install(format!("#!/bin/sh\n{script}\n").as_bytes(), &path);
         directory
     }
 
@@ -179,6 +178,19 @@ impl Sandbox {
             files,
         }
     }
+}
+
+/// Writes an executable. By another process: one that another test's thread starts meanwhile would inherit our open file, and
+/// nobody can execute a file that somebody writes.
+pub(crate) fn install(content: &[u8], path: &Path) {
+    let mut install = Command::new("install")
+        .args(["-m", "755", "/dev/stdin"])
+        .arg(path)
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    install.stdin.take().unwrap().write_all(content).unwrap();
+    assert!(install.wait().unwrap().success());
 }
 
 fn link_address(mut ip: Command, ifname: &str) -> String {
