@@ -76,4 +76,4 @@ pub use snapshot::{Diff, Snapshot};
 pub use stream::{Stream, StreamReport};
 pub use trail::Trail;
 pub use vnet::{GATEWAY, Mac, Nic, SUBNET, VIRTUAL_MAC};
-pub use wait::{Deadline, eventually};
+pub use wait::{Deadline, Stop, eventually};

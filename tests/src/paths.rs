@@ -37,6 +37,8 @@ impl Pod {
 /// paths with a blank between them, in the order of the alphabet.
 pub fn paths_during<T>(pods: &[&Pod], work: impl FnOnce() -> T) -> Result<(T, Vec<String>)> {
     let count = || -> Result<Vec<_>> { pods.iter().map(|pod| pod.paths()).collect() };
+    // What is still closing from earlier belongs to nobody's count.
+    pods.iter().try_for_each(|pod| closed(pod))?;
     let before = count()?;
     let done = work();
     for pod in pods {

@@ -1,23 +1,14 @@
 //! The loader is killed and started again and again under load: nobody loses a packet.
 #![cfg(test)]
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::thread;
 
-use lab::Lab;
+use lab::{Lab, Stop};
 
 const PORT: u16 = 9000;
 /// Datagrams per second.
 const RATE: u32 = 10_000;
-
-/// Ends the load when it goes away.
-struct Stop<'a>(&'a AtomicBool);
-
-impl Drop for Stop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
 
 fn restarts_under_load(restarts: u32) {
     let lab = Lab::new().nodes(2).record(false).build().unwrap();
@@ -59,6 +50,7 @@ fn restarts_under_load(restarts: u32) {
                 paced.sent - paced.received,
                 paced.sent
             );
+            assert_ne!(paced.sent, 0, "UDP, {way}");
             assert_eq!(paced.received, paced.sent, "UDP, {way}");
         }
         for (calls, way) in calls.into_iter().zip(["VNet", "Internet"]) {
@@ -67,6 +59,7 @@ fn restarts_under_load(restarts: u32) {
                 "calls, {way:<8} {} failed, {} slow, {} done",
                 calls.failed, calls.slow, calls.done
             );
+            assert_ne!(calls.done, 0, "connect/close, {way}");
             let lost = (calls.failed, calls.slow);
             assert_eq!(lost, (0, 0), "connect/close, {way}: {calls:?}");
         }
@@ -79,6 +72,7 @@ fn restarts_under_load(restarts: u32) {
             report.bytes / 1024,
             report.longest_gap
         );
+        assert_ne!(report.bytes, 0, "TCP stream, {way}");
         assert_eq!(report.resets, 0, "TCP stream, {way}: {report:?}");
     }
 }

@@ -3,11 +3,11 @@
 #![cfg(test)]
 
 use std::net::Ipv4Addr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::Duration;
 
-use lab::{ConnectClose, Lab, Node, Pod, Proxy, Service};
+use lab::{ConnectClose, Lab, Node, Pod, Proxy, Service, Stop};
 
 /// A Service with a backend on the other node, and one with a backend on the client's.
 const REMOTE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 10);
@@ -104,11 +104,12 @@ fn a_service_and_the_vnet_side_by_side(count: u32) {
             let far = scene.far.addr();
             scene.near.connect_close_until(far, PORT, &over).unwrap()
         });
+        let stop = Stop(&over);
         let service = scene
             .client
             .connect_close_times(REMOTE, PORT, count)
             .unwrap();
-        over.store(true, Ordering::Relaxed);
+        drop(stop);
         (service, direct.join().unwrap())
     });
     report("ClusterIP, remote backend", &service);

@@ -146,7 +146,7 @@ fn ports_that_the_node_listens_on_are_nobodys_snat_port() {
     let lab = lab("");
     let (node, server) = (lab.node(1), lab.inet().addr());
     let pod = node.add_pod("web").unwrap();
-    // kubelet's API, VXLAN, WireGuard.
+    // kubelet's API; VXLAN by its standard port, and by flannel's.
     let _kubelet = node
         .run(|| Ok(TcpListener::bind((Ipv4Addr::UNSPECIFIED, 10_250))?))
         .unwrap();

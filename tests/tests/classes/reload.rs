@@ -9,6 +9,7 @@ use abi::{Class, Ip4};
 use anyhow::Context as _;
 use aya::maps::lpm_trie::Key;
 use hooks::{Abi, Maps, Pins};
+use lab::Stop;
 use nix::sys::signal::Signal;
 
 use super::*;
@@ -229,15 +230,6 @@ fn another_nic_waits_for_a_restart_and_says_so() {
     );
     node.write(LOADER_YAML, "nic: eth0\n").unwrap();
     soon("the NIC that is used", || warnings(node) == "[]");
-}
-
-/// Says so when dropped.
-struct Stop<'a>(&'a AtomicBool);
-
-impl Drop for Stop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 /// While classes change for a hundred other prefixes, a Service is never fast and the peered VNet never slow.

@@ -10,8 +10,8 @@ use super::*;
 const OTHER: Ipv4Addr = Ipv4Addr::new(10, 240, 0, 99);
 const OTHER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0x99];
 
-/// How long a change of the routes may take to be followed.
-const FOLLOWED: Duration = Duration::from_secs(1);
+/// How long a change of the routes may take to be followed on a busy machine.
+const FOLLOWED: Duration = Duration::from_secs(10);
 
 /// The Ethernet address to which the pod's packet to `target` leaves the node.
 fn hop(pod: &Pod, capture: &Capture, target: Ipv4Addr) -> Result<[u8; 6]> {

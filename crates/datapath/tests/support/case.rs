@@ -210,6 +210,11 @@ fn node([flags, ports, state, _, _, more]: [u8; CHOICES]) -> Memory {
     node.denied = vec![(Ip4::new([198, 51, 100, 0]), 24)];
     add_flows(&node, state);
     add_bindings(&node, state);
+    if more & 0x40 != 0
+        && let Some(config) = &mut node.config
+    {
+        config.gateway = Ip4::new([10, 240, 0, 1]);
+    }
     if more & 0x20 != 0 {
         node.flow_limit = node.flows.borrow().len();
         node.binding_limit = node.bindings.borrow().len();
