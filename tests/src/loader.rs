@@ -16,7 +16,8 @@ use crate::wait::{Deadline, lock, ready};
 const PROGRAM: &str = "/opt/azure-vnet/bin/azure-vnet-loader";
 /// Where the lab listens as systemd would.
 const NOTIFY: &str = "/run/lab-notify.sock";
-/// While loads keep every CPU busy, a start has been seen to take more than eight seconds.
+/// While loads keep every CPU busy, `nft` waits for seconds on the kernel's RCU grace periods when it closes its socket, and a start
+/// waits for `nft`.
 const START_TIMEOUT: Duration = Duration::from_mins(1);
 const STOP_TIMEOUT: Duration = Duration::from_mins(1);
 

@@ -7,10 +7,11 @@ use std::thread;
 use lab::{Lab, Stop};
 
 const PORT: u16 = 9000;
-/// Datagrams per second.
-const RATE: u32 = 10_000;
+/// Datagrams per second; when other tests run beside this one, so many that a busy CPU does not lose any.
+const FULL_RATE: u32 = 10_000;
+const BESIDE_OTHERS: u32 = 1000;
 
-fn restarts_under_load(restarts: u32) {
+fn restarts_under_load(restarts: u32, rate: u32) {
     let lab = Lab::new().nodes(2).record(false).build().unwrap();
     for node in lab.nodes() {
         node.start_loader().unwrap();
@@ -32,7 +33,7 @@ fn restarts_under_load(restarts: u32) {
         let stop = Stop(over);
         let datagrams = [(vnet, 80), (internet, 7)].map(|(server, port)| {
             let sender = &sender;
-            scope.spawn(move || sender.udp_until(server, port, RATE, over).unwrap())
+            scope.spawn(move || sender.udp_until(server, port, rate, over).unwrap())
         });
         let calls = [vnet, internet].map(|server| {
             let caller = &caller;
@@ -79,11 +80,11 @@ fn restarts_under_load(restarts: u32) {
 
 #[test]
 fn five_restarts_under_load_lose_nothing() {
-    restarts_under_load(5);
+    restarts_under_load(5, BESIDE_OTHERS);
 }
 
 #[test]
 #[ignore = "slow: 50 restarts; cargo xtask test load"]
 fn fifty_restarts_under_load_lose_nothing() {
-    restarts_under_load(50);
+    restarts_under_load(50, FULL_RATE);
 }
