@@ -16,6 +16,8 @@ const LAB: &str = "tests";
 const AGREE: &str = "agree";
 /// How the names of the load tests begin.
 const LOAD: &str = "load_";
+/// Other programs whose ignored tests are slow, and not, as elsewhere, processes that a test starts.
+const SLOW: [&str; 2] = ["kernels", "security"];
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -40,7 +42,7 @@ enum Group {
     Agree,
     /// Whole nodes in the lab's namespaces (root)
     System,
-    /// On demand: what takes minutes, or measures and wants a quiet machine, in the system tests `load_*` (root)
+    /// On demand: what takes minutes, or measures and wants a quiet machine, as the ignored system tests do (root)
     Load,
 }
 
@@ -112,7 +114,7 @@ impl Group {
             Self::Unit | Self::Protocol => true,
             Self::Agree => name == AGREE,
             Self::System => name != AGREE,
-            Self::Load => name.starts_with(LOAD),
+            Self::Load => name.starts_with(LOAD) || SLOW.contains(&name.as_str()),
         });
         if names.is_empty() {
             bail!(
