@@ -381,16 +381,6 @@ fn the_second_segment_of_a_connection_that_the_pod_opens_is_translated_like_the_
 }
 
 #[test]
-fn a_small_range_is_used_to_its_last_port() {
-    for count in [1, 2, 3, 5, 7] {
-        let node = node(count);
-        let used: std::collections::BTreeSet<u16> =
-            (0..count).map(|n| open(&node, 40_000 + n)).collect();
-        assert_eq!(used.len(), usize::from(count));
-    }
-}
-
-#[test]
 fn an_answer_that_needs_no_more_hops_to_the_node_reaches_the_pod() {
     let node = node(1000);
     let nat_port = open(&node, 40_000);

@@ -3,6 +3,8 @@
 
 mod support;
 
+use std::collections::BTreeSet;
+
 use abi::{BindingKey, FlowFlags, Port, Slot, proto};
 use datapath::Verdict;
 use datapath::model::{Frame, Memory};
@@ -121,5 +123,15 @@ fn half_of_the_ports_taken_one_by_one_leaves_the_other_half_to_everybody() {
         let mut other = tcp((B, port), (INTERNET, 443), SYN);
         other.bytes[..12].copy_from_slice(&[host_mac(11).octets(), mac(11).octets()].concat());
         assert_eq!(send(&node, VETH_B, &other, NOW).0, Verdict::Wire(NIC));
+    }
+}
+
+#[test]
+fn a_small_range_is_used_to_its_last_port() {
+    for count in [1, 2, 3, 5, 7] {
+        let node = node(count);
+        let port = |n| ends(&from_a_pod(&node, &syn(40_000 + n)).1).0.1;
+        let used: BTreeSet<u16> = (0..count).map(port).collect();
+        assert_eq!(used.len(), usize::from(count));
     }
 }
