@@ -1,17 +1,18 @@
 //! The maps as [`Tables`].
 
 use abi::{
-    Binding, BindingKey, BindingState, CachedClass, CachedVeth, Class, ClassEntry, Config, Counter,
-    DropReason, Flow, FlowKey, Fragment, FragmentKey, IfIndex, Ip4, Path, Pod, Secret, Slot, Veth,
+    Binding, BindingKey, BindingState, CachedFlow, CachedPeer, CachedVeth, Class, ClassEntry,
+    Config, Counter, DropReason, Flow, FlowKey, Fragment, FragmentKey, IfIndex, Ip4, Path, Pod,
+    Secret, Slot, Veth,
 };
 use aya_ebpf::bindings::{__sk_buff, BPF_ANY, BPF_NOEXIST};
 use aya_ebpf::btf_maps::PerCpuArray;
 use aya_ebpf::btf_maps::lpm_trie::Key;
-use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
+use aya_ebpf::helpers::bpf_jiffies64;
 use datapath::{Peer, Seconds, Tables};
 
 use crate::maps::{
-    CLASS_CACHE, CONFIG, DENY, DROPS, DST4, EPOCH, FLOWS, FLOWS_LOST, FRAGMENTS, PODS, SECRET,
+    CONFIG, DENY, DROPS, DST4, FLOW_CACHE, FLOWS, FLOWS_LOST, FRAGMENTS, PEER_CACHE, PODS, SECRET,
     SNAT, SNAT_OPEN, STATS, VETH_CACHE, VETHS,
 };
 use crate::socket;
@@ -21,30 +22,29 @@ pub(crate) struct Maps {
     pub(crate) skb: *mut __sk_buff,
 }
 
-/// `CLOCK_MONOTONIC_COARSE` in seconds.
+/// The time; zero until the loader has filled the settings.
 #[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "136 years of uptime")]
 pub(crate) fn now() -> Seconds {
     // SAFETY: takes nothing and returns a number.
-    Seconds((unsafe { bpf_ktime_get_coarse_ns() } / 1_000_000_000) as u32)
+    let jiffies = unsafe { bpf_jiffies64() };
+    Seconds(
+        CONFIG
+            .get(0)
+            .map_or(0, |config| config.ticks.seconds(jiffies)),
+    )
 }
 
-/// How often something has changed that the caches hold. Read before what is put into them: who reads an old value keeps it
-/// under an old epoch.
 #[inline(always)]
 fn epoch() -> u32 {
-    EPOCH.get(0).copied().unwrap_or(0)
+    CONFIG.get(0).map_or(0, |config| config.epoch)
 }
 
 impl Tables for Maps {
     type FlowEntry = *mut Flow;
 
     #[inline(always)]
-    fn config(&self) -> Option<Config> {
-        CONFIG
-            .get(0)
-            .copied()
-            .filter(|config| config.nic.get() != 0)
+    fn config(&self) -> Option<&Config> {
+        CONFIG.get(0).filter(|config| config.nic.get() != 0)
     }
 
     #[inline(always)]
@@ -53,25 +53,17 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn pod(&self, addr: Ip4) -> Option<Pod> {
-        // SAFETY: the memory belongs to the map for as long as the program lives, and the value is copied out at once. An
-        // entry that is removed meanwhile may be recycled: the copy is then another pod's, or torn; every bit pattern is
-        // valid, and a wrong copy misjudges one packet of an address that is just being released.
-        unsafe { PODS.get(addr) }.copied()
-    }
-
-    #[inline(always)]
     fn veth(&self, ifindex: IfIndex) -> Option<Veth> {
         let epoch = epoch();
         let cached = VETH_CACHE.get_ptr_mut(CachedVeth::index(ifindex));
         if let Some(cached) = cached {
             // SAFETY: the value belongs to this CPU, and a classifier is not interrupted by another one.
-            let known = unsafe { *cached };
+            let known = unsafe { &*cached };
             if known.ifindex == ifindex && known.epoch == epoch {
                 return Some(known.veth);
             }
         }
-        // SAFETY: as in `pod`.
+        // SAFETY: as in `peer`.
         let veth = unsafe { VETHS.get(ifindex) }.copied()?;
         if let Some(cached) = cached {
             // SAFETY: as above.
@@ -89,24 +81,38 @@ impl Tables for Maps {
     #[inline(always)]
     fn peer(&self, addr: Ip4) -> Peer {
         let epoch = epoch();
-        let cached = CLASS_CACHE.get_ptr_mut(CachedClass::index(addr));
+        let cached = PEER_CACHE.get_ptr_mut(CachedPeer::index(addr));
         if let Some(cached) = cached {
             // SAFETY: as in `veth`.
-            let known = unsafe { *cached };
+            let known = unsafe { &*cached };
             if known.addr == addr && known.epoch == epoch {
-                return Peer::Other(known.class.class());
+                return if known.pod.ifindex == IfIndex::NONE {
+                    Peer::Other(known.class.class())
+                } else {
+                    Peer::Pod(known.pod)
+                };
             }
         }
-        if let Some(pod) = self.pod(addr) {
-            return Peer::Pod(pod);
-        }
-        let class = DST4.get(&Key::new(32, addr)).copied();
+        // SAFETY: the memory belongs to the map for as long as the program lives, and the value is copied out at once. An
+        // entry that is removed meanwhile may be recycled: the copy is then another pod's, or torn; every bit pattern is
+        // valid, and a wrong copy misjudges packets of an address that is just being released, until the epoch ends.
+        let pod = unsafe { PODS.get(addr) }.copied();
+        let class = match pod {
+            Some(_) => None,
+            None => DST4.get(&Key::new(32, addr)).copied(),
+        };
         let class = class.unwrap_or(ClassEntry::new(Class::Stack));
         if let Some(cached) = cached {
+            let known = CachedPeer {
+                addr,
+                epoch,
+                class,
+                pod: pod.unwrap_or(Pod::NONE),
+            };
             // SAFETY: as in `veth`.
-            unsafe { *cached = CachedClass { addr, epoch, class } };
+            unsafe { *cached = known };
         }
-        Peer::Other(class.class())
+        pod.map_or(Peer::Other(class.class()), Peer::Pod)
     }
 
     #[inline(always)]
@@ -117,8 +123,29 @@ impl Tables for Maps {
     #[inline(always)]
     fn flow(&self, key: &FlowKey) -> Option<(Flow, *mut Flow)> {
         let entry = FLOWS.get_ptr_mut(key)?;
-        // SAFETY: as in `pod`.
+        // SAFETY: as in `peer`.
         Some((unsafe { *entry }, entry))
+    }
+
+    #[inline(always)]
+    fn recent_flow(&self, key: &FlowKey) -> Option<Flow> {
+        let cached = FLOW_CACHE.get_ptr_mut(CachedFlow::index(key))?;
+        // SAFETY: as in `veth`.
+        let known = unsafe { &*cached };
+        (known.key == *key && known.epoch == epoch()).then_some(known.flow)
+    }
+
+    #[inline(always)]
+    fn keep_recent_flow(&self, key: &FlowKey, flow: Flow) {
+        if let Some(cached) = FLOW_CACHE.get_ptr_mut(CachedFlow::index(key)) {
+            let known = CachedFlow {
+                key: *key,
+                epoch: epoch(),
+                flow,
+            };
+            // SAFETY: as in `veth`.
+            unsafe { *cached = known };
+        }
     }
 
     #[inline(always)]
@@ -148,7 +175,7 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn binding(&self, key: &BindingKey) -> Option<Binding> {
-        // SAFETY: as in `pod`.
+        // SAFETY: as in `peer`.
         unsafe { SNAT.get(key) }.copied()
     }
 
@@ -189,7 +216,7 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn fragment(&self, key: &FragmentKey) -> Option<Fragment> {
-        // SAFETY: as in `pod`.
+        // SAFETY: as in `peer`.
         unsafe { FRAGMENTS.get(key) }.copied()
     }
 

@@ -1,9 +1,9 @@
 //! The BTF maps. Names are those of [`abi::pins::map`].
 
 use abi::{
-    Binding, BindingKey, CachedClass, CachedVeth, ClassEntry, Config, Counter, DropReason, Flow,
-    FlowKey, Fragment, FragmentKey, IfIndex, Ip4, MAX_BINDINGS, MAX_CLASSES, MAX_DENIED, MAX_FLOWS,
-    MAX_FRAGMENTS, MAX_PODS, Path, Pod, Secret, Veth,
+    Binding, BindingKey, CachedFlow, CachedPeer, CachedVeth, ClassEntry, Config, Counter,
+    DropReason, Flow, FlowKey, Fragment, FragmentKey, IfIndex, Ip4, MAX_BINDINGS, MAX_CLASSES,
+    MAX_DENIED, MAX_FLOWS, MAX_FRAGMENTS, MAX_PODS, Path, Pod, Secret, Veth,
 };
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray};
 use aya_ebpf::macros::btf_map;
@@ -52,13 +52,14 @@ pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, Fragment, { MAX_FRAGMENTS a
 #[btf_map(name = "deny")]
 pub(crate) static DENY: LpmTrie<Ip4, u32, { MAX_DENIED as usize }> = LpmTrie::new();
 
-#[btf_map(name = "class_cache")]
-pub(crate) static CLASS_CACHE: PerCpuArray<CachedClass, { CachedClass::CAPACITY as usize }> =
+#[btf_map(name = "peer_cache")]
+pub(crate) static PEER_CACHE: PerCpuArray<CachedPeer, { CachedPeer::CAPACITY as usize }> =
     PerCpuArray::new();
 
 #[btf_map(name = "veth_cache")]
 pub(crate) static VETH_CACHE: PerCpuArray<CachedVeth, { CachedVeth::CAPACITY as usize }> =
     PerCpuArray::new();
 
-#[btf_map(name = "epoch")]
-pub(crate) static EPOCH: Array<u32, 1> = Array::new();
+#[btf_map(name = "flow_cache")]
+pub(crate) static FLOW_CACHE: PerCpuArray<CachedFlow, { CachedFlow::CAPACITY as usize }> =
+    PerCpuArray::new();

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 
 use abi::pins::{BPFFS, map, program};
 use abi::{
-    Binding, BindingKey, CachedClass, CachedVeth, ClassEntry, Config, Counter, DropReason, Flow,
-    FlowKey, Fragment, FragmentKey, IfIndex, Ip4, MAX_BINDINGS, MAX_CLASSES, MAX_DENIED, MAX_FLOWS,
-    MAX_FRAGMENTS, MAX_PODS, Pod, Secret, Veth,
+    Binding, BindingKey, CachedFlow, CachedPeer, CachedVeth, ClassEntry, Config, Counter,
+    DropReason, Flow, FlowKey, Fragment, FragmentKey, IfIndex, Ip4, MAX_BINDINGS, MAX_CLASSES,
+    MAX_DENIED, MAX_FLOWS, MAX_FRAGMENTS, MAX_PODS, Pod, Secret, Veth,
 };
 use aya::maps::{MapError, MapInfo, MapType};
 use aya::programs::{Program, ProgramError, SchedClassifier};
@@ -222,18 +222,24 @@ fn layout(name: &str) -> Option<Layout> {
             DropReason::CAPACITY,
         ),
         map::SNAT_OPEN => (MapType::Array, size_of::<u32>(), size_of::<u32>(), MAX_PODS),
-        map::FLOWS_LOST | map::EPOCH => (MapType::Array, size_of::<u32>(), size_of::<u32>(), 1),
+        map::FLOWS_LOST => (MapType::Array, size_of::<u32>(), size_of::<u32>(), 1),
         map::VETH_CACHE => (
             MapType::PerCpuArray,
             size_of::<u32>(),
             size_of::<CachedVeth>(),
             CachedVeth::CAPACITY,
         ),
-        map::CLASS_CACHE => (
+        map::PEER_CACHE => (
             MapType::PerCpuArray,
             size_of::<u32>(),
-            size_of::<CachedClass>(),
-            CachedClass::CAPACITY,
+            size_of::<CachedPeer>(),
+            CachedPeer::CAPACITY,
+        ),
+        map::FLOW_CACHE => (
+            MapType::PerCpuArray,
+            size_of::<u32>(),
+            size_of::<CachedFlow>(),
+            CachedFlow::CAPACITY,
         ),
         map::FRAGMENTS => (
             MapType::LruHash,

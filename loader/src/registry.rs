@@ -123,15 +123,6 @@ impl Registry {
         Ok(())
     }
 
-    /// Makes the programs forget what they have cached: after a pod was added, a veth was removed or classes changed. A pod that
-    /// went needs no such thing, because pods are not cached.
-    pub(crate) fn next_epoch(&mut self) -> Result<(), RegistryError> {
-        let epoch = &mut self.maps.epoch;
-        let next = epoch.get(&0, 0).map(|now| now.wrapping_add(1));
-        next.and_then(|next| epoch.set(0, next, 0))
-            .map_err(map_error("count a change", "epoch"))
-    }
-
     /// Takes an endpoint out of the maps, unless the address or the interface has another owner by now.
     pub fn unregister(&mut self, endpoint: &Endpoint) -> Result<(), RegistryError> {
         let addr = Ip4::from(endpoint.address.addr());
@@ -247,7 +238,8 @@ impl Registry {
     }
 
     fn remove_pod(&mut self, addr: Ip4) -> Result<(), RegistryError> {
-        removed(self.maps.pods.remove(&Abi(addr))).map_err(map_error("remove a pod", "pods"))
+        removed(self.maps.pods.remove(&Abi(addr))).map_err(map_error("remove a pod", "pods"))?;
+        self.next_epoch()
     }
 
     fn remove_veth(&mut self, ifindex: IfIndex) -> Result<(), RegistryError> {

@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 use abi::{Class, ClassEntry, Config, ConfigFlags, IfIndex, Ip4, MAX_CLASSES, Mac, Secret};
 use aya::maps::MapError;
 use aya::maps::lpm_trie::Key;
-use hooks::Abi;
+use hooks::{Abi, ticks};
 use ipnet::Ipv4Net;
 
 use crate::classes::Rule;
@@ -34,6 +34,11 @@ impl Registry {
         let old = self.config()?;
         let (gateway, subnet, subnet_len) = NextHops::for_programs(node.next_hops);
         let node = &node.nic;
+        // Caches may be older than this map.
+        let epoch = match old.epoch {
+            0 => u32::from_ne_bytes(random()?),
+            epoch => epoch,
+        };
         self.write_config(Config {
             nic: IfIndex::new(node.nic_ifindex),
             primary: node.primary.into(),
@@ -49,6 +54,8 @@ impl Registry {
             flows_lost: old.flows_lost,
             gateway,
             subnet,
+            epoch,
+            ticks: ticks(),
         })?;
         self.ensure_secret()
     }
@@ -92,6 +99,13 @@ impl Registry {
         Ok(u16::from_le_bytes([low, high]))
     }
 
+    /// Makes the programs forget what they have cached: after a pod was added, a pod or a veth was removed, or classes changed.
+    pub(crate) fn next_epoch(&mut self) -> Result<(), RegistryError> {
+        let mut config = self.config()?;
+        config.epoch = config.epoch.wrapping_add(1);
+        self.write_config(config)
+    }
+
     fn config(&self) -> Result<Config, RegistryError> {
         Ok(self
             .maps
@@ -119,13 +133,8 @@ impl Registry {
         if old.key != [0; 2] {
             return Ok(());
         }
-        let mut bytes = [[0; 8]; 2];
-        let mut random = File::open("/dev/urandom").map_err(RegistryError::Random)?;
-        for word in &mut bytes {
-            random.read_exact(word).map_err(RegistryError::Random)?;
-        }
         let secret = Secret {
-            key: bytes.map(u64::from_ne_bytes),
+            key: [u64::from_ne_bytes(random()?), u64::from_ne_bytes(random()?)],
         };
         self.maps
             .secret
@@ -198,6 +207,15 @@ impl Registry {
         }
         Ok(table)
     }
+}
+
+fn random<const N: usize>() -> Result<[u8; N], RegistryError> {
+    let mut bytes = [0; N];
+    let mut random = File::open("/dev/urandom").map_err(RegistryError::Random)?;
+    random
+        .read_exact(&mut bytes)
+        .map_err(RegistryError::Random)?;
+    Ok(bytes)
 }
 
 fn key(prefix: Ipv4Net) -> Key<Abi<Ip4>> {

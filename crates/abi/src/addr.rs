@@ -175,6 +175,9 @@ pub struct IfIndex {
 }
 
 impl IfIndex {
+    /// No interface.
+    pub const NONE: Self = Self::new(0);
+
     /// From the kernel's number.
     #[inline(always)]
     pub const fn new(index: u32) -> Self {

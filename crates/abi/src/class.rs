@@ -2,8 +2,6 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::Ip4;
-
 /// Class of a destination address. The longest matching prefix in `dst4` decides; no match is [`Class::Stack`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -69,29 +67,5 @@ impl ClassEntry {
             4 => Class::Deny,
             _ => Class::Stack,
         }
-    }
-}
-
-/// Value of `class_cache`, one per CPU and index: the class of an address that is no pod's of this node, so that most
-/// packets need neither the look-up in `pods` nor the walk through `dst4`.
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, PartialEq, Eq)]
-#[repr(C)]
-pub struct CachedClass {
-    /// The address.
-    pub addr: Ip4,
-    /// What `epoch` was when the address was looked up; a later one makes the entry worthless.
-    pub epoch: u32,
-    /// What `dst4` said.
-    pub class: ClassEntry,
-}
-
-impl CachedClass {
-    /// Entries of `class_cache`. Packets of one CPU go to few addresses at a time.
-    pub const CAPACITY: u32 = 256;
-
-    /// Where the class of `addr` is kept, if it is: Fibonacci hashing, because neighbours differ in their low bits only.
-    #[inline(always)]
-    pub const fn index(addr: Ip4) -> u32 {
-        addr.to_bits().wrapping_mul(0x9e37_79b1) >> 24
     }
 }

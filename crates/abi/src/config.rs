@@ -2,7 +2,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::{IfIndex, Ip4, Mac};
+use crate::{IfIndex, Ip4, Mac, Ticks};
 
 /// Value of `config[0]`.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, PartialEq, Eq)]
@@ -38,6 +38,11 @@ pub struct Config {
     pub gateway: Ip4,
     /// The NIC's connected prefix, whose addresses are their own next hops.
     pub subnet: Ip4,
+    /// Counts the changes of what the programs keep in their caches. Read before what is put into them: who reads an old value
+    /// keeps it under an old epoch.
+    pub epoch: u32,
+    /// The kernel's clock.
+    pub ticks: Ticks,
 }
 
 impl Config {

@@ -82,6 +82,18 @@ pub struct Pod {
     pub flags: EndpointFlags,
 }
 
+impl Pod {
+    /// No pod.
+    pub const NONE: Self = Self {
+        ifindex: IfIndex::NONE,
+        mac: Mac::new([0; 6]),
+        host_mac: Mac::new([0; 6]),
+        slot: Slot::new(0),
+        generation: 0,
+        flags: EndpointFlags::NONE,
+    };
+}
+
 /// Value of `veths`, keyed by the host veth's [`IfIndex`].
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, PartialEq, Eq)]
 #[repr(C)]
@@ -98,27 +110,4 @@ pub struct Veth {
     pub generation: u16,
     /// The same as in [`Pod`].
     pub flags: EndpointFlags,
-}
-
-/// Value of `veth_cache`, one per CPU and index: what `veths` says of a host veth, found without hashing.
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, PartialEq, Eq)]
-#[repr(C)]
-pub struct CachedVeth {
-    /// The host veth.
-    pub ifindex: IfIndex,
-    /// What `epoch` was when the veth was looked up; a later one makes the entry worthless.
-    pub epoch: u32,
-    /// What `veths` said.
-    pub veth: Veth,
-}
-
-impl CachedVeth {
-    /// Entries of `veth_cache`.
-    pub const CAPACITY: u32 = 256;
-
-    /// Where the veth is kept, if it is.
-    #[inline(always)]
-    pub const fn index(ifindex: IfIndex) -> u32 {
-        ifindex.get() % Self::CAPACITY
-    }
 }

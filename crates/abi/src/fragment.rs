@@ -52,7 +52,7 @@ pub struct Fragment {
     /// The generation of the pod that receives or sends it.
     pub generation: u16,
     zeros: u16,
-    /// Time of the first fragment, seconds of `CLOCK_MONOTONIC_COARSE`.
+    /// Time of the first fragment, seconds of [`crate::Ticks`].
     pub seen: u32,
 }
 

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod addr;
+mod cache;
 mod class;
 mod config;
 mod counter;
@@ -17,16 +18,19 @@ mod fragment;
 pub mod pins;
 mod reason;
 mod snat;
+mod ticks;
 
 pub use addr::{IfIndex, Ip4, Mac, Port};
-pub use class::{CachedClass, Class, ClassEntry};
+pub use cache::{CachedFlow, CachedPeer, CachedVeth};
+pub use class::{Class, ClassEntry};
 pub use config::{Config, ConfigFlags, Secret};
 pub use counter::{Counter, Path};
-pub use endpoint::{CachedVeth, EndpointFlags, Pod, Slot, Veth};
+pub use endpoint::{EndpointFlags, Pod, Slot, Veth};
 pub use flow::{Flow, FlowFlags, FlowKey};
 pub use fragment::{Fragment, FragmentKey};
 pub use reason::DropReason;
 pub use snat::{Binding, BindingKey, BindingState};
+pub use ticks::Ticks;
 
 /// Version of every layout in this crate; names the pin directory `v<ABI_VERSION>`.
 pub const ABI_VERSION: u32 = 1;

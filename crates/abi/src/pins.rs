@@ -36,30 +36,16 @@ pub mod map {
     pub const FRAGMENTS: &str = "fragments";
     /// IPv4 prefix that `xdp_guard` drops → `u32`, without meaning.
     pub const DENY: &str = "deny";
-    /// Index of an address → [`crate::CachedClass`].
-    pub const CLASS_CACHE: &str = "class_cache";
+    /// Index of an address → [`crate::CachedPeer`].
+    pub const PEER_CACHE: &str = "peer_cache";
     /// Index of a host veth → [`crate::CachedVeth`].
     pub const VETH_CACHE: &str = "veth_cache";
-    /// One entry: how often something has changed that the programs cache, `u32`.
-    pub const EPOCH: &str = "epoch";
+    /// Index of a flow → [`crate::CachedFlow`].
+    pub const FLOW_CACHE: &str = "flow_cache";
     /// Every map.
     pub const ALL: [&str; 16] = [
-        CONFIG,
-        PODS,
-        VETHS,
-        DST4,
-        FLOWS,
-        SNAT,
-        STATS,
-        DROPS,
-        SECRET,
-        SNAT_OPEN,
-        FLOWS_LOST,
-        FRAGMENTS,
-        DENY,
-        CLASS_CACHE,
-        VETH_CACHE,
-        EPOCH,
+        CONFIG, PODS, VETHS, DST4, FLOWS, SNAT, STATS, DROPS, SECRET, SNAT_OPEN, FLOWS_LOST,
+        FRAGMENTS, DENY, PEER_CACHE, VETH_CACHE, FLOW_CACHE,
     ];
 }
 

@@ -62,7 +62,7 @@ pub struct Binding {
     state: u8,
     zero: u8,
     zeros: u16,
-    /// Time of the last packet seen, seconds of `CLOCK_MONOTONIC_COARSE`, at most one second old.
+    /// Time of the last packet seen, seconds of [`crate::Ticks`], at most one second old.
     pub last_seen: u32,
 }
 

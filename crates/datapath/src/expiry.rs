@@ -2,7 +2,8 @@
 
 use abi::{Binding, BindingState, Flow, FlowFlags, proto};
 
-/// Seconds of `CLOCK_MONOTONIC_COARSE`.
+/// Seconds since boot, of [`abi::Ticks`] in the programs and of `CLOCK_MONOTONIC_COARSE` in the loader, which are
+/// at most one apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Seconds(pub u32);
 

@@ -100,6 +100,16 @@ pub(crate) enum Side {
     Inbound,
 }
 
+/// Whether the flow is the stack's and its entry would stay as it is, by what this CPU has seen of it in this very second:
+/// most packets of a connection need no more than that.
+#[inline(always)]
+pub(crate) fn is_stacks_still(tables: &impl Tables, seen: &Seen, now: Seconds) -> bool {
+    !seen.opens()
+        && tables
+            .recent_flow(&seen.key)
+            .is_some_and(|flow| flow.last_seen == now.0 && seen.advance(flow, now) == flow.flags)
+}
+
 /// Looks a flow up and refreshes its entry.
 #[inline(always)]
 pub(crate) fn known_side(tables: &impl Tables, seen: &Seen, now: Seconds) -> Side {
@@ -149,6 +159,9 @@ pub(crate) fn learn_if(
     now: Seconds,
     holds: impl FnOnce() -> bool,
 ) -> bool {
+    if fact == FlowFlags::VIA_STACK && is_stacks_still(tables, seen, now) {
+        return true;
+    }
     let known = tables.flow(&seen.key);
     if !known.is_some_and(|(flow, _)| flow.flags.contains(fact)) && !holds() {
         return false;
@@ -168,6 +181,9 @@ pub(crate) fn learn_if(
             return false;
         }
     }
+    if new.flags.contains(FlowFlags::VIA_STACK) {
+        tables.keep_recent_flow(&seen.key, new);
+    }
     true
 }
 
@@ -185,7 +201,11 @@ pub(crate) fn forget_inbound(tables: &impl Tables, seen: &Seen, now: Seconds) {
 fn refresh<T: Tables>(tables: &T, seen: &Seen, known: (Flow, T::FlowEntry), now: Seconds) {
     let (flow, entry) = known;
     let flags = seen.advance(flow, now);
+    let new = Flow::new(flags, now.0);
     if flags != flow.flags || now.since(flow.last_seen) > 0 {
-        tables.see_flow(entry, Flow::new(flags, now.0));
+        tables.see_flow(entry, new);
+    }
+    if flags.contains(FlowFlags::VIA_STACK) {
+        tables.keep_recent_flow(&seen.key, new);
     }
 }

@@ -97,6 +97,11 @@ fn ipv4<P: Packet, T: Tables>(
     to_us: bool,
     now: impl FnOnce() -> Seconds,
 ) -> Decision {
+    let peer = tables.peer(ip.dst);
+    // Every packet to a Service, with no more than it takes. Of ICMP, redirects are looked for below.
+    if peer == Peer::Other(Class::Stack) && ip.proto != proto::ICMP {
+        return Ok(STACK);
+    }
     // A frame to another Ethernet address, broadcast for example, is odd; so is one whose TTL ends here.
     let plain = to_us && ip.is_plain(packet.length()) && ip.ttl > 1;
     let transport = if plain {
@@ -112,17 +117,17 @@ fn ipv4<P: Packet, T: Tables>(
     let Some(config) = tables.config() else {
         return Ok(STACK);
     };
-    let class = match tables.peer(ip.dst) {
+    let class = match peer {
         Peer::Pod(pod) => {
             // Either end's mode: a flow whose directions took two ways would confuse access lists that track connections.
             let tunnel = EndpointFlags::TUNNEL;
             if veth.flags.contains(tunnel) || pod.flags.contains(tunnel) {
-                return tunnelled(packet, tables, &config, ip, transport.as_ref(), now());
+                return tunnelled(packet, tables, config, ip, transport.as_ref(), now());
             }
             let Some(transport) = transport else {
                 return Ok(STACK);
             };
-            return local(packet, tables, &config, ip, &transport, &pod, now());
+            return local(packet, tables, config, ip, &transport, &pod, now());
         }
         Peer::Other(class) => class,
     };
@@ -140,17 +145,17 @@ fn ipv4<P: Packet, T: Tables>(
     let Some(transport) = transport else {
         let simple = to_us && ip.is_simple(packet.length());
         if class == Class::Snat && simple && ip.is_fragment() {
-            return snat::fragment(packet, tables, &config, veth, ip, now);
+            return snat::fragment(packet, tables, config, veth, ip, now);
         }
         return Ok(STACK);
     };
-    if !fits(packet, &transport, &config) {
+    if !fits(packet, &transport, config) {
         return Ok(STACK);
     }
     if class == Class::Snat {
-        snat::to_internet(packet, tables, &config, veth, ip, &transport, now)
+        snat::to_internet(packet, tables, config, veth, ip, &transport, now)
     } else {
-        direct(packet, tables, &config, ip, &transport, now)
+        direct(packet, tables, config, ip, &transport, now)
     }
 }
 

@@ -3,7 +3,7 @@
 use abi::{BindingKey, Class, Config, DropReason, FlowFlags, Path, Port};
 
 use crate::binding::{Sender, reverse, see};
-use crate::flow::{Seen, Side, learn, side};
+use crate::flow::{Seen, Side, is_stacks_still, learn, side};
 use crate::forward::{decrement_ttl, into_pod};
 use crate::headers::{Ethernet, IP, Ipv4, Kind, L4, Transport};
 use crate::icmp_error::Quoted;
@@ -51,12 +51,12 @@ fn frame<P: Packet, T: Tables>(
     if ip.is_fragment() || ip.ttl <= 1 {
         return Ok(None);
     }
-    to_pod_address(packet, tables, bytes, &config, &ip, now())
+    to_pod_address(packet, tables, bytes, config, &ip, now())
 }
 
 /// Only what the fast path may handle: `None` is the stack's.
 #[inline(always)]
-fn header<P: Packet, T: Tables>(packet: &P, tables: &T) -> Option<(Config, Ipv4)> {
+fn header<'t, P: Packet, T: Tables>(packet: &P, tables: &'t T) -> Option<(&'t Config, Ipv4)> {
     if !Ethernet::is_ipv4(packet) {
         return None;
     }
@@ -155,6 +155,9 @@ fn to_pod_address<P: Packet, T: Tables>(
             None => return Ok(None),
         },
     };
+    if is_stacks_still(tables, &seen, now) {
+        return Ok(None);
+    }
     let side = side(tables, &seen, config, now);
     if side == Side::Stack {
         return Ok(None);

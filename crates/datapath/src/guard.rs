@@ -39,7 +39,7 @@ fn refuse<B: Bytes, T: Tables>(frame: &B, tables: &T) -> Option<DropReason> {
     if is_martian(ip.src) {
         return Some(DropReason::Martian);
     }
-    if is_own(tables, &config, &ip) {
+    if is_own(tables, config, &ip) {
         return Some(DropReason::OwnSource);
     }
     tables.denied(ip.src).then_some(DropReason::DenyList)

@@ -158,16 +158,12 @@ impl Memory {
 impl Tables for Memory {
     type FlowEntry = FlowKey;
 
-    fn config(&self) -> Option<Config> {
-        self.config
+    fn config(&self) -> Option<&Config> {
+        self.config.as_ref()
     }
 
     fn secret(&self) -> Option<Secret> {
         self.secret
-    }
-
-    fn pod(&self, addr: Ip4) -> Option<Pod> {
-        self.pods.get(&addr).copied()
     }
 
     fn veth(&self, ifindex: IfIndex) -> Option<Veth> {
@@ -175,8 +171,8 @@ impl Tables for Memory {
     }
 
     fn peer(&self, addr: Ip4) -> Peer {
-        if let Some(pod) = self.pod(addr) {
-            return Peer::Pod(pod);
+        if let Some(pod) = self.pods.get(&addr) {
+            return Peer::Pod(*pod);
         }
         let longest = self
             .classes
@@ -195,6 +191,13 @@ impl Tables for Memory {
     fn flow(&self, key: &FlowKey) -> Option<(Flow, FlowKey)> {
         Some((*self.flows.borrow().get(key)?, *key))
     }
+
+    /// Nothing is kept: the programs, which keep something, must come to the same results.
+    fn recent_flow(&self, _key: &FlowKey) -> Option<Flow> {
+        None
+    }
+
+    fn keep_recent_flow(&self, _key: &FlowKey, _flow: Flow) {}
 
     fn add_flow(&self, key: &FlowKey, flow: Flow) -> bool {
         let mut flows = self.flows.borrow_mut();

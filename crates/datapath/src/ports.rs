@@ -89,7 +89,7 @@ mod tests {
 
     use std::collections::BTreeSet;
 
-    use abi::{ConfigFlags, IfIndex, Mac};
+    use abi::{ConfigFlags, IfIndex, Mac, Ticks};
 
     use super::*;
 
@@ -110,6 +110,8 @@ mod tests {
             flows_lost: 0,
             gateway: Ip4::UNSPECIFIED,
             subnet: Ip4::new([10, 240, 0, 0]),
+            epoch: 0,
+            ticks: Ticks::new(250),
         };
         let secret = Secret { key: [1, 2] };
         let (pod, remote) = (Ip4::new([10, 240, 1, 10]), Ip4::new([203, 0, 113, 10]));

@@ -16,25 +16,36 @@ pub enum Peer {
     Other(Class),
 }
 
-/// The maps, as seen from a decision. Every look-up copies the value out.
+/// The maps, as seen from a decision. A look-up copies the value out, but for the settings, of which no two need to
+/// be of the same moment.
 pub trait Tables {
     /// Where an entry of `flows` is, so that it need not be looked up again.
     type FlowEntry: Copy;
 
     /// The node's settings; `None` until the loader has filled them.
-    fn config(&self) -> Option<Config>;
+    fn config(&self) -> Option<&Config>;
     /// The key of the port hash.
     fn secret(&self) -> Option<Secret>;
-    /// The pod with this address.
-    fn pod(&self, addr: Ip4) -> Option<Pod>;
     /// The pod behind this host veth.
     fn veth(&self, ifindex: IfIndex) -> Option<Veth>;
     /// Who has an address.
     fn peer(&self, addr: Ip4) -> Peer;
+    /// The pod with this address.
+    #[inline(always)]
+    fn pod(&self, addr: Ip4) -> Option<Pod> {
+        match self.peer(addr) {
+            Peer::Pod(pod) => Some(pod),
+            Peer::Other(_) => None,
+        }
+    }
     /// Whether `denyCidrs` contain this source.
     fn denied(&self, addr: Ip4) -> bool;
     /// What is known of a flow, and where it stands.
     fn flow(&self, key: &FlowKey) -> Option<(Flow, Self::FlowEntry)>;
+    /// What this CPU has kept of a flow, which may be behind what is known of it by now.
+    fn recent_flow(&self, key: &FlowKey) -> Option<Flow>;
+    /// Keeps what is known of a flow of the stack.
+    fn keep_recent_flow(&self, key: &FlowKey, flow: Flow);
     /// Adds what is known of a flow. `false`: the table is full.
     fn add_flow(&self, key: &FlowKey, flow: Flow) -> bool;
     /// Writes over what is known of a flow.

@@ -11,6 +11,7 @@ mod link;
 mod maps;
 mod netlink;
 mod pins;
+mod ticks;
 mod xdp;
 
 pub use attach::{AttachError, Outcome, attach, nics, open, remove, runs};
@@ -18,4 +19,5 @@ pub use hook::{Hook, Mechanism};
 pub use maps::{Abi, Maps, MapsError, total};
 pub use netlink::dump;
 pub use pins::Pins;
+pub use ticks::ticks;
 pub use xdp::{attach_guard, detach_guard};

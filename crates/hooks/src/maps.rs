@@ -73,8 +73,6 @@ pub struct Maps {
     pub fragments: HashMap<MapData, Abi<FragmentKey>, Abi<Fragment>>,
     /// Sources that `xdp_guard` drops.
     pub deny: LpmTrie<MapData, Abi<Ip4>, u32>,
-    /// One entry: how often something has changed that the programs cache.
-    pub epoch: Array<MapData, u32>,
 }
 
 impl Maps {
@@ -115,7 +113,6 @@ impl Maps {
             flows_lost: typed(map::FLOWS_LOST, &mut open)?,
             fragments: typed(map::FRAGMENTS, &mut open)?,
             deny: typed(map::DENY, &mut open)?,
-            epoch: typed(map::EPOCH, &mut open)?,
         })
     }
 }

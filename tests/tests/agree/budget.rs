@@ -28,7 +28,7 @@ type Case = (&'static str, &'static str, Frame, Option<u128>);
 /// What the first line shows on the machine for which the budgets were set, nanoseconds.
 const CLOCK: u128 = 35;
 const SYN: u8 = 2;
-const ACK: u8 = 16;
+pub(crate) const ACK: u8 = 16;
 
 pub(crate) fn check() {
     enter_new_namespace();
@@ -140,6 +140,12 @@ fn cases(kernel: &Kernel, world: &mut World) -> Vec<Case> {
             tcp(VNET, 80, POD, 50_001, ACK),
             None,
         ),
+        (
+            program::TO_WIRE,
+            "learn",
+            tcp(POD, 50_001, VNET, 80, ACK),
+            None,
+        ),
     ]
 }
 
@@ -152,7 +158,7 @@ fn median(kernel: &Kernel, name: &str, frame: &Frame) -> Duration {
     times[REPEATS / 2]
 }
 
-fn tcp(src: Ip4, src_port: u16, dst: Ip4, dst_port: u16, flags: u8) -> Frame {
+pub(crate) fn tcp(src: Ip4, src_port: u16, dst: Ip4, dst_port: u16, flags: u8) -> Frame {
     let mut bytes = [HOST_MAC.octets(), POD_MAC.octets()].concat();
     bytes.extend([8, 0]);
     bytes.extend(ip_header(0x45, 40, 0x4000, 64, proto::TCP, src, dst));

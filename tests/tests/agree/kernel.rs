@@ -95,8 +95,6 @@ impl Kernel {
             .secret
             .set(0, Abi(memory.secret.unwrap()), 0)
             .unwrap();
-        // From here on, classes are cached.
-        self.maps.epoch.set(0, 1, 0).unwrap();
         for (addr, pod) in &memory.pods {
             self.maps.pods.insert(Abi(*addr), Abi(*pod), 0).unwrap();
         }

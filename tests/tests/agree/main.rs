@@ -15,12 +15,16 @@ use std::collections::BTreeMap;
 use std::sync::RwLock;
 
 use abi::pins::program;
-use datapath::Verdict;
+use abi::{Port, proto};
+use datapath::{Verdict, flow_key};
+use hooks::Abi;
+use nix::time::{ClockId, clock_gettime};
 
+use crate::budget::{ACK, tcp};
 use crate::frames::Shaper;
 use crate::kernel::Kernel;
 use crate::tables::assert_same;
-use crate::world::{World, enter_new_namespace};
+use crate::world::{POD, VNET, World, enter_new_namespace};
 
 /// Frames per program and world, unless `AGREE_FRAMES` says otherwise: `cargo xtask test agree --frames 1000000`.
 const FRAMES: usize = 10_000;
@@ -179,6 +183,26 @@ fn xdp_guard_agrees() {
 fn every_verdict_is_within_its_budget() {
     let _quiet = QUIET.write();
     budget::check();
+}
+
+/// The other tests stop the programs' clock.
+#[test]
+fn the_programs_seconds_are_those_of_the_kernels_clock() {
+    let _busy = QUIET.read();
+    enter_new_namespace();
+    let mut world = World::roomy();
+    let config = world.memory.config.as_mut().unwrap();
+    config.ticks = hooks::ticks();
+    let mut kernel = Kernel::load();
+    kernel.fill(&world);
+    let (pod_end, remote) = ((POD, Port::from_u16(50_001)), (VNET, Port::from_u16(80)));
+    let frame = tcp(remote.0, 80, pod_end.0, 50_001, ACK);
+    kernel.run(program::TO_POD, &frame, World::ifindex(program::TO_POD));
+    let key = flow_key(pod_end, remote, proto::TCP);
+    let seen = kernel.maps.flows.get(&Abi(key), 0).unwrap().0.last_seen;
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).unwrap().tv_sec();
+    // The kernel may have lost a second of ticks while it booted, and another second may just have begun.
+    assert!((now - 2..=now).contains(&i64::from(seen)), "{seen}, {now}");
 }
 
 /// Half of what the kernel allows.

@@ -5,12 +5,11 @@ use std::process::Command;
 use abi::pins::program;
 use abi::{
     Binding, BindingKey, BindingState, Class, Config, ConfigFlags, EndpointFlags, Flow, FlowFlags,
-    IfIndex, Ip4, Mac, Pod, Port, Secret, Slot, TUNNEL_MARK, Veth, proto,
+    IfIndex, Ip4, Mac, Pod, Port, Secret, Slot, TUNNEL_MARK, Ticks, Veth, proto,
 };
 use datapath::model::{Frame, Memory};
 use datapath::{Seconds, Verdict, flow_key, from_pod, from_wire, to_pod, to_wire};
 use nix::sched::{CloneFlags, unshare};
-use nix::time::{ClockId, clock_gettime};
 
 pub(crate) const NIC: IfIndex = IfIndex::new(2);
 /// The host veth that frames come from: it must exist for a test run.
@@ -32,6 +31,8 @@ pub(crate) const SERVICE: Ip4 = Ip4::new([172, 30, 0, 1]);
 pub(crate) const POD_MAC: Mac = Mac::new([2, 0, 0, 0, 0, 10]);
 pub(crate) const HOST_MAC: Mac = Mac::new([2, 0, 0, 0, 1, 10]);
 const MARK: u32 = 0x1000;
+/// The programs' clock stands still, so that both sides act at the same time.
+const NOW: Seconds = Seconds(0);
 
 /// A network namespace of the calling thread, with interfaces 2 (the NIC) and 3 (a host veth). Ends with the thread.
 pub(crate) fn enter_new_namespace() {
@@ -125,6 +126,9 @@ impl World {
             flows_lost: 0,
             gateway: Ip4::new([10, 240, 0, 1]),
             subnet: Ip4::new([10, 240, 0, 0]),
+            // From here on, what the programs keep counts.
+            epoch: 1,
+            ticks: Ticks::STOPPED,
         });
         memory.secret = Some(Secret {
             key: [0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210],
@@ -178,7 +182,8 @@ impl World {
 
     /// Flows that the stack owns, and one that came in from outside.
     fn add_flows(&mut self) {
-        let now = Self::now().0;
+        // So that the next packet has something to write.
+        let a_second_ago = NOW.0.wrapping_sub(1);
         let mut flows = self.memory.flows.borrow_mut();
         let port = Port::from_u16;
         for (remote, remote_port, pod_port, flags) in [
@@ -189,14 +194,14 @@ impl World {
         ] {
             for proto in [proto::TCP, proto::UDP] {
                 let key = flow_key((POD, port(pod_port)), (remote, port(remote_port)), proto);
-                flows.insert(key, Flow::new(flags, now));
+                flows.insert(key, Flow::new(flags, a_second_ago));
             }
         }
     }
 
     /// Bindings that live, that expired, and whose pod is gone.
     fn add_bindings(&mut self) {
-        let now = Self::now().0;
+        let now = NOW.0;
         let mut bindings = self.memory.bindings.borrow_mut();
         let long_ago = now.wrapping_sub(100_000);
         for (nat_port, pod, generation, seen) in [
@@ -222,12 +227,6 @@ impl World {
         }
     }
 
-    /// The programs' clock.
-    fn now() -> Seconds {
-        let now = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).unwrap();
-        Seconds(u32::try_from(now.tv_sec()).unwrap())
-    }
-
     /// The interface that frames of a program come from.
     pub(crate) fn ifindex(name: &str) -> IfIndex {
         if name == program::FROM_POD || name == program::TO_POD {
@@ -239,7 +238,7 @@ impl World {
 
     pub(crate) fn decide(&mut self, name: &str, frame: &Frame) -> Decided {
         let mut frame = frame.clone();
-        let (tables, now) = (&self.memory, Self::now());
+        let (tables, now) = (&self.memory, NOW);
         let verdict = match name {
             program::FROM_POD => from_pod(&mut frame, tables, VETH, || now),
             program::TO_POD => to_pod(&mut frame, tables, VETH, || now),

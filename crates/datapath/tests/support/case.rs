@@ -12,7 +12,7 @@
 
 use abi::{
     Binding, BindingKey, BindingState, Class, Config, ConfigFlags, EndpointFlags, Flow, FlowFlags,
-    IfIndex, Ip4, Mac, Pod, Port, Secret, Slot, Veth, proto,
+    IfIndex, Ip4, Mac, Pod, Port, Secret, Slot, Ticks, Veth, proto,
 };
 use datapath::model::{Frame, Memory};
 use datapath::{Seconds, Verdict, flow_key, from_pod, from_wire, to_pod, to_wire, xdp_guard};
@@ -241,6 +241,8 @@ fn config(flags: u8, ports: u8) -> Config {
         flows_lost: 0,
         gateway: Ip4::UNSPECIFIED,
         subnet: Ip4::new([10, 240, 0, 0]),
+        epoch: 0,
+        ticks: Ticks::new(250),
     }
 }
 

@@ -8,7 +8,7 @@
 
 use abi::{
     Class, Config, ConfigFlags, EndpointFlags, FlowFlags, IfIndex, Ip4, Mac, Path, Pod, Port,
-    Secret, Slot, Veth,
+    Secret, Slot, Ticks, Veth,
 };
 use datapath::model::{Frame, Memory};
 use datapath::{Seconds, Tables as _, Verdict, flow_key};
@@ -58,6 +58,8 @@ pub fn node(ports: u16) -> Memory {
         flows_lost: 0,
         gateway: Ip4::UNSPECIFIED,
         subnet: Ip4::new([10, 240, 0, 0]),
+        epoch: 0,
+        ticks: Ticks::new(250),
     });
     node.secret = Some(Secret { key: [7, 11] });
     add_pod(&mut node, A, VETH_A, 10, 1);
