@@ -164,11 +164,9 @@ impl Daemon {
         registry.check_classes(&rules)?;
         registry.configure(&node, configuration.shares(), block)?;
         registry.write_classes(&rules)?;
-        let lost = registry.flows_lost()?;
-        if !conntrack::take_over(&mut registry, &run) {
-            registry.set_flows_full(true, lost)?;
-        }
-        reconcile::attach_nic(&pins, &node.nic.nic)?;
+        reconcile::attach_nic(&pins, &node.nic.nic, || {
+            conntrack::take_over_or_fill(&mut registry, &run)
+        })?;
         reconcile::remove_stale_links(&pins, &node.nic.nic)?;
         let guard = guard::apply(
             &configuration.config,
@@ -315,7 +313,7 @@ impl Daemon {
             error!(%error, "reconcile");
         }
         // After the endpoints: what a record has and the maps had lost is guarded, too.
-        for error in reconcile::guard_pods(&self.pins, &self.registry.borrow()) {
+        for error in reconcile::guard_pods(&self.pins, &mut self.registry.borrow_mut(), &self.run) {
             error!(%error, "attach to a pod's veth");
         }
     }

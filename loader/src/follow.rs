@@ -12,7 +12,7 @@ use crate::classes::{Inputs, classify, oddities};
 use crate::configuration::Configuration;
 use crate::daemon::Daemon;
 use crate::registry::RegistryError;
-use crate::{fallback, nic, reconcile, via_host};
+use crate::{conntrack, fallback, nic, reconcile, via_host};
 
 impl Daemon {
     /// Reads the configuration again and takes it over. `asked`: somebody wants an answer in the log in any case.
@@ -160,11 +160,13 @@ impl Daemon {
             error!(%error, "write the NIC's settings");
         }
         // A NIC that was made anew has lost its programs, though their links are still pinned.
+        let take_over = || conntrack::take_over_or_fill(&mut self.registry.borrow_mut(), &self.run);
         let attached = if changed {
             reconcile::remove_stale_links(&self.pins, &nic.nic)
-                .and_then(|()| reconcile::attach_nic(&self.pins, &nic.nic))
+                .map_err(Into::into)
+                .and_then(|()| reconcile::attach_nic(&self.pins, &nic.nic, take_over))
         } else {
-            reconcile::attach_nic_if_needed(&self.pins, &nic.nic)
+            reconcile::attach_nic_if_needed(&self.pins, &nic.nic, take_over)
         };
         if let Err(error) = attached {
             error!(%error, "attach to the NIC");

@@ -8,6 +8,7 @@ use nix::net::if_::if_nametoindex;
 use rpc::{Endpoint, RunDirectory, StateError, read_json, remove_durably};
 use tracing::{info, warn};
 
+use crate::conntrack;
 use crate::registry::{Registry, RegistryError, flags_of};
 
 /// Something could not be repaired.
@@ -24,24 +25,38 @@ pub enum ReconcileError {
     State(#[from] StateError),
 }
 
-/// Attaches the NIC's programs, or replaces those that an earlier start attached.
-pub fn attach_nic(pins: &Pins, nic: &str) -> Result<(), AttachError> {
-    for hook in Hook::NIC {
-        let mut program = hooks::open(pins, hook)?;
-        let outcome = hooks::attach(pins, hook, &mut program, nic)?;
-        info!(
-            interface = nic,
-            program = hook.program,
-            by = ?hook.mechanism()?,
-            ?outcome,
-            "attached"
-        );
-    }
+/// Attaches the NIC's programs, or replaces those that an earlier start attached. `take_over` makes known what the kernel
+/// translates: once `to_wire` runs, which sees all that begins from then on, and before `from_wire` judges by it.
+pub fn attach_nic(
+    pins: &Pins,
+    nic: &str,
+    take_over: impl FnOnce() -> Result<(), RegistryError>,
+) -> Result<(), ReconcileError> {
+    let [learns, decides] = Hook::NIC;
+    attach_to_nic(pins, nic, learns)?;
+    take_over()?;
+    Ok(attach_to_nic(pins, nic, decides)?)
+}
+
+fn attach_to_nic(pins: &Pins, nic: &str, hook: Hook) -> Result<(), AttachError> {
+    let mut program = hooks::open(pins, hook)?;
+    let outcome = hooks::attach(pins, hook, &mut program, nic)?;
+    info!(
+        interface = nic,
+        program = hook.program,
+        by = ?hook.mechanism()?,
+        ?outcome,
+        "attached"
+    );
     Ok(())
 }
 
-/// Attaches the NIC's programs that do not run.
-pub fn attach_nic_if_needed(pins: &Pins, nic: &str) -> Result<(), AttachError> {
+/// Attaches the NIC's programs if one of them does not run.
+pub fn attach_nic_if_needed(
+    pins: &Pins,
+    nic: &str,
+    take_over: impl FnOnce() -> Result<(), RegistryError>,
+) -> Result<(), ReconcileError> {
     if Hook::NIC
         .into_iter()
         .all(|hook| hooks::runs(pins, hook, nic))
@@ -52,43 +67,62 @@ pub fn attach_nic_if_needed(pins: &Pins, nic: &str) -> Result<(), AttachError> {
         interface = nic,
         "the NIC's programs do not run: attaching them anew"
     );
-    attach_nic(pins, nic)
+    attach_nic(pins, nic, take_over)
 }
 
 /// Attaches, to every registered pod's host veth, the programs that do not run there or that are older than the pinned
 /// ones. Goes on after an error and returns all of them: one bad veth must not leave the others unguarded.
-pub fn guard_pods(pins: &Pins, registry: &Registry) -> Vec<ReconcileError> {
+pub fn guard_pods(pins: &Pins, registry: &mut Registry, run: &RunDirectory) -> Vec<ReconcileError> {
     let veths = match registry.host_veths() {
         Ok(veths) => veths,
         Err(error) => return vec![error.into()],
     };
-    let failed = veths
-        .iter()
-        .filter_map(|ifname| attach_missing(pins, ifname).err());
-    failed.map(Into::into).collect()
-}
-
-/// Attaches the programs that do not run on a pod's host veth, or that are older than the pinned ones.
-fn attach_missing(pins: &Pins, ifname: &str) -> Result<(), AttachError> {
-    for hook in Hook::POD {
-        if hooks::runs(pins, hook, ifname) {
-            continue;
-        }
-        match hooks::attach(pins, hook, &mut hooks::open(pins, hook)?, ifname) {
-            Ok(Outcome::Replaced) => info!(interface = ifname, program = hook.program, "replaced"),
-            Ok(Outcome::Attached) => {
-                warn!(
-                    interface = ifname,
-                    program = hook.program,
-                    "was not attached: attached anew"
-                );
-            }
-            // Deleted meanwhile.
-            Err(_) if if_nametoindex(ifname).is_err() => return Ok(()),
-            Err(error) => return Err(error),
+    let [learns, decides] = Hook::POD;
+    let mut errors = Vec::new();
+    let mut was_away = false;
+    for ifname in &veths {
+        match attach_missing(pins, learns, ifname) {
+            Ok(outcome) => was_away |= outcome == Some(Outcome::Attached),
+            Err(error) => errors.push(error.into()),
         }
     }
-    Ok(())
+    // What began while nobody looked must be known before anything is decided, as on the NIC.
+    if was_away && let Err(error) = conntrack::take_over_or_fill(registry, run) {
+        errors.push(error.into());
+    }
+    for ifname in &veths {
+        errors.extend(
+            attach_missing(pins, decides, ifname)
+                .err()
+                .map(ReconcileError::from),
+        );
+    }
+    errors
+}
+
+/// Attaches a program to a pod's host veth where it does not run, or where an older one than the pinned one does. `None`: it
+/// runs already, or the veth is gone.
+fn attach_missing(pins: &Pins, hook: Hook, ifname: &str) -> Result<Option<Outcome>, AttachError> {
+    if hooks::runs(pins, hook, ifname) {
+        return Ok(None);
+    }
+    match hooks::attach(pins, hook, &mut hooks::open(pins, hook)?, ifname) {
+        Ok(Outcome::Replaced) => {
+            info!(interface = ifname, program = hook.program, "replaced");
+            Ok(Some(Outcome::Replaced))
+        }
+        Ok(Outcome::Attached) => {
+            warn!(
+                interface = ifname,
+                program = hook.program,
+                "was not attached: attached anew"
+            );
+            Ok(Some(Outcome::Attached))
+        }
+        // Deleted meanwhile.
+        Err(_) if if_nametoindex(ifname).is_err() => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Removes the NIC's programs from interfaces that are not the NIC any more.
@@ -152,7 +186,9 @@ fn restore(
             warn!(endpoint = %endpoint.key, address = %endpoint.address, "the maps had lost an endpoint: restored");
         }
     }
-    attach_missing(pins, &endpoint.host_ifname)?;
+    for hook in Hook::POD {
+        attach_missing(pins, hook, &endpoint.host_ifname)?;
+    }
     Ok(registry.register(pins, endpoint)?)
 }
 

@@ -62,6 +62,16 @@ struct Preloaded {
     lost: u32,
 }
 
+/// Adds the kernel's connections to `flows`. While that is not possible, whatever is not in there takes the stack.
+pub fn take_over_or_fill(registry: &mut Registry, run: &RunDirectory) -> Result<(), RegistryError> {
+    let lost = registry.flows_lost()?;
+    if take_over(registry, run) {
+        Ok(())
+    } else {
+        registry.set_flows_full(true, lost)
+    }
+}
+
 /// Adds the kernel's connections to `flows`, and says what came of it.
 ///
 /// `false`: the table must count as full, because some found no room or could not be read. A kernel without the interface

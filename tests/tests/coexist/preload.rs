@@ -95,9 +95,8 @@ fn is_full(node: &Node) -> Result<bool> {
     })
 }
 
-#[test]
-fn a_connection_through_a_service_survives_the_loss_of_the_flow_table() -> Result {
-    let scene = Scene::new()?;
+/// Connections of the client through Services, to a pod of its node and to one of the other node.
+fn through_services(scene: &Scene) -> Result<[Connection; 2]> {
     let (on_local, on_remote) = (listen(&scene.local)?, listen(&scene.remote)?);
     let other = Ipv4Addr::new(10, 0, 0, 11);
     scene.node().proxy(
@@ -107,14 +106,16 @@ fn a_connection_through_a_service_survives_the_loss_of_the_flow_table() -> Resul
             Service::new("remote", other, PORT).backend(scene.remote.addr(), 9000),
         ],
     )?;
-    let mut connections = [
-        Connection::open(
-            &scene.client,
-            SocketAddrV4::new(CLUSTER_IP, PORT),
-            &on_local,
-        )?,
-        Connection::open(&scene.client, SocketAddrV4::new(other, PORT), &on_remote)?,
-    ];
+    let open = |service, listener| {
+        Connection::open(&scene.client, SocketAddrV4::new(service, PORT), listener)
+    };
+    Ok([open(CLUSTER_IP, &on_local)?, open(other, &on_remote)?])
+}
+
+#[test]
+fn a_connection_through_a_service_survives_the_loss_of_the_flow_table() -> Result {
+    let scene = Scene::new()?;
+    let mut connections = through_services(&scene)?;
     for connection in &mut connections {
         connection.talks()?;
     }
@@ -122,6 +123,30 @@ fn a_connection_through_a_service_survives_the_loss_of_the_flow_table() -> Resul
         acknowledged(pod)?;
     }
     restart_without_flows(scene.node())?;
+    for connection in &mut connections {
+        connection.talks()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_connection_that_began_while_the_programs_were_away_survives_their_return() -> Result {
+    let scene = Scene::new()?;
+    let node = scene.node();
+    for pod in [&scene.client, &scene.local] {
+        node.exec(&["tc", "qdisc", "del", "dev", pod.host_veth()?, "clsact"])?;
+    }
+    node.run(|| Ok(hooks::remove(&Pins::default(), "eth0")?))?;
+    let mut connections = through_services(&scene)?;
+    for connection in &mut connections {
+        connection.talks()?;
+    }
+    // Without a packet until then. The loader looks every 30 s.
+    let back = eventually(Duration::from_secs(40), || {
+        let status = node.status().ok()?;
+        (status["attached"].as_array()?.len() == 6).then_some(())
+    });
+    back.context("the programs do not come back")?;
     for connection in &mut connections {
         connection.talks()?;
     }
