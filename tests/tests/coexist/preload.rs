@@ -129,21 +129,18 @@ fn a_connection_through_a_service_survives_the_loss_of_the_flow_table() -> Resul
     Ok(())
 }
 
-#[test]
-fn a_connection_that_began_while_the_programs_were_away_survives_their_return() -> Result {
-    let scene = Scene::new()?;
-    let node = scene.node();
-    for pod in [&scene.client, &scene.local] {
-        node.exec(&["tc", "qdisc", "del", "dev", pod.host_veth()?, "clsact"])?;
-    }
-    node.run(|| Ok(hooks::remove(&Pins::default(), "eth0")?))?;
-    let mut connections = through_services(&scene)?;
+/// Connections begin while programs are away, and then nobody says a word until they are back.
+fn survive_the_return_of_programs(scene: &Scene, come_back: impl FnOnce() -> Result) -> Result {
+    let mut connections = through_services(scene)?;
     for connection in &mut connections {
         connection.talks()?;
     }
-    // Without a packet until then. The loader looks every 30 s.
+    for pod in [&scene.client, &scene.local, &scene.remote] {
+        acknowledged(pod)?;
+    }
+    come_back()?;
     let back = eventually(Duration::from_secs(40), || {
-        let status = node.status().ok()?;
+        let status = scene.node().status().ok()?;
         (status["attached"].as_array()?.len() == 6).then_some(())
     });
     back.context("the programs do not come back")?;
@@ -151,6 +148,28 @@ fn a_connection_that_began_while_the_programs_were_away_survives_their_return() 
         connection.talks()?;
     }
     Ok(())
+}
+
+#[test]
+fn connections_that_began_while_the_nic_had_no_programs_survive_their_return() -> Result {
+    let scene = Scene::new()?;
+    let node = scene.node();
+    node.run(|| Ok(hooks::remove(&Pins::default(), "eth0")?))?;
+    // The loader looks at the NIC when anything of the node changes.
+    survive_the_return_of_programs(&scene, || node.ip("link add other0 type bridge\n"))
+}
+
+#[test]
+fn connections_that_began_while_pods_had_no_programs_survive_their_return() -> Result {
+    let scene = Scene::new()?;
+    for pod in [&scene.client, &scene.local] {
+        let veth = pod.host_veth()?;
+        scene
+            .node()
+            .exec(&["tc", "qdisc", "del", "dev", veth, "clsact"])?;
+    }
+    // The loader looks at the pods every 30 s.
+    survive_the_return_of_programs(&scene, || Ok(()))
 }
 
 #[test]
