@@ -63,7 +63,7 @@ impl Tables for Maps {
                 return Some(known.veth);
             }
         }
-        // SAFETY: as in `peer`.
+        // SAFETY: as in `pod`.
         let veth = unsafe { VETHS.get(ifindex) }.copied()?;
         if let Some(cached) = cached {
             // SAFETY: as above.
@@ -76,6 +76,14 @@ impl Tables for Maps {
             };
         }
         Some(veth)
+    }
+
+    #[inline(always)]
+    fn pod(&self, addr: Ip4) -> Option<Pod> {
+        // SAFETY: the memory belongs to the map for as long as the program lives, and the value is copied out at once. An
+        // entry that is removed meanwhile may be recycled: the copy is then another pod's, or torn; every bit pattern is
+        // valid, and a wrong copy misjudges packets of an address that is just being released, in a cache until the epoch ends.
+        unsafe { PODS.get(addr) }.copied()
     }
 
     #[inline(always)]
@@ -93,10 +101,7 @@ impl Tables for Maps {
                 };
             }
         }
-        // SAFETY: the memory belongs to the map for as long as the program lives, and the value is copied out at once. An
-        // entry that is removed meanwhile may be recycled: the copy is then another pod's, or torn; every bit pattern is
-        // valid, and a wrong copy misjudges packets of an address that is just being released, until the epoch ends.
-        let pod = unsafe { PODS.get(addr) }.copied();
+        let pod = self.pod(addr);
         let class = match pod {
             Some(_) => None,
             None => DST4.get(&Key::new(32, addr)).copied(),
@@ -123,7 +128,7 @@ impl Tables for Maps {
     #[inline(always)]
     fn flow(&self, key: &FlowKey) -> Option<(Flow, *mut Flow)> {
         let entry = FLOWS.get_ptr_mut(key)?;
-        // SAFETY: as in `peer`.
+        // SAFETY: as in `pod`.
         Some((unsafe { *entry }, entry))
     }
 
@@ -175,7 +180,7 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn binding(&self, key: &BindingKey) -> Option<Binding> {
-        // SAFETY: as in `peer`.
+        // SAFETY: as in `pod`.
         unsafe { SNAT.get(key) }.copied()
     }
 
@@ -216,7 +221,7 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn fragment(&self, key: &FragmentKey) -> Option<Fragment> {
-        // SAFETY: as in `peer`.
+        // SAFETY: as in `pod`.
         unsafe { FRAGMENTS.get(key) }.copied()
     }
 

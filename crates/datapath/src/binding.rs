@@ -9,7 +9,7 @@ use crate::{Seconds, Tables};
 #[inline(always)]
 pub(crate) fn reverse(tables: &impl Tables, key: &BindingKey) -> Option<(Binding, Pod)> {
     let binding = tables.binding(key)?;
-    let pod = tables.pod(binding.pod)?;
+    let pod = tables.peer(binding.pod).pod()?;
     (pod.generation == binding.generation).then_some((binding, pod))
 }
 

@@ -162,7 +162,7 @@ fn to_pod_address<P: Packet, T: Tables>(
     if side == Side::Stack {
         return Ok(None);
     }
-    let Some(pod) = &tables.pod(ip.dst) else {
+    let Some(pod) = &tables.peer(ip.dst).pod() else {
         return Ok(None);
     };
     if side == Side::Unknown && transport.kind != Kind::IcmpError {

@@ -170,9 +170,13 @@ impl Tables for Memory {
         self.veths.get(&ifindex).copied()
     }
 
+    fn pod(&self, addr: Ip4) -> Option<Pod> {
+        self.pods.get(&addr).copied()
+    }
+
     fn peer(&self, addr: Ip4) -> Peer {
-        if let Some(pod) = self.pods.get(&addr) {
-            return Peer::Pod(*pod);
+        if let Some(pod) = self.pod(addr) {
+            return Peer::Pod(pod);
         }
         let longest = self
             .classes

@@ -16,6 +16,17 @@ pub enum Peer {
     Other(Class),
 }
 
+impl Peer {
+    /// The pod, if it is one.
+    #[inline(always)]
+    pub const fn pod(self) -> Option<Pod> {
+        match self {
+            Self::Pod(pod) => Some(pod),
+            Self::Other(_) => None,
+        }
+    }
+}
+
 /// The maps, as seen from a decision. A look-up copies the value out, but for the settings, of which no two need to
 /// be of the same moment.
 pub trait Tables {
@@ -30,14 +41,8 @@ pub trait Tables {
     fn veth(&self, ifindex: IfIndex) -> Option<Veth>;
     /// Who has an address.
     fn peer(&self, addr: Ip4) -> Peer;
-    /// The pod with this address.
-    #[inline(always)]
-    fn pod(&self, addr: Ip4) -> Option<Pod> {
-        match self.peer(addr) {
-            Peer::Pod(pod) => Some(pod),
-            Peer::Other(_) => None,
-        }
-    }
+    /// The pod with this address. Rare ways and loops ask for it, because the verifier walks through less than for `peer`.
+    fn pod(&self, addr: Ip4) -> Option<Pod>;
     /// Whether `denyCidrs` contain this source.
     fn denied(&self, addr: Ip4) -> bool;
     /// What is known of a flow, and where it stands.

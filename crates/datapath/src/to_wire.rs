@@ -29,7 +29,7 @@ pub fn to_wire<P: Packet, T: Tables>(
         return Verdict::Stack;
     }
     let seen = Seen::of(&ip, &transport);
-    let is_a_pods = || tables.pod(ip.src).is_some();
+    let is_a_pods = || tables.peer(ip.src).pod().is_some();
     learn_if(tables, &seen, FlowFlags::VIA_STACK, now(), is_a_pods);
     Verdict::Stack
 }
