@@ -56,6 +56,43 @@ fn a_cluster_ip_leads_to_a_local_a_remote_and_the_pods_own_backend() -> Result {
 }
 
 #[test]
+fn udp_services_answer_as_tcp_services_do() -> Result {
+    in_both_shapes(|scene, proxy| {
+        let (client, local, remote) = (&scene.client, &scene.local, &scene.remote);
+        let at = |last| Ipv4Addr::new(10, 0, 0, last);
+        scene.node().proxy(
+            proxy,
+            &[
+                Service::new("local", at(10), PORT)
+                    .udp()
+                    .node_port(30_053)
+                    .backend(local.addr(), TARGET),
+                Service::new("remote", at(11), PORT)
+                    .udp()
+                    .backend(remote.addr(), TARGET),
+            ],
+        )?;
+        for service in [at(10), at(11)] {
+            for _ in 0..3 {
+                let (probe, paths) = paths_during(&[client], || client.udp(service, PORT))?;
+                assert_eq!(probe?.peer_ip(), client.addr());
+                assert_eq!(paths, ["from_stack to_stack"]);
+            }
+            // Directly, beside it: nothing of it sticks to the backend.
+            let backend = if service == at(10) { local } else { remote };
+            let (probe, paths) = paths_during(&[client], || client.udp(backend.addr(), TARGET))?;
+            assert_eq!(probe?.peer_ip(), client.addr());
+            assert!(!paths.concat().contains("stack"), "{paths:?}");
+        }
+        // The client's address is hidden behind the node's, as kube-proxy does it.
+        let outside = scene.lab.onprem();
+        let probe = outside.udp(scene.node().addr(), 30_053)?;
+        assert_eq!(probe.peer_ip(), scene.node().addr());
+        Ok(())
+    })
+}
+
+#[test]
 fn the_same_ports_go_through_a_service_and_then_directly() -> Result {
     in_both_shapes(|scene, proxy| {
         let Scene {
