@@ -36,6 +36,8 @@ pub(crate) enum DelegateError {
     Missing { name: String, searched: String },
     #[error("run the IPAM plug-in {path}: {source}; check the file")]
     Run { path: PathBuf, source: io::Error },
+    #[error("talk to the IPAM plug-in {path}: {source}; check the file")]
+    Talk { path: PathBuf, source: io::Error },
     #[error("run the IPAM plug-in {path}: no end within {patience}, killed; see its log")]
     Late { path: PathBuf, patience: Patience },
     #[error(
@@ -74,6 +76,7 @@ impl DelegateError {
             Self::Failed { code, .. } => *code,
             Self::Missing { .. }
             | Self::Run { .. }
+            | Self::Talk { .. }
             | Self::Late { .. }
             | Self::TooLong { .. }
             | Self::Garbage { .. }
@@ -82,12 +85,18 @@ impl DelegateError {
         }
     }
 
+    /// Whether the plug-in began to work, so that it may hold an address for us.
+    pub(crate) fn has_run(&self) -> bool {
+        !matches!(self, Self::Missing { .. } | Self::Run { .. })
+    }
+
     /// The plug-in's own details.
     pub(crate) fn details(&self) -> Option<String> {
         match self {
             Self::Failed { details, .. } => details.clone(),
             Self::Missing { .. }
             | Self::Run { .. }
+            | Self::Talk { .. }
             | Self::Late { .. }
             | Self::TooLong { .. }
             | Self::Garbage { .. }
@@ -177,6 +186,10 @@ impl<'a> Delegate<'a> {
             path: self.path.clone(),
             source,
         };
+        let talk_error = |source| DelegateError::Talk {
+            path: self.path.clone(),
+            source,
+        };
         let patience = self.deadline.spare(LIMIT);
         let late = || DelegateError::Late {
             path: self.path.clone(),
@@ -195,7 +208,7 @@ impl<'a> Delegate<'a> {
                         path: self.path.clone(),
                     })
                 }
-                Ok(ended) => ended.map_err(run_error),
+                Ok(ended) => ended.map_err(talk_error),
                 Err(_elapsed) => Err(late()),
             };
             if ended.is_err() {

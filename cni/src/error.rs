@@ -23,6 +23,11 @@ pub(crate) enum Error {
     Loader(#[from] crate::loader::LoaderError),
     #[error(transparent)]
     Delegate(#[from] crate::delegate::DelegateError),
+    /// The address is still taken: the runtime shall ask for DEL again. The first words are Azure's.
+    #[error("failed to release address: {source}")]
+    Release {
+        source: crate::delegate::DelegateError,
+    },
     #[error(transparent)]
     Link(#[from] crate::link::LinkError),
     #[error(transparent)]
@@ -96,7 +101,7 @@ impl Error {
             Self::Status(error) => error.code(),
             Self::Azure(_) => code::PLUGIN,
             Self::NoSuchVerb { .. } => code::INCOMPATIBLE_VERSION,
-            Self::Interrupted => code::TRY_AGAIN,
+            Self::Interrupted | Self::Release { .. } => code::TRY_AGAIN,
             Self::NotRoot { .. } => code::PRIVILEGE,
             Self::Panic { .. } => code::BUG,
             Self::At { source, .. } => source.code(),
@@ -107,7 +112,7 @@ impl Error {
     pub(crate) fn details(&self) -> Option<String> {
         match self {
             Self::Netconf(error) => error.details(),
-            Self::Delegate(error) => error.details(),
+            Self::Delegate(source) | Self::Release { source } => source.details(),
             Self::Gc(error) => error.details(),
             Self::At { step, source, left } => {
                 let mut parts: Vec<String> = source.details().into_iter().collect();

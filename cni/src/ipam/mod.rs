@@ -62,10 +62,12 @@ pub(crate) const PROGRAM: Program = Program {
     limit: |command| match command {
         // Less than what a main plug-in has left for it.
         Command::Status => Duration::from_secs(3),
-        Command::Gc => Duration::from_secs(15),
-        Command::Add | Command::Check | Command::Del | Command::EndpointState | Command::Update => {
-            LIMIT
-        }
+        Command::Add
+        | Command::Check
+        | Command::Del
+        | Command::Gc
+        | Command::EndpointState
+        | Command::Update => LIMIT,
     },
 };
 

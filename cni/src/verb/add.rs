@@ -6,10 +6,10 @@ use std::time::Duration;
 use hooks::Hook;
 use rpc::{Endpoint, Key, MacAddr};
 
-use super::address::give_back;
+use super::address::{Known, give_back};
 use super::connect::{Plan, connect};
 use super::{Node, UNDO, key};
-use crate::delegate::Delegate;
+use crate::delegate::{Delegate, DelegateError};
 use crate::error::Error;
 use crate::link::Netlink;
 use crate::loader::LoaderError;
@@ -29,9 +29,6 @@ use netconf::{Leaving, Netconf};
 /// How long to wait for another call on the same attachment. A loader and an IPAM plug-in that are late, too, must still find
 /// the time to say so.
 const PATIENCE: Duration = Duration::from_secs(4);
-/// The draft before anything is made: the IPAM plug-in may have given an address that no record tells of.
-const BEGUN: &[u8] = b"{}";
-
 /// ADD cannot do what it is asked.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AddError {
@@ -146,15 +143,15 @@ fn existing(
     if record.is_none() && !interrupted {
         return Ok(None);
     }
-    let leftover = record.or_else(|| serde_json::from_slice(lock.draft()).ok());
-    if let Some(leftover) = &leftover {
+    let known = Known::of(node, &request.key, lock)?;
+    if let Some(leftover) = &known.record {
         remove_veth(node, &leftover.endpoint.host_ifname, Mark::of(leftover))?;
         // A loader that is not there will be asked before anything is made, so that its answer does not matter here.
         drop(node.loader.unregister(&leftover.endpoint));
     }
     // Not every IPAM plug-in answers a second ADD of the same attachment.
     let current = Leaving::parse(request.stdin)?;
-    give_back(call, node, Some(&current), &request.key, leftover.as_ref())?;
+    give_back(call, node, Some(&current), &request.key, &known)?;
     node.records.remove(&request.key)?;
     node.records.sweep(&request.key)?;
     lock.clear_draft()?;
@@ -195,15 +192,11 @@ fn make(
     let view = node.loader.node()?;
 
     call.steps.begin("ipam");
-    lock.write_draft(BEGUN)?;
+    lock.write_draft(&Known::begun(request.stdin)?)?;
     let (address, dns) = request
         .ipam
         .add(&node.runtime)
-        .inspect_err(|_the_one_to_tell| {
-            // The specification wants a failed delegate deleted; what that one says is of no interest.
-            node.deadline.extend(UNDO);
-            drop(request.ipam.del(&node.runtime));
-        })?;
+        .map_err(|refusal| without_address(call, node, request, refusal))?;
 
     let mut plan = Plan {
         netns: &request.netns,
@@ -233,6 +226,26 @@ fn make(
             left: undo(node, request, &plan.record, step),
         }
     })
+}
+
+/// The specification wants a failed delegate deleted. One that could not be started has given nothing.
+fn without_address(
+    call: &mut Call,
+    node: &Node,
+    request: &Request<'_>,
+    refusal: DelegateError,
+) -> Error {
+    let left = if refusal.has_run() {
+        node.deadline.extend(UNDO);
+        request.ipam.del(&node.runtime).err()
+    } else {
+        None
+    };
+    Error::At {
+        step: call.steps.current(),
+        source: Box::new(refusal.into()),
+        left: left.into_iter().map(Error::from).collect(),
+    }
 }
 
 /// Takes back what [`make`] did up to `step`; returns what could not be.

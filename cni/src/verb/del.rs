@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rpc::Key;
 
-use super::address::give_back;
+use super::address::{Known, give_back};
 use super::{ADD_LIMIT, Node, UNDO, key};
 use crate::error::Error;
 use crate::lock::Lock;
@@ -78,14 +78,12 @@ pub(super) fn release_locked(
     mut lock: Lock,
 ) -> Result<(), Error> {
     let was_interrupted = !lock.draft().is_empty();
-    let record = match node.records.get(key)? {
-        Some(record) => Some(record),
-        None => serde_json::from_slice(lock.draft()).ok(),
-    };
+    let known = Known::of(node, key, &lock)?;
+    let record = &known.record;
 
     // The veth goes before the loader forgets it: a reconciliation in between would only take a live one back.
     call.steps.begin("links");
-    match &record {
+    match record {
         Some(record) => remove_veth(node, &record.endpoint.host_ifname, Mark::of(record))?,
         None => remove_orphans(call, node, key)?,
     }
@@ -96,10 +94,10 @@ pub(super) fn release_locked(
         .is_some_and(|record| node.loader.unregister(&record.endpoint).is_err());
 
     call.steps.begin("ipam");
-    give_back(call, node, current, key, record.as_ref())?;
+    give_back(call, node, current, key, &known)?;
 
     call.steps.begin("record");
-    match &record {
+    match record {
         Some(record) if needs_tombstone => node.records.bury(record)?,
         Some(_) | None => node.records.remove(key)?,
     }

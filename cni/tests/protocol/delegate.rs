@@ -145,14 +145,14 @@ fn a_missing_ipam_plugin_is_named_with_the_places_searched() {
     let sandbox = Sandbox::with_pod();
     let loader = Loader::start(Manner::Helpful);
     let conf = netconf_with(json!({"ipam": {"type": "true"}}));
-    for verb in ["ADD", "DEL"] {
+    for (verb, code) in [("ADD", 104), ("DEL", 11)] {
         sandbox
             .azure_vnet(verb)
             .env("CNI_PATH", "/nowhere:/run")
             .env("PATH", "/usr/bin:/bin")
             .conf(&conf)
             .run()
-            .error_saying(104, &["`true`", "/nowhere:/run"]);
+            .error_saying(code, &["`true`", "/nowhere:/run"]);
     }
     assert!(loader.requests().is_empty());
 }

@@ -42,6 +42,8 @@ mod patience;
 #[cfg(test)]
 mod programs;
 #[cfg(test)]
+mod release;
+#[cfg(test)]
 mod sandbox;
 #[cfg(test)]
 mod status;

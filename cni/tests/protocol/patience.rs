@@ -67,6 +67,10 @@ fn an_add_where_everything_is_late_ends_in_time() {
         .run();
     answer.error_saying(104, &["no end within", "failed at step `ipam`"]);
     assert!(answer.took < Duration::from_secs(20), "{:?}", answer.took);
+    // It may hold an address, and nobody could ask: DEL will.
+    let plugins = sandbox.add_plugin("hanging", "true");
+    let del = sandbox.azure_vnet("DEL").env("CNI_PATH", plugins);
+    del.run().silence();
     assert_eq!(sandbox.snapshot(), before);
 }
 
