@@ -30,7 +30,7 @@ use crate::gc::Swept;
 use crate::nic::{self, Node};
 use crate::registry::Registry;
 use crate::server::{self, refused};
-use crate::{conntrack, fallback, guard, links, object, reconcile, tasks, via_host, wireserver};
+use crate::{conntrack, fallback, guard, links, object, pools, reconcile, tasks, via_host};
 
 /// The running daemon.
 #[expect(missing_debug_implementations, reason = "aya's arrays have none")]
@@ -54,7 +54,7 @@ pub struct Daemon {
     pub(crate) looking: tokio::sync::Mutex<()>,
     /// Held while the way out of pods in a tunnel mode is made or taken away.
     pub(crate) tunnels: tokio::sync::Mutex<()>,
-    /// When the last request to the wireserver ended, and what came of it.
+    /// When the last request for the pools ended, and what came of it.
     last_read: tokio::sync::Mutex<Option<(Instant, Result<Pools, String>)>>,
     /// What the last sweep over the tables found.
     pub(crate) swept: RefCell<Swept>,
@@ -261,7 +261,7 @@ impl Daemon {
         }
     }
 
-    /// Reads the pools from the wireserver and, when they changed, everything that depends on them.
+    /// Reads the pools from the platform and, when they changed, everything that depends on them.
     ///
     /// One request at a time, and its answer serves everybody who was waiting for it: a node whose pool is exhausted asks
     /// for every ADD, and an ADD does not wait for two time-outs.
@@ -280,7 +280,7 @@ impl Daemon {
 
     async fn ask_for_pools(&self) -> Result<Pools, String> {
         let node = self.node.borrow().clone();
-        let read = spawn_blocking(move || wireserver::fetch(&node))
+        let read = spawn_blocking(move || pools::fetch(&node))
             .await
             .map_err(|error| error.to_string())?;
         let mut fresh = match read {
@@ -295,7 +295,7 @@ impl Daemon {
             }
         };
         self.own_secondaries
-            .replace(wireserver::take_out_own(&mut fresh, &self.node.borrow()));
+            .replace(fresh.take_out(&self.node.borrow().addresses));
         write_json(&self.run.pools(), &fresh).map_err(|error| error.to_string())?;
         *self.pools.borrow_mut() = Ok(fresh.clone());
         self.reclassify();

@@ -14,7 +14,7 @@
 //! | When has the node changed? | `netlink` |
 //! | How do programs and maps get into the kernel, and stay there? | [`object`] |
 //! | Which NIC is ours? | [`nic`] |
-//! | Which addresses do the wireserver's pools hold? | [`wireserver`] |
+//! | Which addresses may pods get? | [`pools`]: [`wireserver`], else [`imds`] |
 //! | What happens to a packet because of its destination? | [`classes`] |
 //! | How do classes change without a wrong moment? | `transition` |
 //! | How do packets between pods of this node get to the fabric? | [`tunnel`] |
@@ -43,12 +43,14 @@ mod files;
 mod follow;
 pub mod gc;
 mod guard;
+pub mod imds;
 pub mod links;
 pub mod masq;
 mod netlink;
 pub mod nic;
 pub mod object;
 mod offloads;
+pub mod pools;
 pub mod ports;
 pub mod reconcile;
 pub mod registry;

@@ -15,7 +15,7 @@ use rpc::{
 use crate::config::key;
 use crate::daemon::Daemon;
 use crate::gc::Swept;
-use crate::{reconcile, wireserver};
+use crate::{pools, reconcile};
 
 impl Daemon {
     /// Gathers the status.
@@ -101,7 +101,7 @@ fn pool_view(pools: &Pools) -> PoolView {
         .flat_map(|interface| &interface.subnets);
     PoolView {
         source: pools.source.clone(),
-        age_s: wireserver::boottime_ms().saturating_sub(pools.read_at_ms) / 1000,
+        age_s: pools::boottime_ms().saturating_sub(pools.read_at_ms) / 1000,
         addresses: subnets.map(|subnet| subnet.secondary.len()).sum(),
     }
 }

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::Ipv4Addr;
 use std::ops::Deref;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -42,6 +43,7 @@ pub struct Platform {
     namespace: Namespace,
     vnet: Arc<Vnet>,
     mode: Arc<Mutex<Wireserver>>,
+    imds_is_broken: Arc<AtomicBool>,
     services: Vec<Service>,
 }
 
@@ -59,6 +61,7 @@ impl Platform {
             namespace: Namespace::network("platform")?,
             vnet: Arc::clone(vnet),
             mode: Arc::default(),
+            imds_is_broken: Arc::default(),
             services: Vec::new(),
         })
     }
@@ -84,10 +87,20 @@ impl Platform {
             .push(Service::start("dns", sockets, Resolver)?);
 
         let sockets = Sockets::default().tcp(ns, &[(IMDS, 80)])?;
-        let vnet = Arc::clone(&self.vnet);
-        let imds = Http(move |request: &Request, _: &Connection<'_>| Ok(imds(&vnet, request)));
+        let (vnet, broken) = (Arc::clone(&self.vnet), Arc::clone(&self.imds_is_broken));
+        let imds = Http(move |request: &Request, _: &Connection<'_>| {
+            if broken.load(Ordering::Relaxed) {
+                return Ok(Response::text(503, ""));
+            }
+            Ok(imds(&vnet, request))
+        });
         self.services.push(Service::start("imds", sockets, imds)?);
         Ok(())
+    }
+
+    /// Whether IMDS answers, from the next request on.
+    pub fn imds(&self, answers: bool) {
+        self.imds_is_broken.store(!answers, Ordering::Relaxed);
     }
 
     /// Changes how the wireserver behaves, from the next request on.

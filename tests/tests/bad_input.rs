@@ -5,6 +5,21 @@ use std::time::{Duration, Instant};
 
 use lab::{Lab, Node, Wireserver};
 
+/// What the platform's second source tells is as good.
+#[test]
+fn a_wireserver_that_is_away_is_replaced_by_imds() {
+    for mode in [Wireserver::Absent, Wireserver::Status(503)] {
+        let lab = Lab::new().nodes(1).build().unwrap();
+        let node = lab.node(1);
+        lab.platform().wireserver(mode).unwrap();
+        node.start_loader().unwrap();
+        let pod = node.add_pod("web").unwrap();
+        let secondaries = node.secondaries().unwrap();
+        assert_eq!(pod.addr(), secondaries[0], "never the primary one");
+        assert_eq!(node.status().unwrap()["pools"]["Ok"]["source"], "imds");
+    }
+}
+
 /// ADD fails with all of `words` in its error, leaves the node as it was, and the other pod reaches the Internet.
 fn add_fails(lab: &Lab, name: &str, prepare: impl FnOnce(&lab::Pod), words: &[&str]) {
     let node = lab.node(1);
@@ -78,6 +93,7 @@ fn a_wireserver_that_is_absent_slow_or_broken_at_start() {
     ] {
         let lab = Lab::new().nodes(1).build().unwrap();
         lab.platform().wireserver(mode).unwrap();
+        lab.platform().imds(false);
         let started = Instant::now();
         lab.node(1).start_loader().unwrap();
         assert!(
@@ -85,7 +101,9 @@ fn a_wireserver_that_is_absent_slow_or_broken_at_start() {
             "{mode:?}: the loader does not wait for it"
         );
         let error = format!("{:#}", lab.node(1).add_pod("web").unwrap_err());
-        assert!(error.contains("wireserver"), "{mode:?}: {error}");
+        for source in ["wireserver", "IMDS"] {
+            assert!(error.contains(source), "{mode:?}: {error}");
+        }
         assert!(
             started.elapsed() < Duration::from_secs(15),
             "{mode:?}: took {:?}",

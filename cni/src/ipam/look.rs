@@ -1,9 +1,9 @@
 //! GC and STATUS of the IPAM plug-in: what is given that should not be, and whether anything is left to give.
 
-use netconf::Netconf;
+use netconf::{Environment, Netconf};
 use rpc::Key;
 
-use super::{Ipam, IpamError, choose, pools};
+use super::{Ipam, IpamError, choose, file, pools};
 use crate::error::Error;
 use crate::loader::Loader;
 use crate::lock::Lock;
@@ -49,12 +49,17 @@ pub(super) fn status(call: &mut Call) -> Result<(), Error> {
     call.require_verb(netconf.version)?;
     call.require_root()?;
     let ipam = Ipam::open(&call.deadline)?;
-    let known = match ipam.cached_pools() {
-        Some(known) => known,
-        None => Loader::of(&ipam.run, &ipam.deadline)
-            .refresh_pools()
-            .map_err(|source| StatusError::unavailable(IpamError::NoPools { source }))?,
-    };
+    let known = match netconf.ipam.environment {
+        Environment::Azure => ipam.cached_pools().map_or_else(
+            || {
+                let fresh = Loader::of(&ipam.run, &ipam.deadline).refresh_pools();
+                fresh.map_err(|source| IpamError::NoPools { source })
+            },
+            Ok,
+        ),
+        Environment::File => file::read(&ipam.boot_id),
+    }
+    .map_err(StatusError::unavailable)?;
     let usable = pools::usable(&known, netconf.ipam.subnet, netconf.master.as_deref())
         .map_err(StatusError::unavailable)?;
     let ledger = ipam.with_store(|store| Ok(store.ledger()?))?;

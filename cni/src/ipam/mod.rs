@@ -5,34 +5,35 @@
 
 mod allocate;
 mod choose;
+mod error;
+mod file;
 mod look;
 #[cfg(test)]
 mod model;
 mod pools;
 mod store;
 
-use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use ipnet::Ipv4Net;
 use rpc::{Key, Pools, RunDirectory, StateError, read_json};
 
 use crate::clock;
 use crate::deadline::Deadline;
 use crate::env::{self, Command};
 use crate::error::Error;
-use crate::loader::{Loader, LoaderError};
+use crate::loader::Loader;
 use crate::lock::Lock;
 use crate::output;
 use crate::program::{Call, Program};
 use crate::record::make_directory;
+use crate::steps::Steps;
 use crate::verb::CheckError;
 use allocate::Wish;
 use choose::Exhausted;
+pub(crate) use error::IpamError;
 use netconf::Args;
-use netconf::code;
 use netconf::{Address, Dns, Success};
-use netconf::{Leaving, Netconf};
+use netconf::{Environment, Leaving, Netconf};
 use store::{Change, Lease, Store};
 
 /// Azure's DNS server, which every virtual network has.
@@ -71,73 +72,6 @@ pub(crate) const PROGRAM: Program = Program {
     },
 };
 
-/// No address, or not the one that was asked for. The first words are Azure's, for tools that look for them.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum IpamError {
-    #[error(
-        "Failed to allocate address: No available addresses: {0}; delete pods or add secondary addresses to the NIC"
-    )]
-    Exhausted(Exhausted),
-    #[error(
-        "Failed to allocate address: No available addresses: {exhausted}, and no newer pools: {source}"
-    )]
-    StillExhausted {
-        exhausted: Exhausted,
-        source: LoaderError,
-    },
-    #[error("Failed to allocate pool: the NIC's addresses are not known yet: {source}")]
-    NoPools { source: LoaderError },
-    #[error(
-        "Failed to allocate address: Pool id {subnet} not found :Invalid address pool; correct ipam.subnet"
-    )]
-    NoSuchSubnet { subnet: Ipv4Net },
-    #[error(
-        "Failed to allocate pool: no available address pools: no NIC `{master}` has secondary addresses; correct master"
-    )]
-    NoSuchMaster { master: String },
-    #[error(
-        "Failed to allocate address: Address not found: {address} is no secondary address of this node; ask for another"
-    )]
-    NotFound { address: Ipv4Addr },
-    #[error(
-        "Failed to allocate address: Address already in use: {address}; ask for another or delete its owner"
-    )]
-    InUse { address: Ipv4Addr },
-    #[error(
-        "Failed to allocate address: {key} has {has} and cannot get {wanted} too; delete the attachment first"
-    )]
-    HasAnother {
-        key: Key,
-        has: Ipv4Addr,
-        wanted: Ipv4Addr,
-    },
-    #[error(
-        "check the reservation of {key}: there is none; delete the pod, so that it is made anew"
-    )]
-    NoLease { key: Key },
-    #[error(
-        "check the reservation of {key}: {address} is not in prevResult; delete the pod, so that it is made anew"
-    )]
-    NotInResult { key: Key, address: Ipv4Addr },
-}
-
-impl IpamError {
-    /// The CNI code.
-    pub(crate) fn code(&self) -> u32 {
-        match self {
-            Self::NoPools { source } => source.code(),
-            Self::NoLease { .. } | Self::NotInResult { .. } => code::CHECK,
-            Self::Exhausted(_)
-            | Self::StillExhausted { .. }
-            | Self::NoSuchSubnet { .. }
-            | Self::NoSuchMaster { .. }
-            | Self::NotFound { .. }
-            | Self::InUse { .. }
-            | Self::HasAnother { .. } => code::PLUGIN,
-        }
-    }
-}
-
 fn add(call: &mut Call) -> Result<(), Error> {
     let netconf = Netconf::parse(&call.stdin)?;
     let args = Args::parse(&call.env.args)?;
@@ -150,12 +84,11 @@ fn add(call: &mut Call) -> Result<(), Error> {
     call.require_root()?;
 
     let ipam = Ipam::open(&call.deadline)?;
-    call.steps.begin("cached");
-    let given = match ipam.give(&wish, ipam.cached_pools().as_ref())? {
-        Given::Lease(given) => given,
-        Given::Nothing(exhausted) => {
-            call.steps.begin("refresh");
-            ipam.give_from_fresh(&wish, exhausted)?
+    let given = match netconf.ipam.environment {
+        Environment::Azure => ipam.give_from_platform(&wish, &netconf.ipam, &mut call.steps)?,
+        Environment::File => {
+            call.steps.begin("file");
+            ipam.give_from_file(&wish)?
         }
     };
     call.steps.begin("print");
@@ -278,6 +211,45 @@ impl Ipam {
         })
     }
 
+    /// Out of the loader's cache; if there is nothing, out of newer pools.
+    fn give_from_platform(
+        &self,
+        wish: &Wish,
+        conf: &netconf::Ipam,
+        steps: &mut Steps,
+    ) -> Result<Granted, Error> {
+        steps.begin("cached");
+        let cached = self.cached_pools();
+        let exhausted = match self.give(wish, cached.as_ref())? {
+            Given::Lease(given) => return Ok(given),
+            Given::Nothing(exhausted) => exhausted,
+        };
+        let age = cached.map(|pools| age(&pools));
+        if let (Some(exhausted), Some(age)) = (&exhausted, age)
+            && age < conf.query_interval
+        {
+            return Err(IpamError::ExhaustedLately {
+                exhausted: exhausted.clone(),
+                age_s: age.as_secs(),
+            }
+            .into());
+        }
+        steps.begin("refresh");
+        self.give_from_fresh(wish, exhausted)
+    }
+
+    /// Out of the node's file, which is read anew each time. Who has an address keeps it, whatever became of the file.
+    fn give_from_file(&self, wish: &Wish) -> Result<Granted, Error> {
+        let pools = file::read(&self.boot_id);
+        match (self.give(wish, pools.as_ref().ok())?, pools) {
+            (Given::Lease(given), _) => Ok(given),
+            (Given::Nothing(_), Err(why)) => Err(why.into()),
+            (Given::Nothing(exhausted), Ok(_)) => {
+                Err(IpamError::Exhausted(exhausted.unwrap_or_default()).into())
+            }
+        }
+    }
+
     /// Asks the loader for newer pools, without the lock: others may have better luck meanwhile.
     fn give_from_fresh(&self, wish: &Wish, exhausted: Option<Exhausted>) -> Result<Granted, Error> {
         let loader = Loader::of(&self.run, &self.deadline);
@@ -302,6 +274,11 @@ impl Ipam {
             apply(store, &changes)
         })
     }
+}
+
+/// How long ago the pools were read.
+fn age(pools: &Pools) -> Duration {
+    Duration::from_millis(clock::boottime_ms().saturating_sub(pools.read_at_ms))
 }
 
 fn apply(store: &Store, changes: &[Change]) -> Result<(), Error> {

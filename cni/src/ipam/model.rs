@@ -143,6 +143,8 @@ impl Model {
                 assert!(self.given.contains_key(&owner) || self.unsure.contains(&owner));
             }
             IpamError::StillExhausted { .. }
+            | IpamError::ExhaustedLately { .. }
+            | IpamError::File { .. }
             | IpamError::NoPools { .. }
             | IpamError::NoSuchSubnet { .. }
             | IpamError::NoSuchMaster { .. }

@@ -144,6 +144,16 @@ fn a_wrong_value_of_ours_is_named_with_its_key() {
             ["ipam.environment", "null"],
         ),
         (
+            ipam("environment", "ipv6NodeIpam".into()),
+            2,
+            ["ipam.environment", "ipv6NodeIpam"],
+        ),
+        (
+            ipam("environment", "moon".into()),
+            2,
+            ["ipam.environment=`moon`", "Invalid configuration"],
+        ),
+        (
             ipam("subnet", "10.0.0.0/99".into()),
             7,
             ["ipam.subnet", "10.0.0.0/99"],

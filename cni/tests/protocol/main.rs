@@ -40,6 +40,8 @@ mod others;
 #[cfg(test)]
 mod patience;
 #[cfg(test)]
+mod pools;
+#[cfg(test)]
 mod programs;
 #[cfg(test)]
 mod release;

@@ -32,7 +32,7 @@ pub(crate) struct Object<'a> {
 }
 
 /// Lowers every key of `value`. Of two keys that differ only in case, the one in lower case wins.
-pub(crate) fn lower_keys(value: &mut Value) {
+pub fn lower_keys(value: &mut Value) {
     match value {
         Value::Array(items) => items.iter_mut().for_each(lower_keys),
         Value::Object(fields) => {

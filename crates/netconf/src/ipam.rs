@@ -1,6 +1,8 @@
 //! The configuration's `ipam`.
 
 use std::net::Ipv4Addr;
+use std::num::NonZeroU32;
+use std::time::Duration;
 
 use ipnet::Ipv4Net;
 
@@ -12,6 +14,32 @@ use crate::keys;
 /// Azure's IPAM plug-in for clusters with CNS.
 const AZURE_CNS: &str = "azure-cns";
 
+/// `queryInterval` when it is absent or no number, as in Azure's plug-in.
+const QUERY_INTERVAL: Duration = Duration::from_secs(10);
+
+/// `environment`: who tells the addresses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Environment {
+    /// The platform, whom the loader asks.
+    #[default]
+    Azure,
+    /// A file on the node (`mas`, `fileIpam`).
+    File,
+}
+
+impl Environment {
+    fn parse(text: &str) -> Result<Self, NetconfError> {
+        let refused = |why| Err(unsupported("ipam.environment", text, why));
+        match text {
+            "" | "azure" => Ok(Self::Azure),
+            "mas" | "fileIpam" => Ok(Self::File),
+            "ipv6NodeIpam" => refused("pods have no IPv6, use azure, mas or fileIpam"),
+            "null" => refused("it gives no addresses, use azure, mas or fileIpam"),
+            _ => refused("Invalid configuration, use azure, mas or fileIpam"),
+        }
+    }
+}
+
 /// `ipam`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ipam {
@@ -21,6 +49,10 @@ pub struct Ipam {
     pub subnet: Option<Ipv4Net>,
     /// Only this address.
     pub address: Option<Ipv4Addr>,
+    /// Who tells the addresses.
+    pub environment: Environment,
+    /// Pools that are younger than this are not asked for again.
+    pub query_interval: Duration,
 }
 
 impl Ipam {
@@ -44,18 +76,10 @@ impl Ipam {
                 "it needs Azure's container networking service (CNS)",
             ));
         }
-        match fields.text("environment")?.unwrap_or_default() {
-            "" | "azure" => {}
-            other => {
-                return Err(unsupported(
-                    "ipam.environment",
-                    other,
-                    "addresses come from the wireserver only, use azure",
-                ));
-            }
-        }
         let address = fields.text("ipAddress")?.unwrap_or_default();
         Ok(Self {
+            environment: Environment::parse(fields.text("environment")?.unwrap_or_default())?,
+            query_interval: query_interval(fields.text("queryInterval")?),
             plugin: plugin.map(str::to_owned),
             subnet: fields.prefix("subnet")?,
             address: match address {
@@ -70,6 +94,14 @@ impl Ipam {
     }
 }
 
+/// Seconds; what is no number, or zero, counts as absent, as in Azure's plug-in.
+fn query_interval(text: Option<&str>) -> Duration {
+    let seconds = text.and_then(|text| text.parse::<NonZeroU32>().ok());
+    seconds.map_or(QUERY_INTERVAL, |seconds| {
+        Duration::from_secs(seconds.get().into())
+    })
+}
+
 /// Whether `ipam.type` names a plug-in that we would run.
 pub(crate) fn is_plugin_name(name: &str) -> bool {
     is_file_name(name) && name != AZURE_CNS
@@ -77,4 +109,22 @@ pub(crate) fn is_plugin_name(name: &str) -> bool {
 
 fn is_file_name(name: &str) -> bool {
     !name.is_empty() && !name.contains(['/', '\0']) && !matches!(name, "." | "..")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interval_that_is_no_number_is_azures_ten_seconds() {
+        for (text, seconds) in [
+            (None, 10),
+            (Some("30"), 30),
+            (Some("0"), 10),
+            (Some(""), 10),
+            (Some("soon"), 10),
+        ] {
+            assert_eq!(query_interval(text), Duration::from_secs(seconds));
+        }
+    }
 }

@@ -10,6 +10,7 @@ mod message;
 mod paths;
 mod pool;
 mod state;
+mod told;
 
 pub use client::{CallError, call};
 pub use endpoint::{BadMac, Endpoint, Key, MacAddr};
@@ -20,3 +21,4 @@ pub use message::{
 pub use paths::{LOADER_CONFIG, RUN_DIRECTORY, RunDirectory};
 pub use pool::{Interface, Pools, Subnet};
 pub use state::{StateError, boot_id, read_json, remove_durably, write_json};
+pub use told::{Nic, ToldInterface, ToldSubnet, judge};

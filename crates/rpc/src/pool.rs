@@ -1,4 +1,4 @@
-//! The NIC's address pools as the wireserver told them, cached for the IPAM plug-in.
+//! The NIC's address pools as the platform told them, cached for the IPAM plug-in.
 
 use std::net::Ipv4Addr;
 
@@ -12,12 +12,23 @@ use crate::MacAddr;
 pub struct Pools {
     /// The boot during which the pools were read.
     pub boot_id: String,
-    /// Where the pools come from: `wireserver`.
+    /// Where the pools come from: `wireserver`, `imds` or `file`.
     pub source: String,
     /// `CLOCK_BOOTTIME` when they were read, milliseconds.
     pub read_at_ms: u64,
     /// The NICs of this node, in the order of their interface indexes.
     pub interfaces: Vec<Interface>,
+}
+
+impl Pools {
+    /// Takes out, and returns, the secondary addresses that an interface of this node has itself: what comes for such an
+    /// address through the kernel ends at the node, so no pod may get it. cloud-init sets them up on plain VMs.
+    pub fn take_out(&mut self, own: &[Ipv4Addr]) -> Vec<Ipv4Addr> {
+        let subnets = self.interfaces.iter_mut().flat_map(|nic| &mut nic.subnets);
+        subnets
+            .flat_map(|subnet| subnet.secondary.extract_if(.., |addr| own.contains(addr)))
+            .collect()
+    }
 }
 
 /// One NIC.
