@@ -5,35 +5,9 @@ use sha1::{Digest as _, Sha1};
 
 use netconf::Mode;
 
-/// Longest file name that we make from a key; the state files add a suffix, and 255 is the file system's limit.
-const FILE_NAME_BYTES: usize = 200;
-
-/// The file name of an attachment, the same in every directory; no two attachments have the same.
-///
-/// None of the three parts can hold a colon.
-pub(crate) fn file_name(key: &Key) -> String {
-    let readable = format!("{}:{}:{}", key.network, key.container_id, key.ifname);
-    if readable.len() <= FILE_NAME_BYTES {
-        readable
-    } else {
-        format!("sha1:{}", hex(&digest(&readable)))
-    }
-}
-
-/// The attachment that a file is named after; `None` when the name is not ours or a digest.
-pub(crate) fn key(file_name: &str) -> Option<Key> {
-    let mut parts = file_name.splitn(3, ':');
-    let [network, container_id, ifname] = [parts.next()?, parts.next()?, parts.next()?];
-    Some(Key {
-        network: network.to_owned(),
-        container_id: container_id.to_owned(),
-        ifname: ifname.to_owned(),
-    })
-}
-
 /// The name in the index of owners.
 pub(crate) fn owner_name(key: &Key) -> String {
-    hex(&digest(&file_name(key)))
+    hex(&digest(&key.file_name()))
 }
 
 /// The names that the host veth may have, best first (reference `azure-vnet.md` §1.5).
@@ -60,7 +34,7 @@ pub(crate) fn host_veths(
 ///
 /// An address that is set at creation is left alone by udev, and tells the veth of this attachment from any other.
 pub(crate) fn macs(key: &Key) -> (MacAddr, MacAddr) {
-    let name = file_name(key);
+    let name = key.file_name();
     (mac(&format!("host {name}")), mac(&format!("pod {name}")))
 }
 
@@ -133,9 +107,9 @@ mod tests {
             b in ("[a-z.]{1,3}", "[a-z.]{1,300}", "[a-z.]{1,3}"),
         ) {
             let [one, two] = [&a, &b].map(|(n, c, i)| key(n, c, i));
-            prop_assert_eq!(one == two, file_name(&one) == file_name(&two));
-            prop_assert!(file_name(&one).len() <= FILE_NAME_BYTES);
-            let read_off = super::key(&file_name(&one));
+            prop_assert_eq!(one == two, one.file_name() == two.file_name());
+            prop_assert!(one.file_name().len() <= 200);
+            let read_off = Key::of_file_name(&one.file_name());
             prop_assert!(read_off.is_none_or(|read_off| read_off == one));
         }
 

@@ -14,7 +14,6 @@ use std::path::{Path, PathBuf};
 use rpc::{Endpoint, Key, RunDirectory, StateError, read_json, remove_durably, write_json};
 use serde::{Deserialize, Serialize};
 
-use crate::names;
 use netconf::{Address, Dns, Interface, Success};
 
 /// An attachment.
@@ -113,7 +112,7 @@ impl Records {
             let path = entry.map_err(error)?.path();
             let is_record = path.extension().is_some_and(|found| found == "json");
             let name = path.file_stem().and_then(OsStr::to_str);
-            match name.filter(|_| is_record).map(names::key) {
+            match name.filter(|_| is_record).map(Key::of_file_name) {
                 None => {}
                 Some(Some(key)) => drop(keys.insert(key)),
                 Some(None) => keys.extend(self.load(&path)?.map(|record| record.endpoint.key)),
@@ -131,7 +130,7 @@ impl Records {
     /// Removes what calls on `key` that were killed have left half-written. Under the attachment's lock.
     pub(crate) fn sweep(&self, key: &Key) -> Result<(), StateError> {
         let error = |source| io_error("list", &self.directory, source);
-        let begin = format!("{}.", names::file_name(key));
+        let begin = format!("{}.", key.file_name());
         for entry in fs::read_dir(&self.directory).map_err(error)? {
             let entry = entry.map_err(error)?;
             let name = entry.file_name().to_string_lossy().into_owned();
@@ -172,8 +171,7 @@ impl Records {
     }
 
     fn path(&self, key: &Key) -> PathBuf {
-        self.directory
-            .join(format!("{}.json", names::file_name(key)))
+        self.directory.join(format!("{}.json", key.file_name()))
     }
 }
 

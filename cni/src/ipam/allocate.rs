@@ -3,12 +3,12 @@
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
-use rpc::{Key, Pools};
+use rpc::{Key, Lease, Pools};
 
 use super::IpamError;
 use super::choose::{Ledger, choose};
 use super::pools::{self, Pool};
-use super::store::{Change, Lease, Store};
+use super::store::{Change, Store};
 use crate::error::Error;
 
 /// What is asked for.
@@ -21,6 +21,9 @@ pub(super) struct Wish {
     pub(super) subnet: Option<Ipv4Net>,
     /// Only this NIC.
     pub(super) master: Option<String>,
+    /// The pod's network namespace, and the main plug-in: for those who look for addresses that nobody uses any more.
+    pub(super) netns: String,
+    pub(super) plugin: String,
 }
 
 /// The lease for `wish`, and the steps to it; none when the owner has it already, which needs no pools.
@@ -58,6 +61,8 @@ pub(super) fn plan_add(
         prefix: pool.prefix.prefix_len(),
         gateway: pool.gateway,
         boot_id: store.boot_id().to_owned(),
+        netns: wish.netns.clone(),
+        plugin: wish.plugin.clone(),
     };
     let mut changes = vec![
         Change::WriteOwner(lease.clone()),
@@ -69,12 +74,19 @@ pub(super) fn plan_add(
     Ok(Some((lease, changes)))
 }
 
-/// The steps that take back what `key` has.
+/// The steps that take back what `key` has; if it has nothing, what Azure's plug-in gave to its container.
 pub(super) fn plan_del(store: &Store, key: &Key, now_ms: u64) -> Result<Vec<Change>, Error> {
     let mut changes = Vec::new();
-    if let Some(lease) = store.lease_of(key)? {
+    let lease = match store.lease_of(key)? {
+        Some(lease) => Some(lease),
+        None => store.taken_over(key)?,
+    };
+    if let Some(lease) = lease {
         changes.push(Change::Mark(lease.ip, now_ms));
         changes.push(Change::RemoveLease(lease.ip));
+        if lease.key != *key {
+            changes.push(Change::RemoveOwner(lease.key));
+        }
     }
     changes.push(Change::RemoveOwner(key.clone()));
     Ok(changes)

@@ -1,6 +1,7 @@
 //! What the IPAM plug-in cannot do.
 
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 
 use ipnet::Ipv4Net;
 use netconf::code;
@@ -58,6 +59,10 @@ pub(crate) enum IpamError {
     )]
     File { path: &'static str, why: String },
     #[error(
+        "take over the addresses in use from {}: {why}; pods that Azure's plug-in made may hold addresses that only this file tells: delete these pods (drain the node), then move the file away, or reboot", path.display()
+    )]
+    TakeOver { path: PathBuf, why: String },
+    #[error(
         "check the reservation of {key}: there is none; delete the pod, so that it is made anew"
     )]
     NoLease { key: Key },
@@ -72,6 +77,7 @@ impl IpamError {
     pub(crate) fn code(&self) -> u32 {
         match self {
             Self::NoPools { source } => source.code(),
+            Self::TakeOver { .. } => code::IO,
             Self::NoLease { .. } | Self::NotInResult { .. } => code::CHECK,
             Self::Exhausted(_)
             | Self::ExhaustedLately { .. }

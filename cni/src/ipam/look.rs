@@ -3,11 +3,10 @@
 use netconf::{Environment, Netconf};
 use rpc::Key;
 
-use super::{Ipam, IpamError, choose, file, pools};
+use super::{Ipam, IpamError, choose, file, pools, takeover};
 use crate::error::Error;
 use crate::loader::Loader;
 use crate::lock::Lock;
-use crate::names;
 use crate::program::Call;
 use crate::record::{Records, make_directory};
 use crate::verb::{GcError, StatusError, gc_complaint, valid_attachments};
@@ -32,7 +31,7 @@ pub(super) fn gc(call: &mut Call) -> Result<(), Error> {
 
 /// Frees one, unless azure-vnet is making the attachment just now, or has it and could not remove it.
 fn free(ipam: &Ipam, key: &Key) -> Result<(), Error> {
-    let path = ipam.run.locks().join(names::file_name(key));
+    let path = ipam.run.locks().join(key.file_name());
     let Some(lock) = Lock::try_acquire(&path)? else {
         return Ok(());
     };
@@ -62,7 +61,12 @@ pub(super) fn status(call: &mut Call) -> Result<(), Error> {
     .map_err(StatusError::unavailable)?;
     let usable = pools::usable(&known, netconf.ipam.subnet, netconf.master.as_deref())
         .map_err(StatusError::unavailable)?;
-    let ledger = ipam.with_store(|store| Ok(store.ledger()?))?;
+    let ledger = ipam
+        .with_store(|store| {
+            takeover::take_over(&ipam.run, store)?;
+            Ok(store.ledger()?)
+        })
+        .map_err(StatusError::unavailable)?;
     match choose::exhausted(&usable, &ledger) {
         None => Ok(()),
         Some(exhausted) => Err(StatusError::unavailable(IpamError::Exhausted(exhausted))),

@@ -12,10 +12,11 @@ mod look;
 mod model;
 mod pools;
 mod store;
+mod takeover;
 
 use std::time::Duration;
 
-use rpc::{Key, Pools, RunDirectory, StateError, read_json};
+use rpc::{Key, Lease, Pools, RunDirectory, StateError, read_json};
 
 use crate::clock;
 use crate::deadline::Deadline;
@@ -34,7 +35,7 @@ pub(crate) use error::IpamError;
 use netconf::Args;
 use netconf::{Address, Dns, Success};
 use netconf::{Environment, Leaving, Netconf};
-use store::{Change, Lease, Store};
+use store::{Change, Store};
 
 /// Azure's DNS server, which every virtual network has.
 const DNS: &str = "168.63.129.16";
@@ -80,6 +81,8 @@ fn add(call: &mut Call) -> Result<(), Error> {
         address: netconf.address(&args)?,
         subnet: netconf.ipam.subnet,
         master: netconf.master.clone(),
+        netns: call.env.netns.clone(),
+        plugin: netconf.plugin.clone().unwrap_or_default(),
     };
     call.require_root()?;
 
@@ -196,6 +199,7 @@ impl Ipam {
 
     fn give(&self, wish: &Wish, pools: Option<&Pools>) -> Result<Given, Error> {
         self.with_store(|store| {
+            takeover::take_over(&self.run, store)?;
             match allocate::plan_add(store, wish, pools, clock::boottime_ms()) {
                 Ok(Some((lease, changes))) => {
                     apply(store, &changes)?;
@@ -270,6 +274,8 @@ impl Ipam {
 
     fn take_back(&self, key: &Key) -> Result<(), Error> {
         self.with_store(|store| {
+            // What cannot be read there keeps new addresses from being given, not old ones from being freed.
+            drop(takeover::take_over(&self.run, store));
             let changes = allocate::plan_del(store, key, clock::boottime_ms())?;
             apply(store, &changes)
         })

@@ -145,6 +145,7 @@ impl Model {
             IpamError::StillExhausted { .. }
             | IpamError::ExhaustedLately { .. }
             | IpamError::File { .. }
+            | IpamError::TakeOver { .. }
             | IpamError::NoPools { .. }
             | IpamError::NoSuchSubnet { .. }
             | IpamError::NoSuchMaster { .. }
@@ -188,6 +189,8 @@ fn run(steps: Vec<Step>) {
                     address: wanted.map(ip),
                     subnet: None,
                     master: None,
+                    netns: String::new(),
+                    plugin: String::new(),
                 };
                 match plan_add(&store, &wish, Some(&pools), model.now_ms) {
                     Err(error) => model.was_refused(owner, wanted, &error),
@@ -242,6 +245,8 @@ fn everything_comes_back(store: &Store, pools: &Pools, now_ms: u64) {
             address: None,
             subnet: None,
             master: None,
+            netns: String::new(),
+            plugin: String::new(),
         };
         if let Ok(planned) = plan_add(store, &wish, Some(pools), now_ms + COOL_DOWN_MS) {
             let (lease, changes) = planned.unwrap();

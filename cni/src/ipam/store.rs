@@ -19,33 +19,11 @@ use std::net::Ipv4Addr;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use ipnet::Ipv4Net;
-use rpc::{Key, StateError, read_json, remove_durably, write_json};
-use serde::{Deserialize, Serialize};
+use rpc::{Key, Lease, StateError, read_json, remove_durably, write_json};
 
 use super::choose::Ledger;
 use crate::names;
 use crate::record::make_directory;
-
-/// An address in somebody's hands.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Lease {
-    /// Whose.
-    #[serde(flatten)]
-    pub(super) key: Key,
-    pub(super) ip: Ipv4Addr,
-    /// Prefix length of the subnet.
-    pub(super) prefix: u8,
-    pub(super) gateway: Ipv4Addr,
-    pub(super) boot_id: String,
-}
-
-impl Lease {
-    /// The address with its subnet's prefix length.
-    pub(super) fn address(&self) -> Ipv4Net {
-        Ipv4Net::new(self.ip, self.prefix).unwrap_or_else(|_too_long| self.ip.into())
-    }
-}
 
 /// One step of an ADD or DEL; each is all or nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,6 +110,21 @@ impl Store {
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// What Azure's plug-in has given to the attachment's container.
+    pub(super) fn taken_over(&self, key: &Key) -> Result<Option<Lease>, StateError> {
+        for network in [key.network.as_str(), ""] {
+            let theirs = Key {
+                network: network.to_owned(),
+                container_id: key.container_id.clone(),
+                ifname: String::new(),
+            };
+            if let Some(lease) = self.lease_of(&theirs)? {
+                return Ok(Some(lease));
+            }
+        }
+        Ok(None)
     }
 
     fn search_lease(&self, key: &Key) -> Result<Option<Lease>, StateError> {

@@ -10,7 +10,6 @@ use super::del::release_locked;
 use crate::delegate::Delegate;
 use crate::error::Error;
 use crate::lock::Lock;
-use crate::names;
 use crate::program::Call;
 
 /// GC does not succeed.
@@ -131,7 +130,7 @@ fn drafts(node: &Node) -> Result<impl Iterator<Item = Key>, StateError> {
         path: directory,
         source,
     })?;
-    Ok(files.filter_map(|file| names::key(file.ok()?.file_name().to_str()?)))
+    Ok(files.filter_map(|file| Key::of_file_name(file.ok()?.file_name().to_str()?)))
 }
 
 fn host_ifindex(node: &Node, key: &Key) -> Result<Option<u32>, StateError> {

@@ -30,7 +30,6 @@ use crate::env::{self, Command};
 use crate::error::Error;
 use crate::link::{LinkError, Netlink};
 use crate::loader::Loader;
-use crate::names;
 use crate::program::{Call, Program};
 use crate::record::Records;
 
@@ -121,7 +120,7 @@ impl Node {
 
     /// Where the lock of an attachment is.
     fn lock_of(&self, key: &Key) -> PathBuf {
-        self.run.locks().join(names::file_name(key))
+        self.run.locks().join(key.file_name())
     }
 }
 

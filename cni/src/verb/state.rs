@@ -2,7 +2,7 @@
 //!
 //! It knows the network `azure` only, and reads standard output and standard error as one JSON document.
 
-use rpc::{Endpoint, RunDirectory};
+use rpc::{Endpoint, RunDirectory, azure};
 use serde_json::{Map, Value, json};
 
 use crate::error::Error;
@@ -12,8 +12,6 @@ use crate::record::Records;
 
 /// The network that CNS means.
 const NETWORK: &str = "azure";
-/// How much of a container's ID Azure puts into the ID of an endpoint.
-const ID_BYTES: usize = 8;
 
 pub(super) fn print(call: &mut Call) -> Result<(), Error> {
     call.require_root()?;
@@ -31,15 +29,8 @@ fn state(endpoints: &[Endpoint]) -> Value {
         .filter(|endpoint| endpoint.key.network == NETWORK)
     {
         let key = &endpoint.key;
-        let short = key
-            .container_id
-            .get(..ID_BYTES)
-            .unwrap_or(&key.container_id);
-        let mut id = format!("{short}-{}", key.ifname);
-        if interfaces.contains_key(&id) {
-            id = format!("{}-{}", key.container_id, key.ifname);
-        }
-        let mask = base64(endpoint.address.netmask().octets());
+        let id = azure::endpoint_id(key, &interfaces);
+        let mask = azure::mask(endpoint.address);
         interfaces.insert(
             id.clone(),
             json!({
@@ -52,39 +43,4 @@ fn state(endpoints: &[Endpoint]) -> Value {
         );
     }
     json!({"ContainerInterfaces": interfaces})
-}
-
-/// Go's encoding of a byte slice (RFC 4648, section 4), for the four bytes of a mask.
-fn base64(bytes: [u8; 4]) -> String {
-    let bits = u64::from(u32::from_be_bytes(bytes)) << 4;
-    let mut text: String = (0..6_u32)
-        .rev()
-        .map(|place| match u8::try_from(bits >> (6 * place) & 0x3f) {
-            Ok(value @ 0..=25) => char::from(b'A' + value),
-            Ok(value @ 26..=51) => char::from(b'a' + (value - 26)),
-            Ok(value @ 52..=61) => char::from(b'0' + (value - 52)),
-            Ok(62) => '+',
-            Ok(_) | Err(_) => '/',
-        })
-        .collect();
-    text.push_str("==");
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn masks_are_written_as_go_writes_them() {
-        for (mask, text) in [
-            ([255, 255, 0, 0], "//8AAA=="),
-            ([255, 255, 255, 0], "////AA=="),
-            ([255, 255, 255, 255], "/////w=="),
-            ([255, 255, 240, 0], "///wAA=="),
-            ([0, 0, 0, 0], "AAAAAA=="),
-        ] {
-            assert_eq!(base64(mask), text);
-        }
-    }
 }

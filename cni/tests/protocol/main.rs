@@ -50,6 +50,8 @@ mod sandbox;
 #[cfg(test)]
 mod status;
 #[cfg(test)]
+mod takeover;
+#[cfg(test)]
 mod version;
 #[cfg(test)]
 mod wishes;

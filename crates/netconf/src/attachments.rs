@@ -47,13 +47,13 @@ impl Attachments {
         found
     }
 
-    /// Whether the runtime says, or may have meant to say, that this attachment exists.
+    /// Whether the runtime says, or may have meant to say, that this attachment exists. Without interface name it is the whole
+    /// container's.
     pub fn keep(&self, container_id: &str, ifname: &str) -> bool {
         self.whole.iter().any(|container| container == container_id)
-            || self
-                .valid
-                .iter()
-                .any(|(container, name)| container == container_id && name == ifname)
+            || self.valid.iter().any(|(container, name)| {
+                container == container_id && (name == ifname || ifname.is_empty())
+            })
     }
 }
 
@@ -89,6 +89,8 @@ mod tests {
             ("a", "net1", false),
             ("b", "net1", true),
             ("c", "eth0", false),
+            ("a", "", true),
+            ("c", "", false),
         ] {
             assert_eq!(list.keep(container, ifname), kept, "{container} {ifname}");
         }

@@ -65,6 +65,8 @@ impl Mode {
 pub struct Netconf {
     pub version: Version,
     pub name: String,
+    /// `type`: the main plug-in.
+    pub plugin: Option<String>,
     pub mode: Mode,
     /// Only pools of this NIC.
     pub master: Option<String>,
@@ -110,6 +112,7 @@ impl Netconf {
         Ok(Self {
             version,
             name,
+            plugin: nonempty(root.text("type")?),
             mode: Mode::parse(root.text("mode")?.unwrap_or_default())?,
             master: nonempty(root.text("master")?),
             ipam: root

@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
+use sha1::{Digest as _, Sha1};
 
 /// Identity of an attachment: the CNI specification's (network name, container ID, interface name).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -21,6 +22,35 @@ pub struct Key {
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}/{}", self.network, self.container_id, self.ifname)
+    }
+}
+
+/// Longest file name that we make from a key; the state files add a suffix, and 255 is the file system's limit.
+const FILE_NAME_BYTES: usize = 200;
+
+impl Key {
+    /// The file name of an attachment, the same in every directory; no two attachments have the same.
+    ///
+    /// None of the three parts can hold a colon.
+    pub fn file_name(&self) -> String {
+        let readable = format!("{}:{}:{}", self.network, self.container_id, self.ifname);
+        if readable.len() <= FILE_NAME_BYTES {
+            return readable;
+        }
+        let digest = Sha1::digest(readable.as_bytes());
+        let digits = digest.iter().map(|byte| format!("{byte:02x}"));
+        format!("sha1:{}", digits.collect::<String>())
+    }
+
+    /// The attachment that a file is named after; `None` when the name is not ours or a digest.
+    pub fn of_file_name(name: &str) -> Option<Self> {
+        let mut parts = name.splitn(3, ':');
+        let [network, container_id, ifname] = [parts.next()?, parts.next()?, parts.next()?];
+        Some(Self {
+            network: network.to_owned(),
+            container_id: container_id.to_owned(),
+            ifname: ifname.to_owned(),
+        })
     }
 }
 

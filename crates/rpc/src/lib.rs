@@ -4,21 +4,26 @@
 //! down, the server answers with one JSON document and closes. End of stream is the frame. The socket is mode 0600 and
 //! the loader checks `SO_PEERCRED` for uid 0.
 
+pub mod azure;
 mod client;
 mod endpoint;
+mod lease;
 mod message;
 mod paths;
 mod pool;
 mod state;
 mod told;
+mod utc;
 
 pub use client::{CallError, call};
 pub use endpoint::{BadMac, Endpoint, Key, MacAddr};
+pub use lease::{Lease, leases, netns_lives};
 pub use message::{
     Attached, ClassView, Classified, ConfigView, Counted, DestinationView, GuardView, NodeView,
     PodView, PoolView, Refusal, Reply, Request, Status, TableView,
 };
 pub use paths::{LOADER_CONFIG, RUN_DIRECTORY, RunDirectory};
 pub use pool::{Interface, Pools, Subnet};
-pub use state::{StateError, boot_id, read_json, remove_durably, write_json};
+pub use state::{StateError, boot_id, read_json, remove_durably, write_json, write_synced};
 pub use told::{Nic, ToldInterface, ToldSubnet, judge};
+pub use utc::utc;

@@ -1,5 +1,7 @@
 //! The run directory, `/run/azure-vnet/`: what lies where.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 /// Root of all run-time state, mode 0700.
@@ -48,6 +50,37 @@ impl RunDirectory {
     /// The IPAM plug-in's files.
     pub fn ipam(&self) -> PathBuf {
         self.root.join("ipam")
+    }
+
+    /// One [`crate::Lease`] per address that is given, named after it.
+    pub fn leases(&self) -> PathBuf {
+        self.ipam().join("leases")
+    }
+
+    /// Azure's state of networks and endpoints.
+    pub fn azure_network(&self) -> PathBuf {
+        self.root.with_file_name("azure-vnet.json")
+    }
+
+    /// Azure's state of addresses.
+    pub fn azure_ipam(&self) -> PathBuf {
+        self.root.with_file_name("azure-vnet-ipam.json")
+    }
+
+    /// Where these two are kept as Azure's plug-ins left them, once their addresses are taken over.
+    pub fn originals(&self) -> PathBuf {
+        self.root.join("original")
+    }
+
+    /// Whether the file at `path` is one of those that are kept: then it may be replaced.
+    pub fn is_kept(&self, path: &Path) -> bool {
+        let identity = |path: &Path| {
+            let found = fs::metadata(path).ok()?;
+            Some((found.dev(), found.ino()))
+        };
+        let kept = path.file_name().map(|name| self.originals().join(name));
+        let kept = kept.and_then(|kept| identity(&kept));
+        kept.is_some() && kept == identity(path)
     }
 
     /// The cache of the NIC's pools, written by the loader, read by the IPAM plug-in: [`crate::Pools`].

@@ -100,7 +100,8 @@ pub fn remove_durably(path: &Path) -> Result<(), StateError> {
     }
 }
 
-fn write_synced(path: &Path, content: &[u8]) -> io::Result<()> {
+/// Writes a file that only root can read, and syncs it. Not all or nothing.
+pub fn write_synced(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut file = OpenOptions::new()
         .write(true)
         .create(true)

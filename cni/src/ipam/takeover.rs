@@ -1,0 +1,192 @@
+//! A node that Azure's own plug-ins served until now: the addresses of its pods are in their state files, and must not be given
+//! to others while these pods live.
+//!
+//! Each call looks at the two files. As long as one is theirs, every address in use becomes a lease, and then the file gets a
+//! second name, which tells that this is done; the loader replaces the first one by a file in the same shape, so that it is never
+//! missing. What is killed half-way is done again.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::net::Ipv4Addr;
+use std::path::Path;
+
+use ipnet::Ipv4Net;
+use rpc::{Key, Lease, RunDirectory, StateError, azure, netns_lives, remove_durably};
+use serde_json::{Map, Value};
+
+use super::IpamError;
+use super::store::{Change, Store};
+use crate::error::Error;
+use crate::record::make_directory;
+
+/// 16,000 pods take 16 MB.
+const MOST_BYTES: u64 = 64 << 20;
+
+/// An address that Azure's plug-in has given.
+#[derive(Default)]
+struct Used {
+    container_id: String,
+    network: String,
+    netns: String,
+    prefix: u8,
+    gateway: Option<Ipv4Addr>,
+}
+
+/// Makes leases of what Azure's plug-ins have given to pods that may live.
+pub(super) fn take_over(run: &RunDirectory, store: &Store) -> Result<(), Error> {
+    let addresses = original(run, &run.azure_ipam(), "IPAM")?;
+    let endpoints = original(run, &run.azure_network(), "Network")?;
+    if addresses.is_none() && endpoints.is_none() {
+        return Ok(());
+    }
+    let mut used = BTreeMap::new();
+    given(addresses.as_ref(), &mut used);
+    held(endpoints.as_ref(), &mut used);
+    let known = store.ledger()?.leased;
+    for (ip, used) in used {
+        if known.contains(&ip) || netns_lives(&used.netns) == Some(false) {
+            continue;
+        }
+        let lease = used.lease(ip, store.boot_id());
+        store.apply(&Change::WriteOwner(lease.clone()))?;
+        store.apply(&Change::WriteLease(lease))?;
+    }
+    if addresses.is_some() {
+        keep(run, &run.azure_ipam())?;
+    }
+    if endpoints.is_some() {
+        keep(run, &run.azure_network())?;
+    }
+    Ok(())
+}
+
+/// The object `root` of a file that Azure's plug-in wrote and that is not taken over yet. An empty file is none, as it is to them.
+fn original(run: &RunDirectory, path: &Path, root: &str) -> Result<Option<Value>, IpamError> {
+    if run.is_kept(path) {
+        return Ok(None);
+    }
+    let error = |why: String| IpamError::TakeOver {
+        path: path.to_owned(),
+        why,
+    };
+    let text = match read(path) {
+        Ok(text) => text,
+        Err(absent) if absent.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(error(source.to_string())),
+    };
+    if azure::is_ours(&text) || azure::is_blank(&text) {
+        return Ok(None);
+    }
+    let mut value: Value =
+        serde_json::from_slice(&text).map_err(|source| error(source.to_string()))?;
+    match value.get_mut(root).map(Value::take) {
+        Some(found @ Value::Object(_)) => Ok(Some(found)),
+        Some(_) | None => Err(error(format!("there is no object `{root}` in it"))),
+    }
+}
+
+/// The file, or of one of ours the beginning.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut file = File::open(path)?;
+    let mut text = Vec::new();
+    let start = azure::WRITER_BYTES as u64;
+    (&mut file).take(start).read_to_end(&mut text)?;
+    if !azure::is_ours(&text) {
+        file.take(MOST_BYTES).read_to_end(&mut text)?;
+    }
+    Ok(text)
+}
+
+/// What the IPAM plug-in's file says.
+fn given(ipam: Option<&Value>, used: &mut BTreeMap<Ipv4Addr, Used>) {
+    let spaces = ipam
+        .into_iter()
+        .flat_map(|ipam| values(ipam, "AddressSpaces"));
+    for pool in spaces.flat_map(|space| values(space, "Pools")) {
+        let Some(prefix) = text(pool, "Id").parse::<Ipv4Net>().ok() else {
+            continue;
+        };
+        let in_use = |address: &&Value| address.get("InUse") == Some(&Value::Bool(true));
+        for address in values(pool, "Addresses").filter(in_use) {
+            if let Ok(ip) = text(address, "Addr").parse() {
+                let found: &mut Used = used.entry(ip).or_default();
+                text(address, "ID").clone_into(&mut found.container_id);
+                found.prefix = prefix.prefix_len();
+                found.gateway = text(pool, "Gateway").parse().ok();
+            }
+        }
+    }
+}
+
+/// What the main plug-in's file says: it knows the network and the namespace, too.
+fn held(network: Option<&Value>, used: &mut BTreeMap<Ipv4Addr, Used>) {
+    let nics = network
+        .into_iter()
+        .flat_map(|state| values(state, "ExternalInterfaces"));
+    for (name, network) in nics.flat_map(|nic| fields(nic, "Networks")) {
+        for endpoint in values(network, "Endpoints") {
+            let addresses = endpoint.get("IPAddresses").and_then(Value::as_array);
+            for address in addresses.into_iter().flatten() {
+                let Ok(ip) = text(address, "IP").parse() else {
+                    continue;
+                };
+                let found = used.entry(ip).or_insert_with(|| Used {
+                    prefix: azure::prefix_len(text(address, "Mask")).unwrap_or(32),
+                    ..Used::default()
+                });
+                name.clone_into(&mut found.network);
+                text(endpoint, "NetworkNameSpace").clone_into(&mut found.netns);
+                if found.container_id.is_empty() {
+                    text(endpoint, "ContainerID").clone_into(&mut found.container_id);
+                }
+            }
+        }
+    }
+}
+
+impl Used {
+    fn lease(self, ip: Ipv4Addr, boot_id: &str) -> Lease {
+        Lease {
+            key: Key {
+                network: self.network,
+                container_id: self.container_id,
+                ifname: String::new(),
+            },
+            ip,
+            prefix: self.prefix,
+            gateway: self.gateway.unwrap_or(Ipv4Addr::UNSPECIFIED),
+            boot_id: boot_id.to_owned(),
+            netns: self.netns,
+            plugin: String::new(),
+        }
+    }
+}
+
+/// Remembers that the file is taken over, and the file.
+fn keep(run: &RunDirectory, path: &Path) -> Result<(), StateError> {
+    let Some(name) = path.file_name() else {
+        return Ok(());
+    };
+    make_directory(&run.originals())?;
+    let kept = run.originals().join(name);
+    remove_durably(&kept)?;
+    fs::hard_link(path, &kept).map_err(|source| StateError::Io {
+        doing: "keep",
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn text<'a>(value: &'a Value, key: &str) -> &'a str {
+    value.get(key).and_then(Value::as_str).unwrap_or_default()
+}
+
+fn fields<'a>(value: &'a Value, key: &str) -> impl Iterator<Item = (&'a String, &'a Value)> {
+    let found = value.get(key).and_then(Value::as_object);
+    found.into_iter().flat_map(Map::iter)
+}
+
+fn values<'a>(value: &'a Value, key: &str) -> impl Iterator<Item = &'a Value> {
+    fields(value, key).map(|(_, value)| value)
+}

@@ -1,0 +1,82 @@
+//! Who has which address: the IPAM plug-in's files, as others may read them.
+
+use std::fs;
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+use nix::errno::Errno;
+use nix::sys::statfs::{NSFS_MAGIC, statfs};
+use serde::{Deserialize, Serialize};
+
+use crate::{Key, RunDirectory, read_json};
+
+/// An address in somebody's hands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// Whose. Without interface name: a pod's that Azure's plug-in made.
+    #[serde(flatten)]
+    pub key: Key,
+    /// The address.
+    pub ip: Ipv4Addr,
+    /// Prefix length of the subnet.
+    pub prefix: u8,
+    /// The subnet's gateway.
+    pub gateway: Ipv4Addr,
+    /// The boot during which it was given.
+    pub boot_id: String,
+    /// The pod's network namespace; empty when nobody told.
+    #[serde(default)]
+    pub netns: String,
+    /// The main plug-in for which it was given.
+    #[serde(default)]
+    pub plugin: String,
+}
+
+impl Lease {
+    /// The address with its subnet's prefix length.
+    pub fn address(&self) -> Ipv4Net {
+        Ipv4Net::new(self.ip, self.prefix).unwrap_or_else(|_too_long| self.ip.into())
+    }
+
+    /// Whether Azure's plug-in has given it. Its address is known by the container only.
+    pub fn is_taken_over(&self) -> bool {
+        self.key.ifname.is_empty()
+    }
+}
+
+/// Every lease that can be read, by address.
+pub fn leases(run: &RunDirectory) -> Vec<Lease> {
+    let mut leases: Vec<Lease> = fs::read_dir(run.leases())
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| read_json(&entry.ok()?.path()).ok())
+        .collect();
+    leases.sort_by_key(|lease| lease.ip);
+    leases
+}
+
+/// Whether there is a namespace at `path`; `None` when that cannot be told. A pod that is gone leaves nothing, or a plain file.
+pub fn netns_lives(path: &str) -> Option<bool> {
+    if path.is_empty() {
+        return None;
+    }
+    match statfs(path) {
+        Ok(found) => Some(found.filesystem_type() == NSFS_MAGIC),
+        Err(Errno::ENOENT | Errno::ENOTDIR) => Some(false),
+        Err(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_namespace_lives_as_long_as_its_path_leads_to_one() {
+        assert_eq!(netns_lives("/proc/self/ns/net"), Some(true));
+        let file = tempfile::NamedTempFile::new().unwrap();
+        assert_eq!(netns_lives(file.path().to_str().unwrap()), Some(false));
+        assert_eq!(netns_lives("/nowhere/x"), Some(false));
+        assert_eq!(netns_lives(""), None);
+    }
+}
