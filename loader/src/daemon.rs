@@ -10,7 +10,7 @@
 //! 8. Pools, garbage, repairs and changes for ever after ([`crate::tasks`]).
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, TryLockError};
 use std::net::Ipv4Addr;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -30,7 +30,10 @@ use crate::gc::Swept;
 use crate::nic::{self, Node};
 use crate::registry::Registry;
 use crate::server::{self, refused};
-use crate::{conntrack, fallback, guard, links, object, pools, reconcile, tasks, via_host};
+use crate::{
+    azure_state, conntrack, fallback, guard, leaks, links, object, pools, reconcile, tasks,
+    via_host,
+};
 
 /// The running daemon.
 #[expect(missing_debug_implementations, reason = "aya's arrays have none")]
@@ -60,6 +63,10 @@ pub struct Daemon {
     pub(crate) swept: RefCell<Swept>,
     /// Secondary addresses of the NIC that the node has given itself.
     pub(crate) own_secondaries: RefCell<Vec<Ipv4Addr>>,
+    /// Addresses that leaked when it was last looked, and whether the time before, too.
+    pub(crate) leaks: RefCell<BTreeMap<Ipv4Addr, bool>>,
+    /// What Azure's tools read.
+    pub(crate) azure: RefCell<azure_state::Written>,
     /// How `xdp_guard` does.
     pub(crate) guard: RefCell<GuardView>,
 }
@@ -92,6 +99,7 @@ async fn start_and_serve(configuration: Configuration, run: RunDirectory) -> any
     tokio::task::spawn_local(tasks::collect_garbage(Rc::clone(&daemon)));
     tokio::task::spawn_local(tasks::keep_true(Rc::clone(&daemon)));
     tokio::task::spawn_local(tasks::follow_configuration(Rc::clone(&daemon), hangup));
+    tokio::task::spawn_local(tasks::tell_azures_tools(Rc::clone(&daemon)));
     tokio::task::spawn_local(tasks::follow_node(Rc::clone(&daemon)));
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         warn!(%error, "tell the service manager that we are ready");
@@ -196,12 +204,16 @@ impl Daemon {
             last_read: tokio::sync::Mutex::default(),
             swept: RefCell::default(),
             own_secondaries: RefCell::default(),
+            leaks: RefCell::default(),
+            azure: RefCell::default(),
             guard: RefCell::new(guard),
         };
         fallback::enable_forwarding()?;
         daemon.install_fallback();
         daemon.reconcile();
         daemon.follow_tunnels().await;
+        daemon.tell_azures_tools();
+        daemon.look_for_leaks();
         Ok(daemon)
     }
 
@@ -300,6 +312,35 @@ impl Daemon {
         *self.pools.borrow_mut() = Ok(fresh.clone());
         self.reclassify();
         Ok(fresh)
+    }
+
+    /// Looks for addresses that nobody uses and nobody will give back. Only those are told that were found twice: a DEL may be
+    /// on its way.
+    pub(crate) fn look_for_leaks(&self) {
+        let found = match leaks::holdings(&self.run) {
+            Ok(found) => found,
+            Err(error) => return error!(%error, "look for leaked addresses"),
+        };
+        let mut known = self.leaks.borrow_mut();
+        let before = std::mem::take(&mut *known);
+        for holding in found {
+            if holding.state != leaks::State::Leaked {
+                continue;
+            }
+            let earlier = before.get(&holding.address);
+            if earlier == Some(&false) {
+                warn!(address = %holding.address, owner = %holding.key, why = holding.why, "an address leaks: free it with `vnetctl ipam gc`");
+            }
+            known.insert(holding.address, earlier.is_some());
+        }
+    }
+
+    /// Brings the files that Azure's tools read up to date.
+    pub(crate) fn tell_azures_tools(&self) {
+        let pools = self.pools.borrow();
+        let mut written = self.azure.borrow_mut();
+        let nic = &self.node.borrow().nic;
+        azure_state::write(&self.run, nic, pools.as_ref().ok(), &mut written);
     }
 
     /// Brings records, maps and programs together.

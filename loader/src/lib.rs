@@ -15,6 +15,7 @@
 //! | How do programs and maps get into the kernel, and stay there? | [`object`] |
 //! | Which NIC is ours? | [`nic`] |
 //! | Which addresses may pods get? | [`pools`]: [`wireserver`], else [`imds`] |
+//! | What do Azure's tools read? | `azure_state` |
 //! | What happens to a packet because of its destination? | [`classes`] |
 //! | How do classes change without a wrong moment? | `transition` |
 //! | How do packets between pods of this node get to the fabric? | [`tunnel`] |
@@ -28,9 +29,11 @@
 //! | Which flows does the kernel translate already? | [`conntrack`] |
 //! | When do table entries die? | [`gc`] |
 //! | Who may ask, and how? | [`server`] |
+//! | Which addresses has nobody that lives? | [`leaks`], freed by [`ipam`] |
 //! | What does `vnetctl status` show? | [`status`] |
 //! | Is a conflist right? | [`validate`] |
 
+mod azure_state;
 pub mod census;
 pub mod classes;
 pub mod config;
@@ -44,6 +47,8 @@ mod follow;
 pub mod gc;
 mod guard;
 pub mod imds;
+pub mod ipam;
+pub mod leaks;
 pub mod links;
 pub mod masq;
 mod netlink;

@@ -66,6 +66,7 @@ impl Daemon {
                 own.join(", ")
             ));
         }
+        warnings.extend(self.leaked());
         let sizes = self.configuration.borrow().config.sizes;
         let swept = self.swept.borrow();
         for (key, wanted, is) in [
@@ -91,6 +92,21 @@ impl Daemon {
             );
         }
         warnings
+    }
+}
+
+impl Daemon {
+    fn leaked(&self) -> Option<String> {
+        let leaks = self.leaks.borrow();
+        let told = leaks.iter().filter(|(_, twice)| **twice);
+        let told: Vec<String> = told.map(|(address, _)| address.to_string()).collect();
+        (!told.is_empty()).then(|| {
+            format!(
+                "{} addresses are given to pods that are gone ({}): see `vnetctl ipam check`, free them with `vnetctl ipam gc`",
+                told.len(),
+                told.join(", ")
+            )
+        })
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the daemon does for ever after: pools, garbage, repairs, changes of configuration and node.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -106,6 +106,7 @@ pub(crate) async fn keep_true(daemon: Rc<Daemon>) {
         daemon.reconcile();
         daemon.follow_tunnels().await;
         daemon.repair_fallback();
+        daemon.look_for_leaks();
     }
 }
 
@@ -122,6 +123,16 @@ pub(crate) async fn follow_configuration(daemon: Rc<Daemon>, mut hangup: Signal)
             _ = hangup.recv() => true,
         };
         daemon.reload(asked);
+    }
+}
+
+/// Keeps the files up to date that Azure's tools read.
+pub(crate) async fn tell_azures_tools(daemon: Rc<Daemon>) {
+    let directories = [daemon.run.endpoints(), daemon.run.leases()];
+    let changes = Files::watch(&directories.each_ref().map(PathBuf::as_path));
+    loop {
+        daemon.tell_azures_tools();
+        changes.changed().await;
     }
 }
 

@@ -18,7 +18,9 @@ const WRITABLE: [&str; 4] = ["/etc", "/run", "/tmp", "/var"];
 const POD_MAPS: [&str; 2] = ["pods", "veths"];
 
 /// What stays after the first pod, on purpose.
-const KEPT: [&str; 7] = [
+const KEPT: [&str; 9] = [
+    "/run/azure-vnet.json",
+    "/run/azure-vnet-ipam.json",
     "/run/azure-vnet/ipam/boot",
     "/run/azure-vnet/ipam/lock",
     "/run/azure-vnet/ipam/pools.json",

@@ -43,6 +43,28 @@ enum Command {
         #[arg(default_value = loader::validate::CONFLIST)]
         conflist: PathBuf,
     },
+    /// The addresses that are given to pods. Needs no loader.
+    Ipam {
+        #[command(subcommand)]
+        action: Ipam,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum Ipam {
+    /// Who has which address.
+    Show,
+    /// The addresses that nobody uses and nobody will give back, and why. Ends with 1 when there are any.
+    Check,
+    /// Gives those back, as a runtime would: by the plug-ins' DEL.
+    Gc {
+        /// Only tells what would be done.
+        #[arg(long)]
+        dry_run: bool,
+        /// Where the plug-ins are.
+        #[arg(long, value_name = "DIRECTORY", default_value = loader::ipam::BIN)]
+        bin_dir: PathBuf,
+    },
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -87,6 +109,27 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
             let render = |findings: &[_]| loader::validate::render(conflist, findings);
             print(output, findings.as_slice(), render)?;
             loader::validate::verdict(conflist, &findings)
+        }
+        Command::Ipam { action } => ipam(output, action),
+    }
+}
+
+fn ipam(output: Output, action: &Ipam) -> anyhow::Result<()> {
+    match action {
+        Ipam::Show => print(
+            output,
+            loader::ipam::show()?.as_slice(),
+            loader::ipam::render,
+        ),
+        Ipam::Check => {
+            let leaked = loader::ipam::check()?;
+            print(output, leaked.as_slice(), loader::ipam::render)?;
+            loader::ipam::verdict(&leaked)
+        }
+        Ipam::Gc { dry_run, bin_dir } => {
+            let done = loader::ipam::gc(bin_dir, *dry_run)?;
+            print(output, done.as_slice(), loader::ipam::render_freed)?;
+            loader::ipam::complaint(&done)
         }
     }
 }

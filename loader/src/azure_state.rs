@@ -1,0 +1,297 @@
+//! Azure's two state files, written by us in their shape for the tools that read them (`azure-vnet.md` §1.10, §2.10).
+//!
+//! They follow the endpoint records and leases within a second and are never read by us. What Azure's own plug-ins wrote is left
+//! alone until our IPAM plug-in has taken its addresses over; its pods stay in the files until their DEL.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::time::SystemTime;
+
+use ipnet::Ipv4Net;
+use rpc::{Endpoint, Lease, NodeView, Pools, RunDirectory, StateError, azure, leases};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+use tracing::warn;
+
+use crate::reconcile;
+
+/// The parts that follow `Version` and `TimeStamp`, as they were last written.
+#[derive(Debug, Default)]
+pub(crate) struct Written {
+    network: Value,
+    addresses: Value,
+}
+
+/// Our `Version` comes first, so that a file's beginning tells who wrote it.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Stamped<'a> {
+    version: &'static str,
+    time_stamp: String,
+    #[serde(flatten)]
+    rest: &'a Value,
+}
+
+const VERSION: &str = concat!("azure-vnet-ebpf v", env!("CARGO_PKG_VERSION"));
+
+/// Writes what has changed.
+pub(crate) fn write(
+    run: &RunDirectory,
+    nic: &NodeView,
+    pools: Option<&Pools>,
+    written: &mut Written,
+) {
+    let leases = leases(run);
+    let theirs = original_endpoints(run, &leases);
+    let now = Written {
+        network: network(nic, &reconcile::endpoints(run), theirs),
+        addresses: addresses(nic, pools, &leases),
+    };
+    for (path, root, now, last) in [
+        (
+            run.azure_network(),
+            "Network",
+            now.network,
+            &mut written.network,
+        ),
+        (
+            run.azure_ipam(),
+            "IPAM",
+            now.addresses,
+            &mut written.addresses,
+        ),
+    ] {
+        if now == *last && path.exists() {
+            continue;
+        }
+        match put(run, &path, root, &now) {
+            Ok(true) => *last = now,
+            Ok(false) => {}
+            Err(error) => warn!(%error, "the file for Azure's tools is not up to date"),
+        }
+    }
+}
+
+/// Whether the file is ours to write, and was written.
+fn put(run: &RunDirectory, path: &Path, root: &str, rest: &Value) -> Result<bool, StateError> {
+    let error = |doing| {
+        move |source| StateError::Io {
+            doing,
+            path: path.to_owned(),
+            source,
+        }
+    };
+    match fs::read(path) {
+        Ok(text) if !azure::is_ours(&text) && !azure::is_blank(&text) && !run.is_kept(path) => {
+            return Ok(false);
+        }
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            return Err(error("read")(source));
+        }
+        Ok(_) | Err(_) => {}
+    }
+    let stamped = Stamped {
+        version: VERSION,
+        time_stamp: rpc::utc(SystemTime::now()),
+        rest,
+    };
+    let body = serde_json::to_string(&stamped).map_err(|source| error("write")(source.into()))?;
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".tmp");
+    rpc::write_synced(
+        Path::new(&temporary),
+        format!("{{\"{root}\":{body}}}").as_bytes(),
+    )
+    .and_then(|()| fs::rename(&temporary, path))
+    .map_err(error("write"))?;
+    Ok(true)
+}
+
+/// The endpoints of Azure's own that still have their address, by network.
+fn original_endpoints(run: &RunDirectory, leases: &[Lease]) -> Vec<(String, String, Value)> {
+    let taken_over = leases.iter().filter(|lease| lease.is_taken_over());
+    let alive: BTreeSet<String> = taken_over.map(|lease| lease.ip.to_string()).collect();
+    if alive.is_empty() {
+        return Vec::new();
+    }
+    let path = run.azure_network();
+    let original = path.file_name().map(|name| run.originals().join(name));
+    let text = original.and_then(|path| fs::read(path).ok());
+    let state: Value = text
+        .and_then(|text| serde_json::from_slice(&text).ok())
+        .unwrap_or_default();
+    let mut found = Vec::new();
+    for nic in values(state.get("Network"), "ExternalInterfaces") {
+        for (name, network) in fields(Some(nic), "Networks") {
+            let living = fields(Some(network), "Endpoints").filter(|(_, one)| lives(one, &alive));
+            found.extend(living.map(|(id, one)| (name.clone(), id.clone(), one.clone())));
+        }
+    }
+    found
+}
+
+/// Whether the endpoint has one of these addresses.
+fn lives(endpoint: &Value, alive: &BTreeSet<String>) -> bool {
+    let addresses = endpoint.get("IPAddresses").and_then(Value::as_array);
+    addresses.into_iter().flatten().any(|address| {
+        let ip = address.get("IP").and_then(Value::as_str);
+        ip.is_some_and(|ip| alive.contains(ip))
+    })
+}
+
+fn fields<'a>(
+    value: Option<&'a Value>,
+    key: &str,
+) -> impl Iterator<Item = (&'a String, &'a Value)> {
+    let found = value.and_then(|value| value.get(key)?.as_object());
+    found.into_iter().flat_map(Map::iter)
+}
+
+fn values<'a>(value: Option<&'a Value>, key: &str) -> impl Iterator<Item = &'a Value> {
+    fields(value, key).map(|(_, value)| value)
+}
+
+/// One network.
+#[derive(Default)]
+struct Network {
+    mode: String,
+    subnets: BTreeMap<String, Value>,
+    endpoints: Map<String, Value>,
+}
+
+impl Network {
+    fn add(&mut self, endpoint: &Endpoint) {
+        self.mode.clone_from(&endpoint.mode);
+        let prefix = endpoint.address.trunc();
+        let subnet = json!({
+            "Family": 2, "Prefix": {"IP": prefix.network(), "Mask": azure::mask(prefix)},
+            "Gateway": endpoint.gateway, "PrimaryIP": "",
+        });
+        self.subnets.insert(prefix.to_string(), subnet);
+        let id = azure::endpoint_id(&endpoint.key, &self.endpoints);
+        let value = endpoint_value(&id, endpoint);
+        self.endpoints.insert(id, value);
+    }
+
+    fn value(self, name: &str) -> Value {
+        let subnets: Vec<Value> = self.subnets.into_values().collect();
+        json!({
+            "Id": name, "Mode": self.mode, "VlanId": 0, "Subnets": subnets, "Endpoints": self.endpoints, "DNS": no_dns(),
+            "EnableSnatOnHost": false, "NetNs": "", "SnatBridgeIP": "",
+        })
+    }
+}
+
+fn network(nic: &NodeView, endpoints: &[Endpoint], theirs: Vec<(String, String, Value)>) -> Value {
+    let mut networks: BTreeMap<String, Network> = BTreeMap::new();
+    for (name, id, endpoint) in theirs {
+        networks
+            .entry(name)
+            .or_default()
+            .endpoints
+            .insert(id, endpoint);
+    }
+    for endpoint in endpoints {
+        let name = endpoint.key.network.clone();
+        networks.entry(name).or_default().add(endpoint);
+    }
+    let subnets: BTreeSet<String> = networks
+        .values()
+        .flat_map(|network| network.subnets.keys().cloned())
+        .collect();
+    let networks = networks.into_iter().map(|(name, network)| {
+        let value = network.value(&name);
+        (name, value)
+    });
+    json!({"ExternalInterfaces": {nic.nic.clone(): {
+        "Name": nic.nic, "Networks": networks.collect::<Map<String, Value>>(), "Subnets": subnets, "BridgeName": "",
+        "DNSInfo": no_dns(), "MacAddress": azure::base64(&nic.nic_mac.0), "IPAddresses": [], "Routes": [],
+        "IPv4Gateway": "0.0.0.0", "IPv6Gateway": "::",
+    }}})
+}
+
+fn no_dns() -> Value {
+    json!({"Suffix": "", "Servers": null, "Options": null})
+}
+
+fn endpoint_value(id: &str, endpoint: &Endpoint) -> Value {
+    let key = &endpoint.key;
+    let address = endpoint.address;
+    json!({
+        "Id": id, "SandboxKey": "", "IfName": key.ifname, "HostIfName": endpoint.host_ifname,
+        "MacAddress": azure::base64(&endpoint.mac.0), "InfraVnetIP": {"IP": "", "Mask": null}, "LocalIP": "",
+        "IPAddresses": [{"IP": address.addr(), "Mask": azure::mask(address)}], "Gateways": ["0.0.0.0"],
+        "DNS": no_dns(),
+        "Routes": [{"Dst": {"IP": "0.0.0.0", "Mask": "AAAAAA=="}, "Src": "", "Gw": endpoint.gateway, "Protocol": 0,
+            "DevName": "", "Scope": 0, "Priority": 0, "Table": 0}],
+        "VlanID": 0, "EnableSnatOnHost": false, "EnableInfraVnet": false, "EnableMultitenancy": false,
+        "AllowInboundFromHostToNC": false, "AllowInboundFromNCToHost": false, "NetworkContainerID": "",
+        "NetworkNameSpace": endpoint.netns, "ContainerID": key.container_id, "PODName": endpoint.pod_name,
+        "PODNameSpace": endpoint.pod_namespace, "SecondaryInterfaces": {}, "NICType": "InfraNIC",
+    })
+}
+
+/// One pool.
+struct Pool {
+    ifname: String,
+    gateway: Ipv4Addr,
+    is_primary: bool,
+    is_used: bool,
+    addresses: BTreeMap<String, Value>,
+}
+
+impl Pool {
+    fn new(ifname: &str, gateway: Ipv4Addr, is_primary: bool) -> Self {
+        Self {
+            ifname: ifname.to_owned(),
+            gateway,
+            is_primary,
+            is_used: false,
+            addresses: BTreeMap::new(),
+        }
+    }
+
+    fn add(&mut self, ip: Ipv4Addr, owner: Option<&str>) {
+        let in_use = owner.is_some();
+        let address = json!({"ID": owner.unwrap_or_default(), "Addr": ip, "InUse": in_use});
+        self.addresses.insert(ip.to_string(), address);
+        self.is_used |= in_use;
+    }
+
+    fn value(self, prefix: Ipv4Net) -> Value {
+        json!({
+            "Id": prefix, "IfName": self.ifname, "Subnet": {"IP": prefix.network(), "Mask": azure::mask(prefix)},
+            "Gateway": self.gateway, "Addresses": self.addresses, "IsIPv6": false,
+            "Priority": u8::from(!self.is_primary), "RefCount": u8::from(self.is_used),
+        })
+    }
+}
+
+/// Free addresses out of the pools, the others out of the leases, whatever the pools say by now.
+fn addresses(nic: &NodeView, pools: Option<&Pools>, leases: &[Lease]) -> Value {
+    let mut found: BTreeMap<Ipv4Net, Pool> = BTreeMap::new();
+    for interface in pools.iter().flat_map(|pools| &pools.interfaces) {
+        for subnet in &interface.subnets {
+            let pool = found.entry(subnet.prefix.trunc()).or_insert_with(|| {
+                Pool::new(&interface.name, subnet.gateway(), interface.is_primary)
+            });
+            for ip in &subnet.secondary {
+                pool.add(*ip, None);
+            }
+        }
+    }
+    for lease in leases {
+        let pool = found
+            .entry(lease.address().trunc())
+            .or_insert_with(|| Pool::new(&nic.nic, lease.gateway, true));
+        pool.add(lease.ip, Some(&lease.key.container_id));
+    }
+    let pools = found.into_iter();
+    let pools: Map<String, Value> = pools
+        .map(|(prefix, pool)| (prefix.to_string(), pool.value(prefix)))
+        .collect();
+    json!({"AddressSpaces": {"local": {"Id": "local", "Scope": 0, "Pools": pools}}})
+}

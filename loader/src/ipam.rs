@@ -1,0 +1,191 @@
+//! `vnetctl ipam`: who has which address, which ones nobody will give back, and giving those back.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use rpc::RunDirectory;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::leaks::{Holding, MAIN, State, holdings};
+
+/// Where the plug-ins are.
+pub const BIN: &str = "/opt/cni/bin";
+/// The plug-in that gives the addresses.
+const IPAM: &str = "azure-vnet-ipam";
+/// The interface of pods whose interface nobody remembers.
+const IFNAME: &str = "eth0";
+/// Their network.
+const NETWORK: &str = "azure";
+
+/// What was done about a leaked address.
+#[derive(Debug, Serialize)]
+pub struct Freed {
+    /// Which.
+    #[serde(flatten)]
+    pub holding: Holding,
+    /// Whether it is free now; with a dry run, nothing is.
+    pub freed: bool,
+    /// Why it is not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// Every address that is given to somebody.
+pub fn show() -> Result<Vec<Holding>> {
+    Ok(holdings(&RunDirectory::default())?)
+}
+
+/// Those that nobody will give back.
+pub fn check() -> Result<Vec<Holding>> {
+    let all = show()?.into_iter();
+    Ok(all
+        .filter(|holding| holding.state == State::Leaked)
+        .collect())
+}
+
+/// An error when addresses leak.
+pub fn verdict(leaked: &[Holding]) -> Result<()> {
+    ensure!(
+        leaked.is_empty(),
+        "{} addresses leak; free them with `vnetctl ipam gc`",
+        leaked.len()
+    );
+    Ok(())
+}
+
+/// Frees what leaks, as a runtime would: by DEL. `dry_run`: only tells.
+pub fn gc(bin: &Path, dry_run: bool) -> Result<Vec<Freed>> {
+    let mut done = Vec::new();
+    for holding in check()? {
+        let error = if dry_run {
+            None
+        } else {
+            free(bin, &holding)
+                .err()
+                .map(|error| crate::report::one_line(&error))
+        };
+        done.push(Freed {
+            freed: !dry_run && error.is_none(),
+            holding,
+            error,
+        });
+    }
+    Ok(done)
+}
+
+/// An error when something could not be freed.
+pub fn complaint(done: &[Freed]) -> Result<()> {
+    let failed = done.iter().filter(|one| one.error.is_some()).count();
+    ensure!(
+        failed == 0,
+        "{failed} of {} addresses could not be freed; see above, and /var/log/azure-vnet-ipam.log",
+        done.len()
+    );
+    Ok(())
+}
+
+fn free(bin: &Path, holding: &Holding) -> Result<()> {
+    let is_still = |state| {
+        let now = show()?;
+        let same = |one: &&Holding| (one.address, &one.key) == (holding.address, &holding.key);
+        anyhow::Ok(now.iter().find(same).is_some_and(|one| one.state == state))
+    };
+    // The pod may have been deleted, and its address given to another one, since we looked.
+    if !is_still(State::Leaked)? {
+        return Ok(());
+    }
+    let plugin = if holding.is_ours { MAIN } else { IPAM };
+    del(&bin.join(plugin), bin, holding)?;
+    ensure!(
+        !is_still(State::Leaked)?,
+        "{plugin} says that it is done, but the lease is still there"
+    );
+    Ok(())
+}
+
+/// Runs the plug-in's DEL.
+fn del(plugin: &Path, bin: &Path, holding: &Holding) -> Result<()> {
+    let or = |text: &str, default: &str| {
+        let text = if text.is_empty() { default } else { text };
+        text.to_owned()
+    };
+    let conf = json!({
+        "cniVersion": "1.0.0", "name": or(&holding.key.network, NETWORK), "type": MAIN, "ipam": {"type": IPAM},
+    });
+    let mut child = Command::new(plugin)
+        .env_clear()
+        .env("CNI_COMMAND", "DEL")
+        .env("CNI_CONTAINERID", &holding.key.container_id)
+        .env("CNI_IFNAME", or(&holding.key.ifname, IFNAME))
+        .env("CNI_PATH", bin)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .with_context(|| format!("run {}; --bin-dir names the directory", plugin.display()))?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin
+            .write_all(conf.to_string().as_bytes())
+            .with_context(|| format!("talk to {}", plugin.display()))?;
+    }
+    let done = child
+        .wait_with_output()
+        .with_context(|| format!("wait for {}", plugin.display()))?;
+    if done.status.success() {
+        return Ok(());
+    }
+    let answer: Value = serde_json::from_slice(&done.stdout).unwrap_or_default();
+    match answer.get("msg").and_then(Value::as_str) {
+        Some(why) => bail!("{}: {why}", plugin.display()),
+        None => bail!("{}: {}", plugin.display(), done.status),
+    }
+}
+
+/// Addresses as text.
+pub fn render(holdings: &[Holding]) -> String {
+    let mut text = format!(
+        "{:<16} {:<8} {:<12} {:<14} {:<8} {:<40} WHY\n",
+        "ADDRESS", "STATE", "NETWORK", "CONTAINER", "IFNAME", "POD"
+    );
+    for holding in holdings {
+        line(&mut text, holding, &holding.why);
+    }
+    text
+}
+
+/// What was done, as text.
+pub fn render_freed(done: &[Freed]) -> String {
+    let mut text = render(&[]);
+    for one in done {
+        let why = &one.holding.why;
+        let outcome = match &one.error {
+            Some(error) => format!("{why}; NOT FREED: {error}"),
+            None if one.freed => format!("{why}; freed"),
+            None => format!("{why}; would be freed"),
+        };
+        line(&mut text, &one.holding, &outcome);
+    }
+    text
+}
+
+fn line(text: &mut String, holding: &Holding, why: &str) {
+    let state = match holding.state {
+        State::Used => "used",
+        State::Busy => "busy",
+        State::Unknown => "unknown",
+        State::Leaked => "leaked",
+    };
+    let key = &holding.key;
+    let short: String = key.container_id.chars().take(13).collect();
+    let address = holding.address.to_string();
+    // Writing to a String cannot fail.
+    let _infallible = writeln!(
+        text,
+        "{address:<16} {state:<8} {:<12} {short:<14} {:<8} {:<40} {why}",
+        key.network, key.ifname, holding.pod
+    );
+}

@@ -1,0 +1,201 @@
+//! Which addresses are given to nobody that lives? Looked at by the loader, which tells, and by `vnetctl ipam`, which frees.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::net::Ipv4Addr;
+
+use rpc::{Endpoint, Key, Lease, RunDirectory, StateError, boot_id, leases, netns_lives};
+use serde::Serialize;
+
+use crate::reconcile;
+
+/// The plug-in that writes an endpoint record for each attachment.
+pub(crate) const MAIN: &str = "azure-vnet";
+
+/// What becomes of an address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Its pod lives, as far as can be seen.
+    Used,
+    /// A call works on the attachment just now.
+    Busy,
+    /// Nothing tells whether its pod lives.
+    Unknown,
+    /// Nobody uses it, and nobody will give it back.
+    Leaked,
+}
+
+/// An address in somebody's hands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Holding {
+    /// The address.
+    pub address: Ipv4Addr,
+    /// Whose; without interface name it is a pod's that Azure's plug-in made.
+    #[serde(flatten)]
+    pub key: Key,
+    /// Kubernetes namespace and name, as far as a record tells.
+    pub pod: String,
+    /// The pod's network namespace.
+    pub netns: String,
+    /// What becomes of it.
+    pub state: State,
+    /// Why, unless it is used.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub why: String,
+    /// Whether the main plug-in is ours.
+    #[serde(skip)]
+    pub is_ours: bool,
+}
+
+/// A view of the node, read in one go.
+struct Node {
+    boot_id: String,
+    records: BTreeMap<Key, Endpoint>,
+    routed: BTreeSet<Ipv4Addr>,
+}
+
+/// What a call on an attachment has left, or does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Call {
+    None,
+    AtWork,
+    /// It was interrupted: DEL knows what to do.
+    Interrupted,
+}
+
+/// Every lease and what becomes of it.
+///
+/// Leases are read first: what is made meanwhile is not among them, and what an ADD has just finished has a record by then.
+pub fn holdings(run: &RunDirectory) -> Result<Vec<Holding>, StateError> {
+    let boot_id = boot_id()?;
+    let leases = leases(run);
+    let mut calls = Vec::new();
+    for lease in &leases {
+        calls.push(call_on(run, &lease.key)?);
+    }
+    let records = reconcile::endpoints(run).into_iter();
+    let node = Node {
+        records: records
+            .filter(|record| record.boot_id == boot_id)
+            .map(|record| (record.key.clone(), record))
+            .collect(),
+        routed: routed()?,
+        boot_id,
+    };
+    let judged = leases.into_iter().zip(calls);
+    Ok(judged
+        .map(|(lease, call)| node.judge(run, lease, call))
+        .collect())
+}
+
+impl Node {
+    fn judge(&self, run: &RunDirectory, lease: Lease, call: Call) -> Holding {
+        let record = self.records.get(&lease.key);
+        let netns = record.map_or(&lease.netns, |record| &record.netns);
+        let is_ours = lease.plugin == MAIN || record.is_some();
+        let lost = || {
+            // A record that cannot be read is one, and a pod with a route is served, whatever became of its record.
+            let has_record = record_of(run, &lease.key).exists();
+            lease.plugin == MAIN
+                && !has_record
+                && call == Call::None
+                && !self.routed.contains(&lease.ip)
+        };
+        let (state, why) = if lease.boot_id != self.boot_id {
+            (State::Leaked, "it was given before the node started".into())
+        } else if call == Call::AtWork {
+            (State::Busy, "a call works on it just now".into())
+        } else {
+            match netns_lives(netns) {
+                Some(false) => (
+                    State::Leaked,
+                    format!("its network namespace {netns} is gone"),
+                ),
+                _ if lost() => (
+                    State::Leaked,
+                    "it has no endpoint record and no route, and no call works on it".into(),
+                ),
+                None if record.is_none() => (
+                    State::Unknown,
+                    "nothing tells whether its network namespace lives".into(),
+                ),
+                Some(true) | None => (State::Used, String::new()),
+            }
+        };
+        Holding {
+            address: lease.ip,
+            pod: record.map_or_else(String::new, |record| {
+                format!("{}/{}", record.pod_namespace, record.pod_name)
+            }),
+            netns: netns.clone(),
+            key: lease.key,
+            state,
+            why,
+            is_ours,
+        }
+    }
+}
+
+fn record_of(run: &RunDirectory, key: &Key) -> std::path::PathBuf {
+    run.endpoints().join(format!("{}.json", key.file_name()))
+}
+
+/// Whether somebody works on an attachment, or was killed while it did. The plug-ins' lock is a kernel lock on a file that holds
+/// what an interrupted call has begun.
+fn call_on(run: &RunDirectory, key: &Key) -> Result<Call, StateError> {
+    let path = run.locks().join(key.file_name());
+    let file = match File::open(&path) {
+        Err(absent) if absent.kind() == io::ErrorKind::NotFound => return Ok(Call::None),
+        opened => opened.map_err(|source| io_error("open", &path, source))?,
+    };
+    // Shared, so that two who only look do not see each other; whoever works holds it alone.
+    match file.try_lock_shared() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Ok(Call::AtWork),
+        Err(TryLockError::Error(source)) => return Err(io_error("take", &path, source)),
+    }
+    let length = file.metadata().map(|metadata| metadata.len());
+    match length.map_err(|source| io_error("look at", &path, source))? {
+        0 => Ok(Call::None),
+        _ => Ok(Call::Interrupted),
+    }
+}
+
+/// The addresses that the main routing table sends to an interface of their own.
+fn routed() -> Result<BTreeSet<Ipv4Addr>, StateError> {
+    let path = std::path::Path::new("/proc/thread-self/net/route");
+    let text = fs::read_to_string(path).map_err(|source| io_error("read", path, source))?;
+    Ok(text.lines().filter_map(host_route).collect())
+}
+
+/// Of a line such as `azv1 050AF00A 00000000 0001 0 0 0 FFFFFFFF 0 0 0`: numbers are in the machine's own order.
+fn host_route(line: &str) -> Option<Ipv4Addr> {
+    let mut fields = line.split_whitespace().skip(1);
+    let destination = u32::from_str_radix(fields.next()?, 16).ok()?;
+    let mask = fields.nth(5)?;
+    (mask == "FFFFFFFF").then(|| Ipv4Addr::from(destination.to_ne_bytes()))
+}
+
+fn io_error(doing: &'static str, path: &std::path::Path, source: io::Error) -> StateError {
+    StateError::Io {
+        doing,
+        path: path.to_owned(),
+        source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_route_is_read_as_the_kernel_writes_it() {
+        let line = "azv1\t0A01F00A\t00000000\t0005\t0\t0\t0\tFFFFFFFF\t0\t0\t0";
+        assert_eq!(host_route(line), Some(Ipv4Addr::new(10, 240, 1, 10)));
+        let subnet = line.replace("FFFFFFFF", "0000FFFF");
+        assert_eq!(host_route(&subnet), None);
+        assert_eq!(host_route("Iface Destination Gateway"), None);
+    }
+}
