@@ -1,6 +1,6 @@
 //! Clocks: one that never jumps for state, the wall's for people.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::time::{ClockId, clock_gettime};
 
@@ -13,7 +13,8 @@ pub(crate) fn boottime_ms() -> u64 {
 
 /// The wall clock in UTC, `2026-11-21T01:40:01.123Z` (RFC 3339).
 pub(crate) fn utc() -> String {
-    rpc::utc(SystemTime::now())
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    rpc::utc(since.unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use ipnet::Ipv4Net;
 use rpc::{Endpoint, Lease, NodeView, Pools, RunDirectory, StateError, azure, leases};
@@ -93,9 +93,10 @@ fn put(run: &RunDirectory, path: &Path, root: &str, rest: &Value) -> Result<bool
         }
         Ok(_) | Err(_) => {}
     }
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
     let stamped = Stamped {
         version: VERSION,
-        time_stamp: rpc::utc(SystemTime::now()),
+        time_stamp: rpc::utc(since.unwrap_or_default()),
         rest,
     };
     let body = serde_json::to_string(&stamped).map_err(|source| error("write")(source.into()))?;
