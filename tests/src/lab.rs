@@ -47,7 +47,7 @@ pub struct Lab {
 #[derive(Clone, Debug)]
 pub struct LabBuilder {
     nodes: u8,
-    secondaries: u8,
+    secondaries: u16,
     mtu: u32,
     binaries: PathBuf,
     conflist: String,
@@ -148,9 +148,9 @@ impl LabBuilder {
         self
     }
 
-    /// Secondary addresses of each node: node n has 10.240.n.10 and the following ones.
+    /// Secondary addresses of each node: node n has 10.240.n.10 and the following ones. A lab of one node has room for 1000.
     #[must_use]
-    pub fn secondaries(mut self, count: u8) -> Self {
+    pub fn secondaries(mut self, count: u16) -> Self {
         self.secondaries = count;
         self
     }
@@ -187,8 +187,8 @@ impl LabBuilder {
     pub fn build(&self) -> Result<Lab> {
         ensure!((1..=200).contains(&self.nodes), "a lab has 1 to 200 nodes");
         ensure!(
-            self.secondaries <= 240,
-            "a node has at most 240 secondary addresses"
+            self.secondaries <= if self.nodes == 1 { 1000 } else { 240 },
+            "a node has at most 240 secondary addresses, 1000 when it is alone"
         );
         process::prepare();
         let vnet = Arc::new(Vnet::new(

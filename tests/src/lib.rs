@@ -14,6 +14,7 @@
 //! Nothing of it is connected to the machine's own interfaces, and all of it, held by descriptors and by
 //! children with a parent-death signal, vanishes with the process, even with SIGKILL.
 
+mod bulk;
 mod capture;
 mod conntrack;
 mod conversation;
@@ -52,6 +53,7 @@ mod trail;
 mod vnet;
 mod wait;
 
+pub use bulk::{at_once, percentiles};
 pub use capture::{Capture, Sender};
 pub use conntrack::Tracked;
 pub use conversation::Conversation;

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use crate::namespace::Namespace;
 use crate::plugin::call;
 pub use crate::plugin::{CniError, exec, outcome};
+use crate::process::Finished;
 
 /// Where plug-ins are looked for.
 pub const CNI_PATH: &str = "/opt/cni/bin";
@@ -247,15 +248,17 @@ impl Network {
         Ok(())
     }
 
-    /// The configuration that plug-in number `index` (from 0) gets on stdin.
-    pub fn netconf_of(
-        &self,
-        index: usize,
-        result: Option<&Value>,
-        attachment: &Attachment,
-    ) -> Result<Value> {
-        let plugin = self.plugins.get(index).context("no such plug-in")?;
-        Ok(self.netconf(plugin, result, attachment))
+    /// The first plug-in alone, and everything that it left; what a runtime remembers of ADD is not handed on.
+    pub fn first(&self, node: &Namespace, verb: Verb, attachment: &Attachment) -> Result<Finished> {
+        let plugin = self.plugins.first().context("a network without plug-ins")?;
+        let netconf = self.netconf(plugin, None, attachment);
+        let environment = attachment.environment(verb);
+        exec(
+            node,
+            plugin_type(plugin),
+            &environment,
+            &serde_json::to_vec(&netconf)?,
+        )
     }
 
     fn netconf(

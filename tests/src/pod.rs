@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
-use crate::libcni::{Attachment, Network};
+use crate::libcni::{Attachment, Network, Verb};
 use crate::namespace::Namespace;
+use crate::process::Finished;
 use crate::root;
 use crate::vnet::Mac;
 
@@ -94,6 +95,11 @@ impl Pod {
     pub fn del(&self) -> Result<()> {
         self.network()?
             .del(&self.node, &self.attachment, self.result.as_ref())
+    }
+
+    /// Runs the network's first plug-in, ours, alone, as ADD and DEL do; whatever came of it, and how long it took.
+    pub fn call(&self, network: &Network, verb: Verb) -> Result<Finished> {
+        network.first(&self.node, verb, &self.attachment)
     }
 
     /// What a runtime does at the end of a pod: DEL, then the namespace goes away.

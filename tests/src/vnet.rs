@@ -64,13 +64,13 @@ pub struct Nic {
 
 impl Nic {
     /// The NIC of node `number` (from 1) with `secondaries` more addresses.
-    pub(crate) fn of_node(number: u8, secondaries: u8) -> Self {
+    pub(crate) fn of_node(number: u8, secondaries: u16) -> Self {
         Self {
             node: format!("node{number}"),
             mac: Mac([0x00, 0x0d, 0x3a, 0x00, 0x01, number]),
             primary: Ipv4Addr::new(10, 240, 0, 3 + number),
-            secondary: (0..secondaries)
-                .map(|i| Ipv4Addr::new(10, 240, number, 10 + i))
+            secondary: (0..u32::from(secondaries))
+                .map(|i| Ipv4Addr::from_bits(Ipv4Addr::new(10, 240, number, 10).to_bits() + i))
                 .collect(),
         }
     }

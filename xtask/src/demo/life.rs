@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use lab::Pod;
 use lab::libcni::{self, Network, Verb};
+use lab::{Pod, percentiles};
 
 use super::scene::{PORT, Scene};
 use super::table::Table;
@@ -117,38 +117,20 @@ fn timed(scene: &Scene) -> Result<[[Duration; 2]; 2]> {
         .collect::<Result<_>>()?;
     let adds = pods
         .iter()
-        .map(|pod| exec(scene, &network, pod, Verb::Add))
+        .map(|pod| exec(&network, pod, Verb::Add))
         .collect::<Result<Vec<_>>>()?;
     let dels = pods
         .iter()
-        .map(|pod| exec(scene, &network, pod, Verb::Del))
+        .map(|pod| exec(&network, pod, Verb::Del))
         .collect::<Result<Vec<_>>>()?;
     pods.into_iter().try_for_each(Pod::remove_netns)?;
-    Ok([percentiles(adds)?, percentiles(dels)?])
+    Ok([adds, dels].map(|times| percentiles(times, [50, 99])))
 }
 
-fn exec(scene: &Scene, network: &Network, pod: &Pod, verb: Verb) -> Result<Duration> {
-    let netconf = network.netconf_of(0, None, pod.attachment())?;
-    let environment = pod.attachment().environment(verb);
-    let done = libcni::exec(
-        scene.node(),
-        "azure-vnet",
-        &environment,
-        &serde_json::to_vec(&netconf)?,
-    )?;
+fn exec(network: &Network, pod: &Pod, verb: Verb) -> Result<Duration> {
+    let done = pod.call(network, verb)?;
     libcni::outcome("azure-vnet", &done)?;
     Ok(done.elapsed)
-}
-
-fn percentiles(mut times: Vec<Duration>) -> Result<[Duration; 2]> {
-    times.sort_unstable();
-    let at = |percent: usize| {
-        times
-            .get(times.len() * percent / 100)
-            .copied()
-            .context("no times")
-    };
-    Ok([at(50)?, at(99)?])
 }
 
 /// DEL of all pods, and what differs from before the first one.

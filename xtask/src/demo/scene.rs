@@ -12,7 +12,7 @@ use crate::workspace;
 /// Where pods answer.
 pub(crate) const PORT: u16 = 80;
 /// Secondary addresses of each node's NIC: enough for a hundred ADDs within the cool-down of 30 s.
-const ADDRESSES: u8 = 200;
+const ADDRESSES: u16 = 200;
 /// The peered VNet is the one thing that nobody but the operator can tell the node.
 const LOADER_YAML: &str = "vnetCidrs: [10.50.0.0/16]\n";
 
