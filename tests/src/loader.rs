@@ -82,6 +82,15 @@ impl Loader {
         Ok(self.process()?.pid())
     }
 
+    /// How many descriptors it has open.
+    pub fn descriptors(&self) -> Result<usize> {
+        let pid = self.pid()?;
+        let open = std::fs::read_dir(format!("/proc/{pid}/fd"));
+        Ok(open
+            .with_context(|| format!("list the descriptors of {pid}"))?
+            .count())
+    }
+
     /// What it wrote to stderr, earlier loaders of the node included.
     pub fn log(&self) -> String {
         let now = lock(&self.running).as_ref().map(|process| process.log());
