@@ -78,4 +78,4 @@ pub use snapshot::{Diff, Snapshot};
 pub use stream::{Stream, StreamReport};
 pub use trail::Trail;
 pub use vnet::{GATEWAY, Mac, Nic, SUBNET, VIRTUAL_MAC};
-pub use wait::{Deadline, Stop, eventually};
+pub use wait::{Deadline, Stop, eventually, pass};

@@ -1,14 +1,16 @@
 //! How does a container runtime call plug-ins? The part of libcni that containerd and CRI-O use.
 
 use std::net::Ipv4Addr;
+use std::process::ExitStatus;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Map, Value, json};
 
 use crate::namespace::Namespace;
-use crate::plugin::call;
+use crate::plugin::{self, call};
 pub use crate::plugin::{CniError, exec, outcome};
-use crate::process::Finished;
+use crate::process::{Finished, cut_short};
 
 /// Where plug-ins are looked for.
 pub const CNI_PATH: &str = "/opt/cni/bin";
@@ -250,15 +252,27 @@ impl Network {
 
     /// The first plug-in alone, and everything that it left; what a runtime remembers of ADD is not handed on.
     pub fn first(&self, node: &Namespace, verb: Verb, attachment: &Attachment) -> Result<Finished> {
+        let (plugin, stdin) = self.first_of(attachment)?;
+        exec(node, plugin, &attachment.environment(verb), &stdin)
+    }
+
+    /// The same, killed with SIGKILL after `life` if it has not ended by then. What it printed is thrown away.
+    pub fn first_for(
+        &self,
+        node: &Namespace,
+        verb: Verb,
+        attachment: &Attachment,
+        life: Duration,
+    ) -> Result<ExitStatus> {
+        let (plugin, stdin) = self.first_of(attachment)?;
+        let command = plugin::command(node, plugin, &attachment.environment(verb));
+        cut_short(command, &stdin, life)
+    }
+
+    fn first_of(&self, attachment: &Attachment) -> Result<(&str, Vec<u8>)> {
         let plugin = self.plugins.first().context("a network without plug-ins")?;
         let netconf = self.netconf(plugin, None, attachment);
-        let environment = attachment.environment(verb);
-        exec(
-            node,
-            plugin_type(plugin),
-            &environment,
-            &serde_json::to_vec(&netconf)?,
-        )
+        Ok((plugin_type(plugin), serde_json::to_vec(&netconf)?))
     }
 
     fn netconf(

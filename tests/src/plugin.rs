@@ -1,6 +1,7 @@
 //! How is one plug-in executed, and what does its output say?
 
 use std::fmt;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
@@ -40,14 +41,19 @@ pub fn exec(
     environment: &[(&str, String)],
     stdin: &[u8],
 ) -> Result<Finished> {
-    let mut command = node.command(&format!("{CNI_PATH}/{plugin}"));
-    command.envs(environment.iter().map(|(key, value)| (key, value)));
-    run(command, stdin, PLUGIN_TIMEOUT).with_context(|| {
+    run(command(node, plugin, environment), stdin, PLUGIN_TIMEOUT).with_context(|| {
         format!(
             "{plugin} in {} (`cargo xtask build` makes the product's binaries)",
             node.name()
         )
     })
+}
+
+/// A plug-in to be run in the node.
+pub(crate) fn command(node: &Namespace, plugin: &str, environment: &[(&str, String)]) -> Command {
+    let mut command = node.command(&format!("{CNI_PATH}/{plugin}"));
+    command.envs(environment.iter().map(|(key, value)| (key, value)));
+    command
 }
 
 /// Runs one plug-in and reads its result or its error.

@@ -17,7 +17,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getppid};
 
 use crate::log::Log;
-use crate::wait::{Deadline, lock, readable, ready};
+use crate::wait::{Deadline, lock, readable, readable_within, ready};
 
 /// How long the lab's own set-up commands may take.
 pub(crate) const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
@@ -88,6 +88,31 @@ pub(crate) fn run(mut command: Command, stdin: &[u8], limit: Duration) -> Result
         stderr: String::from_utf8_lossy(&stderr).into_owned(),
         elapsed: started.elapsed(),
     })
+}
+
+/// Runs for at most `life`, feeding `stdin`, and ends with SIGKILL.
+pub(crate) fn cut_short(mut command: Command, stdin: &[u8], life: Duration) -> Result<ExitStatus> {
+    let what = command.get_program().to_string_lossy().into_owned();
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .with_context(|| format!("start {what}"))?;
+    let born = Instant::now();
+    let mut input = child.stdin.take();
+    let mut rest = stdin;
+    while !rest.is_empty() {
+        // Less than a pipe holds.
+        feed(&mut input, &mut rest)?;
+    }
+    drop(input);
+    let exit = pidfd(child.id())?;
+    let ended = readable_within(&exit, life.saturating_sub(born.elapsed()))?;
+    if !ended {
+        child.kill().with_context(|| format!("kill {what}"))?;
+    }
+    child.wait().with_context(|| format!("wait for {what}"))
 }
 
 /// Feeds and reads the three pipes until both outputs are closed and the process has ended.

@@ -7,7 +7,7 @@ use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll, ppoll};
 
 /// The moment after which waiting is an error.
 #[derive(Clone, Copy, Debug)]
@@ -74,6 +74,12 @@ pub(crate) fn readable(fd: &impl AsFd, deadline: Deadline) -> io::Result<bool> {
     Ok(states.contains(&true))
 }
 
+/// [`readable`], where a millisecond is a long time.
+pub(crate) fn readable_within(fd: &impl AsFd, limit: Duration) -> io::Result<bool> {
+    let mut polled = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
+    Ok(ppoll(&mut polled, Some(limit.into()), None)? > 0)
+}
+
 /// Asks every ten milliseconds until there is an answer; `None` when `limit` passed first. For what cannot be waited for.
 pub fn eventually<T>(limit: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
     let deadline = Deadline::after(limit);
@@ -84,9 +90,14 @@ pub fn eventually<T>(limit: Duration, mut ask: impl FnMut() -> Option<T>) -> Opt
         if deadline.passed() {
             return None;
         }
-        // Nothing to wait for but the time.
-        let _nothing = ready(&[], Some(Deadline::after(Duration::from_millis(10))));
+        pass(Duration::from_millis(10));
     }
+}
+
+/// Lets so much time pass, for a test in which the moment is what is tried. To wait for something, wait for that.
+pub fn pass(time: Duration) {
+    // Interrupted by a signal, it is over early.
+    let _nothing = ppoll(&mut [], Some(time.into()), None);
 }
 
 /// Locks also after a test thread panicked while it held the lock: the dump still has to be printed.
