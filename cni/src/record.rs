@@ -87,6 +87,14 @@ impl Records {
         self.load(&self.path(key))
     }
 
+    /// Tells of a record that is damaged; none is fine.
+    pub(crate) fn require_whole(&self, key: &Key) -> Result<(), StateError> {
+        match read_json::<Record>(&self.path(key)) {
+            Err(error @ StateError::Damaged { .. }) => Err(error),
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
     /// Every readable record of this boot.
     pub(crate) fn all(&self) -> Result<Vec<Record>, StateError> {
         let error = |source| io_error("list", &self.directory, source);

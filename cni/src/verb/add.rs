@@ -91,6 +91,7 @@ fn add_from(call: &mut Call, stdin: &[u8]) -> Result<(), Error> {
 
     // Before the IPAM plug-in is asked: undoing its ADD could free the address of a pod that lives without a record.
     if pod.find(&request.key.ifname)?.is_some() {
+        node.records.require_whole(&request.key)?;
         let ifname = request.key.ifname.clone();
         return Err(AddError::InterfaceExists { ifname }.into());
     }

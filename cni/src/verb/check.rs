@@ -45,6 +45,7 @@ pub(super) fn check(call: &mut Call) -> Result<(), Error> {
     call.steps.begin("record");
     let node = Node::open(&call.deadline)?;
     let key = key(call, &netconf.name);
+    node.records.require_whole(&key)?;
     let mut missing = Vec::new();
     if let Some(record) = node.records.get(&key)? {
         let endpoint = &record.endpoint;

@@ -134,15 +134,19 @@ fn half_written_files_of_killed_calls_are_swept() {
     }
 }
 
-fn mount_small(path: &str) {
+pub(crate) fn mount_small(path: &str, options: &str) {
     mount(
         Some("tmpfs"),
         path,
         Some("tmpfs"),
         MsFlags::empty(),
-        Some("size=8k"),
+        Some(options),
     )
     .unwrap();
+}
+
+fn mount_full(path: &str) {
+    mount_small(path, "size=8k");
     fs::write(format!("{path}/filler"), vec![0; 8192]).unwrap_or_default();
 }
 
@@ -164,7 +168,7 @@ fn a_full_or_read_only_directory_is_named_and_all_is_undone() {
         let path = format!("/run/azure-vnet/{directory}");
         let none: Option<&str> = None;
         if is_full {
-            mount_small(&path);
+            mount_full(&path);
         } else {
             mount(
                 Some("tmpfs"),
@@ -191,7 +195,7 @@ fn a_full_or_read_only_directory_is_named_and_all_is_undone() {
 #[test]
 fn a_full_or_read_only_log_fails_nothing() {
     let (sandbox, _loader) = node(Manner::Helpful);
-    mount_small("/var/log");
+    mount_full("/var/log");
     sandbox.azure_vnet("ADD").run().document();
     let none: Option<&str> = None;
     mount(

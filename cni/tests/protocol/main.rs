@@ -16,15 +16,21 @@ mod config;
 #[cfg(test)]
 mod crowd;
 #[cfg(test)]
+mod damage;
+#[cfg(test)]
 mod del;
 #[cfg(test)]
 mod delegate;
+#[cfg(test)]
+mod disk;
 #[cfg(test)]
 mod ends;
 #[cfg(test)]
 mod environment;
 #[cfg(test)]
 mod exec;
+#[cfg(test)]
+mod faults;
 #[cfg(test)]
 mod full;
 #[cfg(test)]

@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
     /// The system refused.
-    #[error("{doing} {path}: {source}")]
+    #[error("{doing} {path}: {source}; check its file system (df, mount, dmesg)")]
     Io {
         /// What was attempted.
         doing: &'static str,
@@ -55,7 +55,8 @@ pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, StateError> {
         path: path.to_owned(),
         why,
     };
-    let text = fs::read_to_string(path).map_err(|source| io_error("read", path, source))?;
+    let bytes = fs::read(path).map_err(|source| io_error("read", path, source))?;
+    let text = String::from_utf8(bytes).map_err(|error| damaged(error.to_string()))?;
     let (sum, body) = text
         .split_once('\n')
         .ok_or_else(|| damaged("no checksum line".into()))?;
@@ -155,15 +156,16 @@ mod tests {
         let good = fs::read(&path).unwrap();
         for at in 0..good.len() {
             fs::write(&path, &good[..at]).unwrap();
-            assert!(read_json::<String>(&path).is_err(), "truncated at {at}");
+            let damaged = || {
+                let read = read_json::<String>(&path);
+                matches!(read, Err(StateError::Damaged { .. }))
+            };
+            assert!(damaged(), "truncated at {at}");
             for bit in 0..8 {
                 let mut bad = good.clone();
                 bad[at] ^= 1 << bit;
                 fs::write(&path, &bad).unwrap();
-                assert!(
-                    read_json::<String>(&path).is_err(),
-                    "bit {bit} of byte {at}"
-                );
+                assert!(damaged(), "bit {bit} of byte {at}");
             }
         }
     }

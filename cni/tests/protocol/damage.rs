@@ -1,0 +1,91 @@
+//! Row 72 in bulk: state files that a bad disk has spoilt. Nobody gets an address that somebody has, and DEL works.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::disk::{address, other};
+use crate::exec::netconf_with;
+use crate::full::node;
+use crate::loader::Manner;
+
+/// What a bad disk makes of a file.
+type Damage = fn(&mut Vec<u8>);
+
+const DAMAGES: [(&str, Damage); 5] = [
+    ("cut in half", |bytes| bytes.truncate(bytes.len() / 2)),
+    ("emptied", Vec::clear),
+    ("a bit flipped", |bytes| {
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 0x04;
+    }),
+    // No text any more.
+    ("the highest bit flipped", |bytes| {
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 0x80;
+    }),
+    ("zeros", |bytes| bytes.fill(0)),
+];
+
+fn state_files() -> BTreeSet<PathBuf> {
+    let directories = ["endpoints", "ipam", "ipam/leases", "ipam/owners"];
+    directories
+        .iter()
+        .flat_map(|directory| fs::read_dir(Path::new("/run/azure-vnet").join(directory)).unwrap())
+        .map(|file| file.unwrap().path())
+        .filter(|path| fs::metadata(path).unwrap().len() > 0 && path.is_file())
+        .collect()
+}
+
+#[test]
+fn a_spoilt_state_file_gives_no_address_twice_and_holds_no_del_up() {
+    let (sandbox, _loader) = node(Manner::Helpful);
+    sandbox.add_netns("next");
+    sandbox.azure_vnet("ADD").run().document();
+    sandbox.azure_vnet("DEL").run().silence();
+    let before = sandbox.snapshot();
+    let idle = state_files();
+    let names: BTreeSet<_> = idle.iter().map(|path| path.file_name().unwrap()).collect();
+    assert_eq!(names, ["boot", "pools.json"].map(AsRef::as_ref).into());
+    for (damage, spoil) in DAMAGES {
+        for number in 0..5 {
+            let own = address(&sandbox.azure_vnet("ADD").run());
+            let files = state_files();
+            assert_eq!(files.len(), 5, "{files:?}");
+            let path = files.into_iter().nth(number).unwrap();
+            let case = format!("{}: {damage}", path.display());
+            let mut bytes = fs::read(&path).unwrap();
+            spoil(&mut bytes);
+            fs::write(&path, bytes).unwrap();
+
+            let next = address(&other(&sandbox, "next", "ADD").run());
+            assert_ne!(next, own, "{case}");
+            sandbox.azure_vnet("DEL").run().silence();
+            other(&sandbox, "next", "DEL").run().silence();
+            assert_eq!(sandbox.snapshot(), before, "{case}");
+            sandbox.cache_pools(&(5..=250).collect::<Vec<u8>>());
+        }
+    }
+}
+
+/// Who looks at the record is told which file is spoilt, and what helps.
+#[test]
+fn a_spoilt_record_is_named_by_add_and_check() {
+    let (sandbox, _loader) = node(Manner::Helpful);
+    let conf = |result: &Value| netconf_with(json!({"cniVersion": "1.0.0", "prevResult": result}));
+    let plain = netconf_with(json!({"cniVersion": "1.0.0"}));
+    let result = sandbox.azure_vnet("ADD").conf(&plain).run().document();
+    let record = "/run/azure-vnet/endpoints/azure:c1:eth0.json";
+    fs::write(record, "spoilt").unwrap();
+    for answer in [
+        sandbox.azure_vnet("ADD").conf(&plain).run(),
+        sandbox.azure_vnet("CHECK").conf(&conf(&result)).run(),
+    ] {
+        answer.error_saying(5, &[record, "damaged", "delete it and the pod"]);
+    }
+    sandbox.azure_vnet("DEL").run().silence();
+    sandbox.azure_vnet("ADD").run().document();
+    sandbox.azure_vnet("DEL").run().silence();
+}
