@@ -18,6 +18,8 @@ const AGREE: &str = "agree";
 const LOAD: &str = "load_";
 /// Other programs whose ignored tests are slow, and not, as elsewhere, processes that a test starts.
 const SLOW: [&str; 2] = ["kernels", "security"];
+/// Ignored tests of the protocol that are not slow: they fail, because of others' plug-ins.
+const NOT_SLOW: &str = "--skip=others::";
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -127,6 +129,9 @@ impl Group {
                 "two packages have an integration test `{name}`, and cargo's --test would run both: rename one"
             );
         }
+        if self == Self::Load {
+            names.extend(metadata.integration_tests(|name| name == PROTOCOL));
+        }
         let mut selection = words("test --no-fail-fast --workspace");
         selection.extend(
             names
@@ -156,7 +161,7 @@ fn run_selection(
     let own: &[&str] = match group {
         Group::Agree => &["--nocapture"],
         // One after the other: what runs beside a measurement is measured, too.
-        Group::Load => &["--nocapture", "--ignored", "--test-threads=1"],
+        Group::Load => &["--nocapture", "--ignored", "--test-threads=1", NOT_SLOW],
         Group::Unit | Group::Protocol | Group::System => &[],
     };
     // Twice is an error.
