@@ -18,7 +18,7 @@ use netconf::code;
 /// A lock could not be had or kept.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LockError {
-    #[error("{doing} the lock {path}: {source}; check the directory's file system")]
+    #[error("{doing} the lock {path}: {source}; check its file system (df, df -i, mount, dmesg)")]
     Io {
         doing: &'static str,
         path: PathBuf,

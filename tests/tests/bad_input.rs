@@ -196,3 +196,54 @@ fn vnetctl_without_a_loader() {
         done.stderr
     );
 }
+
+/// The disk of the state fills up, then becomes read-only: what runs goes on, and what cannot be done is told.
+#[test]
+fn a_full_and_a_read_only_disk() {
+    let lab = Lab::new().nodes(1).build().unwrap();
+    let node = lab.node(1);
+    let disk = "/run/azure-vnet";
+    let mount = |options: &str| node.exec(&["mount", "-t", "tmpfs", "-o", options, "none", disk]);
+    node.exec(&["mkdir", disk]).unwrap();
+    mount("size=256k").unwrap();
+    node.start_loader().unwrap();
+    let before = node.snapshot().unwrap();
+    let [first, second] = ["first", "second"].map(|name| node.add_pod(name).unwrap());
+    let works = |pod: &lab::Pod| {
+        let seen = pod.tcp(lab.inet().addr(), 8080).unwrap();
+        assert_eq!(seen.peer_ip(), node.addr());
+    };
+
+    let filler = "/run/azure-vnet/filler";
+    let full = node.exec(&["dd", "if=/dev/zero", &format!("of={filler}")]);
+    assert!(format!("{:#}", full.unwrap_err()).contains("No space left"));
+    let error = format!("{:#}", node.add_pod("third").unwrap_err());
+    for word in ["code 5", disk, "No space left", "file system"] {
+        assert!(error.contains(word), "`{word}` is not in: {error}");
+    }
+    node.loader().kill9().unwrap();
+    first.delete().unwrap();
+    node.start_loader().unwrap();
+    works(&second);
+
+    // A disk on which somebody writes cannot be made read-only.
+    node.loader().kill9().unwrap();
+    mount("remount,ro").unwrap();
+    let mut fourth = node.new_netns("fourth").unwrap();
+    let error = fourth.add(&node.network().unwrap()).unwrap_err();
+    let error = format!("{error:#}; {:#}", second.del().unwrap_err());
+    for word in ["code 5", disk, "Read-only", "file system"] {
+        assert!(error.contains(word), "`{word}` is not in: {error}");
+    }
+    loader_fails(node, &["loader.lock", "Read-only"]);
+    works(&second);
+
+    mount("remount,rw").unwrap();
+    node.exec(&["rm", filler]).unwrap();
+    node.start_loader().unwrap();
+    second.delete().unwrap();
+    fourth.add(&node.network().unwrap()).unwrap();
+    works(&fourth);
+    fourth.delete().unwrap();
+    assert_eq!(before.left(&node.snapshot().unwrap()), Vec::<String>::new());
+}

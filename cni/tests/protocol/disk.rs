@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -157,22 +158,27 @@ fn whatever_fails_on_the_disk_del_can_be_tried_again() {
     every_fault("DEL");
 }
 
+/// A node whose state lies on a small disk of its own.
+fn small_disk(options: &str) -> (Sandbox, Loader) {
+    let sandbox = Sandbox::with_pod();
+    fs::create_dir("/run/azure-vnet").unwrap();
+    mount_small("/run/azure-vnet", options);
+    programs::pin();
+    sandbox.cache_pools(&[5, 6]);
+    sandbox.add_netns("next");
+    (sandbox, Loader::start(Manner::Helpful))
+}
+
 /// DEL makes room, so it must not need any; also when it has to leave a note for a loader that is away.
 #[test]
 fn del_needs_no_room_on_a_disk_that_is_full() {
     for loader_is_there in [true, false] {
-        let sandbox = Sandbox::with_pod();
-        fs::create_dir("/run/azure-vnet").unwrap();
-        mount_small("/run/azure-vnet", "size=256k");
-        programs::pin();
-        sandbox.cache_pools(&[5, 6]);
-        let _loader = Loader::start(Manner::Helpful);
-        sandbox.add_netns("next");
-        let before = sandbox.snapshot();
+        let (sandbox, _loader) = small_disk("size=256k");
+        let mut before = sandbox.snapshot();
         sandbox.azure_vnet("ADD").run().document();
         let filler = Path::new("/run/azure-vnet/filler");
         let full = fs::write(filler, vec![1; 1 << 20]).unwrap_err();
-        assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+        assert_eq!(full.kind(), ErrorKind::StorageFull);
         let words = ["/run/azure-vnet/", "No space left", "file system"];
         other(&sandbox, "next", "ADD").run().error_saying(5, &words);
 
@@ -184,11 +190,32 @@ fn del_needs_no_room_on_a_disk_that_is_full() {
         assert_ne!(note.exists(), loader_is_there);
         fs::remove_file(filler).unwrap();
         let mut after = sandbox.snapshot();
-        let mut before = before.clone();
         if !loader_is_there {
             after.forget_loader();
             before.forget_loader();
         }
         assert_eq!(after, before);
     }
+}
+
+/// A lock is a file, too. Without room for one, nothing is touched.
+#[test]
+fn a_disk_that_takes_no_more_files_is_named_and_del_can_be_tried_again() {
+    let (sandbox, _loader) = small_disk("nr_inodes=60");
+    let before = sandbox.snapshot();
+    sandbox.azure_vnet("ADD").run().document();
+    let fillers = (0..)
+        .map(|number| format!("/run/azure-vnet/{number}"))
+        .take_while(|path| fs::write(path, "").is_ok())
+        .collect::<Vec<_>>();
+    let words = ["/run/azure-vnet/locks/", "No space left", "df -i"];
+    for verb in ["ADD", "DEL"] {
+        other(&sandbox, "next", verb).run().error_saying(5, &words);
+        sandbox.azure_vnet(verb).run().error_saying(5, &words);
+    }
+    for path in &fillers {
+        fs::remove_file(path).unwrap();
+    }
+    sandbox.azure_vnet("DEL").run().silence();
+    assert_eq!(sandbox.snapshot(), before);
 }

@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
     /// The system refused.
-    #[error("{doing} {path}: {source}; check its file system (df, mount, dmesg)")]
+    #[error("{doing} {path}: {source}; check its file system (df, df -i, mount, dmesg)")]
     Io {
         /// What was attempted.
         doing: &'static str,

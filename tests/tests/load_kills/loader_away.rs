@@ -1,5 +1,6 @@
 //! The loader dies or hangs while pods come and go: a clear error in bounded time, and no more than that.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lab::libcni::{Attachment, CniError, Verb, outcome};
@@ -8,7 +9,7 @@ use nix::sys::signal::Signal;
 
 use crate::{Calls, PLUGIN, lab, nothing_is_left, seeded, up_to};
 
-const PODS: usize = 8;
+const PODS: u32 = 8;
 /// Contract §1.6.
 const ADD_LIMIT: Duration = Duration::from_secs(20);
 /// Two answers that DEL waits for in vain, two seconds each, and as much again for a busy machine.
@@ -20,10 +21,10 @@ enum Harm {
     Hung,
 }
 
-/// What came of a call: `None` for success.
+/// The step at which a call has failed; `None` for success.
 type Failure = Option<String>;
 
-/// `verb` for all pods at random moments up to `spread`, and the harm at a random moment, too.
+/// `verb` for all pods at random moments, and the harm at one in their midst.
 fn harmed(verb: Verb, harm: Harm, rounds: usize) {
     let lab = lab();
     let node = lab.node(1);
@@ -35,7 +36,8 @@ fn harmed(verb: Verb, harm: Harm, rounds: usize) {
     let [add, _] = all[0].usual();
     let before = node.snapshot().unwrap();
     let (mut rng, seed) = seeded();
-    let mut failed = 0;
+    let mut failed = BTreeMap::<String, u32>::new();
+    let mut longest = Duration::ZERO;
     for round in 0..rounds {
         let when = format!("{seed}, round {round}");
         let each = |verb: Verb| {
@@ -46,10 +48,10 @@ fn harmed(verb: Verb, harm: Harm, rounds: usize) {
         if verb == Verb::Del {
             each(Verb::Add);
         }
-        let spread = add * 4;
+        let spread = add * PODS;
         let moments: Vec<_> = (0..=PODS).map(|_| up_to(&mut rng, spread)).collect();
         let actors: Vec<_> = all.iter().map(Some).chain([None]).zip(moments).collect();
-        let (failures, _) = at_once(&actors, |(calls, moment)| {
+        let (failures, took) = at_once(&actors, |(calls, moment)| {
             pass(*moment);
             if let Some(calls) = calls {
                 return bounded(calls, verb, &calls.container(round), &when);
@@ -60,11 +62,13 @@ fn harmed(verb: Verb, harm: Harm, rounds: usize) {
             }
             None
         });
-        failed += failures.iter().flatten().count();
-        // While the loader is away.
-        at_once(&all, |calls| {
+        for step in failures.into_iter().flatten() {
+            *failed.entry(step).or_default() += 1;
+        }
+        let (_, taken_away) = at_once(&all, |calls| {
             bounded(calls, Verb::Del, &calls.container(round), &when)
         });
+        longest = longest.max(took).max(taken_away);
         let seen = bystander.tcp(lab.inet().addr(), 8080).unwrap();
         assert_eq!(seen.peer_ip(), node.addr(), "{when}");
         match harm {
@@ -75,7 +79,7 @@ fn harmed(verb: Verb, harm: Harm, rounds: usize) {
         each(Verb::Del);
     }
     println!(
-        "loader {harm:?} in the middle of {PODS} {}s, {rounds} times: {failed} said so, 0 other errors",
+        "loader {harm:?} in the middle of {PODS} {}s, {rounds} times: {failed:?} said so, 0 other errors, all within {longest:.1?}",
         verb.name()
     );
     // One that starts takes back what its predecessor did not hear of.
@@ -106,7 +110,8 @@ fn bounded(calls: &Calls<'_>, verb: Verb, attachment: &Attachment, when: &str) -
         error.code == 11 && told.contains("loader"),
         "{when}: {told}"
     );
-    Some(told)
+    let (_, step) = told.split_once("failed at step `").unwrap();
+    step.split('`').next().map(str::to_owned)
 }
 
 #[test]
