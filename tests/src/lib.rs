@@ -16,6 +16,7 @@
 
 mod bulk;
 mod capture;
+mod cgroup;
 mod conntrack;
 mod conversation;
 mod dns;

@@ -65,6 +65,16 @@ impl Namespace {
         Self::new(name, net, self.mount.clone())
     }
 
+    /// A network namespace that somebody else, a container runtime, has made; `path` as seen in this one.
+    pub fn open(&self, name: &str, path: &str) -> Result<Self> {
+        let net = self.run(|| {
+            Ok(File::open(path)
+                .with_context(|| format!("open {path}"))?
+                .into())
+        })?;
+        Self::new(name, net, self.mount.clone())
+    }
+
     fn new(name: &str, net: OwnedFd, mount: Option<Arc<OwnedFd>>) -> Result<Self> {
         let namespace = Self {
             name: name.into(),

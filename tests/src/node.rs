@@ -4,17 +4,19 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::ops::Deref;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
+use crate::cgroup::Cgroup;
 use crate::fabric::Fabric;
 use crate::libcni::Network;
 use crate::loader::Loader;
 use crate::namespace::Namespace;
 use crate::pod::Pod;
 use crate::vnet::{Mac, Nic};
+use crate::wait::lock;
 
 /// Where the node keeps the conflist that [`Node::add_pod`] uses.
 pub const CONFLIST: &str = "/etc/cni/net.d/10-azure.conflist";
@@ -27,6 +29,7 @@ pub struct Node {
     nic: Nic,
     fabric: Arc<Fabric>,
     loader: Loader,
+    cgroup: Mutex<Option<Cgroup>>,
 }
 
 impl Deref for Node {
@@ -44,6 +47,7 @@ impl Node {
             namespace,
             nic,
             fabric: Arc::clone(fabric),
+            cgroup: Mutex::default(),
         }
     }
 
@@ -103,6 +107,15 @@ impl Node {
         let status = self.status()?;
         let packets = status.pointer(&format!("/drops/{reason}/packets"));
         Ok(packets.and_then(Value::as_u64).unwrap_or(0))
+    }
+
+    /// Makes the node able to run containers: they need a hierarchy of cgroups.
+    pub fn prepare_containers(&self) -> Result<()> {
+        let mut cgroup = lock(&self.cgroup);
+        if cgroup.is_none() {
+            *cgroup = Some(Cgroup::new(&self.namespace)?);
+        }
+        Ok(())
     }
 
     /// A pod's namespace without any ADD.

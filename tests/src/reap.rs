@@ -48,11 +48,17 @@ fn inside(inodes: &HashSet<u64>) -> Vec<Pid> {
         .collect()
 }
 
-/// Waits for the end of the lab, then kills what runs inside `$NAMESPACES` until nothing is found any more.
+/// Waits for the end of the lab, then kills what runs inside `$NAMESPACES` until nothing is found any more, and removes
+/// their cgroups.
 const GUARD: &str = r#"
 read -r _
 for attempt in 0 1 2 3 4 5 6 7 8 9; do
     found=
+    for number in $NAMESPACES; do
+        for cgroup in /sys/fs/cgroup/azure-vnet-lab-$number /sys/fs/cgroup/unified/azure-vnet-lab-$number; do
+            [ -d "$cgroup" ] && find "$cgroup" -depth -type d -exec rmdir {} + ; [ -d "$cgroup" ] && found=1
+        done
+    done
     for process in $(stat -L -c %i:%n /proc/[0-9]*/ns/net /proc/[0-9]*/ns/mnt 2>/dev/null); do
         pid=${process#*:/proc/}
         case $NAMESPACES in

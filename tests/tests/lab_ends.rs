@@ -55,7 +55,15 @@ fn host_netns_files() -> usize {
     fs::read_dir("/run/netns").map_or(0, Iterator::count)
 }
 
-/// Waits until none of the namespaces is in use and none of the processes runs.
+/// Cgroups of these network namespaces.
+fn cgroups(inodes: &BTreeSet<u64>) -> usize {
+    let places = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(Path::new);
+    let names = inodes.iter().map(|inode| format!("azure-vnet-lab-{inode}"));
+    let paths = names.flat_map(|name| places.map(|place| place.join(&name)));
+    paths.filter(|path| path.exists()).count()
+}
+
+/// Waits until none of the namespaces is in use, none has a cgroup, and none of the processes runs.
 fn gone(inodes: &BTreeSet<u64>, pids: &[u32]) -> bool {
     let deadline = Instant::now() + Duration::from_secs(5);
     // A zombie has ended; when an orphan is reaped is the machine's business.
@@ -64,13 +72,17 @@ fn gone(inodes: &BTreeSet<u64>, pids: &[u32]) -> bool {
         stat.is_ok_and(|stat| !stat.contains(") Z "))
     };
     while Instant::now() < deadline {
-        if namespaces().is_disjoint(inodes) && !pids.iter().any(runs) {
+        if namespaces().is_disjoint(inodes) && cgroups(inodes) == 0 && !pids.iter().any(runs) {
             return true;
         }
         std::thread::yield_now();
     }
     false
 }
+
+/// As a container's runtime leaves it: with cgroups of its own.
+const DAEMON: &str = "mkdir -p /sys/fs/cgroup/of/daemon
+    setsid sleep 1000 >/dev/null 2>&1 & echo $!; echo $! > /sys/fs/cgroup/of/daemon/cgroup.procs";
 
 /// A lab with all that could outlive it: pods, servers, captures, processes and their children.
 struct Busy {
@@ -84,6 +96,7 @@ impl Busy {
     fn new() -> Result<Self> {
         let lab = Lab::new().nodes(2).build()?;
         let node = lab.node(1);
+        node.prepare_containers()?;
         let mut inodes = BTreeSet::new();
         for namespace in lab.namespaces() {
             inodes.insert(namespace.net_inode()?);
@@ -91,7 +104,7 @@ impl Busy {
         let pod = node.new_netns("web")?;
         inodes.insert(pod.net_inode()?);
         // A daemon: its parent has gone, so no parent-death signal will reach it.
-        let daemon = node.exec(&["sh", "-c", "setsid sleep 1000 >/dev/null 2>&1 & echo $!"])?;
+        let daemon = node.exec(&["sh", "-c", DAEMON])?;
         // A process of a pod.
         let in_pod = pod.exec(&["sh", "-c", "setsid sleep 1000 >/dev/null 2>&1 & echo $!"])?;
         let pids = vec![daemon.trim().parse()?, in_pod.trim().parse()?];
@@ -119,6 +132,7 @@ fn a_dropped_lab_leaves_nothing() -> Result {
         busy.inodes.is_subset(&namespaces()),
         "the scan finds what there is"
     );
+    assert_eq!(cgroups(&busy.inodes), 1);
     let pids = [&busy.pids[..], &[sleep.pid()]].concat();
     stream.finish()?;
     drop((sleep, capture, echo, busy.pod, busy.lab));

@@ -12,7 +12,7 @@ pub(crate) struct Tool {
     pub(crate) package: &'static str,
 }
 
-const TOOLS: [Tool; 11] = [
+const TOOLS: [Tool; 15] = [
     Tool {
         file: "ip",
         package: "iproute2",
@@ -57,10 +57,26 @@ const TOOLS: [Tool; 11] = [
         file: "/usr/lib/cni/portmap",
         package: "containernetworking-plugins",
     },
+    Tool {
+        file: "containerd",
+        package: "containerd",
+    },
+    Tool {
+        file: "runc",
+        package: "runc",
+    },
+    Tool {
+        file: "podman",
+        package: "podman",
+    },
+    Tool {
+        file: "busybox",
+        package: "busybox-static",
+    },
 ];
 
 /// What `vm` uses beside them.
-const VM_TOOLS: [Tool; 5] = [
+const VM_TOOLS: [Tool; 4] = [
     Tool {
         file: "qemu-system-x86_64",
         package: "qemu-system-x86",
@@ -68,10 +84,6 @@ const VM_TOOLS: [Tool; 5] = [
     Tool {
         file: "virtiofsd",
         package: "qemu-system-common",
-    },
-    Tool {
-        file: "busybox",
-        package: "busybox-static",
     },
     Tool {
         file: "depmod",
