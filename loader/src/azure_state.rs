@@ -44,7 +44,10 @@ pub(crate) fn write(
     pools: Option<&Pools>,
     written: &mut Written,
 ) {
-    let leases = leases(run);
+    let leases: Vec<Lease> = leases(run)
+        .into_iter()
+        .filter_map(|(_, lease)| lease)
+        .collect();
     let theirs = original_endpoints(run, &leases);
     let now = Written {
         network: network(nic, &reconcile::endpoints(run), theirs),

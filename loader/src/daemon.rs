@@ -212,8 +212,8 @@ impl Daemon {
         daemon.install_fallback();
         daemon.reconcile();
         daemon.follow_tunnels().await;
-        daemon.tell_azures_tools();
-        daemon.look_for_leaks();
+        daemon.tell_azures_tools().await;
+        daemon.look_for_leaks().await;
         Ok(daemon)
     }
 
@@ -316,9 +316,11 @@ impl Daemon {
 
     /// Looks for addresses that nobody uses and nobody will give back. Only those are told that were found twice: a DEL may be
     /// on its way.
-    pub(crate) fn look_for_leaks(&self) {
-        let found = match leaks::holdings(&self.run) {
-            Ok(found) => found,
+    pub(crate) async fn look_for_leaks(&self) {
+        let run = self.run.clone();
+        let found = match spawn_blocking(move || leaks::holdings(&run)).await {
+            Ok(Ok(found)) => found,
+            Ok(Err(error)) => return error!(%error, "look for leaked addresses"),
             Err(error) => return error!(%error, "look for leaked addresses"),
         };
         let mut known = self.leaks.borrow_mut();
@@ -336,11 +338,18 @@ impl Daemon {
     }
 
     /// Brings the files that Azure's tools read up to date.
-    pub(crate) fn tell_azures_tools(&self) {
-        let pools = self.pools.borrow();
-        let mut written = self.azure.borrow_mut();
-        let nic = &self.node.borrow().nic;
-        azure_state::write(&self.run, nic, pools.as_ref().ok(), &mut written);
+    pub(crate) async fn tell_azures_tools(&self) {
+        let (run, nic) = (self.run.clone(), self.node.borrow().nic.clone());
+        let pools = self.pools.borrow().as_ref().ok().cloned();
+        let mut written = self.azure.take();
+        let done = spawn_blocking(move || {
+            azure_state::write(&run, &nic, pools.as_ref(), &mut written);
+            written
+        });
+        match done.await {
+            Ok(written) => drop(self.azure.replace(written)),
+            Err(error) => error!(%error, "write the files for Azure's tools"),
+        }
     }
 
     /// Brings records, maps and programs together.

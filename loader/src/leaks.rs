@@ -72,8 +72,9 @@ pub fn holdings(run: &RunDirectory) -> Result<Vec<Holding>, StateError> {
     let boot_id = boot_id()?;
     let leases = leases(run);
     let mut calls = Vec::new();
-    for lease in &leases {
-        calls.push(call_on(run, &lease.key)?);
+    for (_, lease) in &leases {
+        let key = lease.as_ref().map(|lease| &lease.key);
+        calls.push(key.map_or(Ok(Call::None), |key| call_on(run, key))?);
     }
     let records = reconcile::endpoints(run).into_iter();
     let node = Node {
@@ -86,7 +87,10 @@ pub fn holdings(run: &RunDirectory) -> Result<Vec<Holding>, StateError> {
     };
     let judged = leases.into_iter().zip(calls);
     Ok(judged
-        .map(|(lease, call)| node.judge(run, lease, call))
+        .map(|((address, lease), call)| match lease {
+            Some(lease) => node.judge(run, lease, call),
+            None => unreadable(address),
+        })
         .collect())
 }
 
@@ -135,6 +139,23 @@ impl Node {
             why,
             is_ours,
         }
+    }
+}
+
+/// Whose it is nobody knows, so nobody can give it back.
+fn unreadable(address: Ipv4Addr) -> Holding {
+    Holding {
+        address,
+        key: Key {
+            network: String::new(),
+            container_id: String::new(),
+            ifname: String::new(),
+        },
+        pod: String::new(),
+        netns: String::new(),
+        state: State::Unknown,
+        why: "its lease is damaged; a reboot frees it".into(),
+        is_ours: false,
     }
 }
 

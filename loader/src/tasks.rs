@@ -106,7 +106,7 @@ pub(crate) async fn keep_true(daemon: Rc<Daemon>) {
         daemon.reconcile();
         daemon.follow_tunnels().await;
         daemon.repair_fallback();
-        daemon.look_for_leaks();
+        daemon.look_for_leaks().await;
     }
 }
 
@@ -131,7 +131,7 @@ pub(crate) async fn tell_azures_tools(daemon: Rc<Daemon>) {
     let directories = [daemon.run.endpoints(), daemon.run.leases()];
     let changes = Files::watch(&directories.each_ref().map(PathBuf::as_path));
     loop {
-        daemon.tell_azures_tools();
+        daemon.tell_azures_tools().await;
         changes.changed().await;
     }
 }

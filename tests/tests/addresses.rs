@@ -191,6 +191,16 @@ fn addresses_that_nobody_gives_back_are_found_and_freed_and_those_of_pods_that_l
     let (fine, rows) = ipam(node, &["check"]);
     assert!(!fine);
     assert_eq!(told(&rows, "container_id"), ["lost", "dead"]);
+    // Its owner's own file says the same.
+    let lease = format!(
+        "/run/azure-vnet/ipam/leases/{}",
+        rows[1]["address"].as_str().unwrap()
+    );
+    node.write(&lease, "damaged").unwrap();
+    assert_eq!(
+        told(&ipam(node, &["check"]).1, "container_id"),
+        ["lost", "dead"]
+    );
     let address = gone.addr().to_string();
     let veth = gone.result()["interfaces"][1]["name"]
         .as_str()

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
 
 use ipnet::Ipv4Net;
 use nix::errno::Errno;
@@ -44,15 +45,30 @@ impl Lease {
     }
 }
 
-/// Every lease that can be read, by address.
-pub fn leases(run: &RunDirectory) -> Vec<Lease> {
-    let mut leases: Vec<Lease> = fs::read_dir(run.leases())
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| read_json(&entry.ok()?.path()).ok())
+/// Every address that is given, and to whom, as far as that can be read: of a lease that is damaged the owner's own file says
+/// the same.
+pub fn leases(run: &RunDirectory) -> Vec<(Ipv4Addr, Option<Lease>)> {
+    let mut given: Vec<(Ipv4Addr, Option<Lease>)> = files(&run.leases())
+        .filter_map(|path| {
+            let address = path.file_name()?.to_str()?.parse().ok()?;
+            Some((address, read_json(&path).ok()))
+        })
         .collect();
-    leases.sort_by_key(|lease| lease.ip);
-    leases
+    if given.iter().any(|(_, lease)| lease.is_none()) {
+        let owners: Vec<Lease> = files(&run.owners())
+            .filter_map(|path| read_json(&path).ok())
+            .collect();
+        for (address, lease) in given.iter_mut().filter(|(_, lease)| lease.is_none()) {
+            *lease = owners.iter().find(|owner| owner.ip == *address).cloned();
+        }
+    }
+    given.sort_by_key(|(address, _)| *address);
+    given
+}
+
+fn files(directory: &Path) -> impl Iterator<Item = PathBuf> {
+    let entries = fs::read_dir(directory).into_iter().flatten();
+    entries.filter_map(|entry| Some(entry.ok()?.path()))
 }
 
 /// Whether there is a namespace at `path`; `None` when that cannot be told. A pod that is gone leaves nothing, or a plain file.

@@ -57,6 +57,11 @@ impl RunDirectory {
         self.ipam().join("leases")
     }
 
+    /// The same leases by owner.
+    pub fn owners(&self) -> PathBuf {
+        self.ipam().join("owners")
+    }
+
     /// Azure's state of networks and endpoints.
     pub fn azure_network(&self) -> PathBuf {
         self.root.with_file_name("azure-vnet.json")
