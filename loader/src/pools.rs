@@ -34,7 +34,7 @@ pub enum PoolError {
     Imds(String),
     /// None of the interfaces is one of this node.
     #[error(
-        "read the {by}'s answer: none of its {told} interfaces has the Ethernet address of an interface of this node"
+        "read what {by} tells: none of its {told} interfaces has the Ethernet address of an interface of this node"
     )]
     NoInterface {
         /// The source.

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -256,6 +257,25 @@ fn drafts_and_forgotten_addresses_are_collected() {
     gc(&sandbox, &json!({VALID: null})).run().silence();
     assert!(!exists(&pod));
     assert_eq!(sandbox.snapshot(), before);
+}
+
+/// CRI-O gives GC 30 s: however many attachments there are, and however late loader and IPAM plug-in are with each, it ends by
+/// itself and says why.
+#[test]
+fn a_gc_where_everything_is_late_ends_in_time() {
+    let (sandbox, _loader) = node(Manner::Helpful);
+    for id in ["a", "b", "c"] {
+        add(&sandbox, id, "azure");
+    }
+    let _hanging = Loader::start(Manner::Hanging);
+    let plugins = sandbox.add_plugin("azure-vnet-ipam", "exec sleep 1000");
+    let late = gc(&sandbox, &json!({VALID: []})).env("CNI_PATH", plugins);
+    let answer = late.env("PATH", "/usr/bin:/bin").run();
+    answer.error_saying(11, &["no end within", "left of this call's time"]);
+    assert!(answer.took < Duration::from_secs(28), "{:?}", answer.took);
+    let _helpful = Loader::start(Manner::Helpful);
+    gc(&sandbox, &json!({VALID: []})).run().silence();
+    assert_eq!(leases(), 0);
 }
 
 /// Without a loader the maps are cleaned up later.
