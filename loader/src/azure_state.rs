@@ -48,7 +48,7 @@ pub(crate) fn write(
         .into_iter()
         .filter_map(|(_, lease)| lease)
         .collect();
-    let theirs = original_endpoints(run, &leases);
+    let theirs = azure::original_endpoints(run, &leases);
     let now = Written {
         network: network(nic, &reconcile::endpoints(run), theirs),
         addresses: addresses(nic, pools, &leases),
@@ -112,50 +112,6 @@ fn put(run: &RunDirectory, path: &Path, root: &str, rest: &Value) -> Result<bool
     .and_then(|()| fs::rename(&temporary, path))
     .map_err(error("write"))?;
     Ok(true)
-}
-
-/// The endpoints of Azure's own that still have their address, by network.
-fn original_endpoints(run: &RunDirectory, leases: &[Lease]) -> Vec<(String, String, Value)> {
-    let taken_over = leases.iter().filter(|lease| lease.is_taken_over());
-    let alive: BTreeSet<String> = taken_over.map(|lease| lease.ip.to_string()).collect();
-    if alive.is_empty() {
-        return Vec::new();
-    }
-    let path = run.azure_network();
-    let original = path.file_name().map(|name| run.originals().join(name));
-    let text = original.and_then(|path| fs::read(path).ok());
-    let state: Value = text
-        .and_then(|text| serde_json::from_slice(&text).ok())
-        .unwrap_or_default();
-    let mut found = Vec::new();
-    for nic in values(state.get("Network"), "ExternalInterfaces") {
-        for (name, network) in fields(Some(nic), "Networks") {
-            let living = fields(Some(network), "Endpoints").filter(|(_, one)| lives(one, &alive));
-            found.extend(living.map(|(id, one)| (name.clone(), id.clone(), one.clone())));
-        }
-    }
-    found
-}
-
-/// Whether the endpoint has one of these addresses.
-fn lives(endpoint: &Value, alive: &BTreeSet<String>) -> bool {
-    let addresses = endpoint.get("IPAddresses").and_then(Value::as_array);
-    addresses.into_iter().flatten().any(|address| {
-        let ip = address.get("IP").and_then(Value::as_str);
-        ip.is_some_and(|ip| alive.contains(ip))
-    })
-}
-
-fn fields<'a>(
-    value: Option<&'a Value>,
-    key: &str,
-) -> impl Iterator<Item = (&'a String, &'a Value)> {
-    let found = value.and_then(|value| value.get(key)?.as_object());
-    found.into_iter().flat_map(Map::iter)
-}
-
-fn values<'a>(value: Option<&'a Value>, key: &str) -> impl Iterator<Item = &'a Value> {
-    fields(value, key).map(|(_, value)| value)
 }
 
 /// One network.

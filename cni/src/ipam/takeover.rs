@@ -12,8 +12,9 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 
 use ipnet::Ipv4Net;
+use rpc::azure::{text_of, values};
 use rpc::{Key, Lease, RunDirectory, StateError, azure, netns_lives, remove_durably};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::IpamError;
 use super::store::{Change, Store};
@@ -104,16 +105,16 @@ fn given(ipam: Option<&Value>, used: &mut BTreeMap<Ipv4Addr, Used>) {
         .into_iter()
         .flat_map(|ipam| values(ipam, "AddressSpaces"));
     for pool in spaces.flat_map(|space| values(space, "Pools")) {
-        let Some(prefix) = text(pool, "Id").parse::<Ipv4Net>().ok() else {
+        let Some(prefix) = text_of(pool, "Id").parse::<Ipv4Net>().ok() else {
             continue;
         };
         let in_use = |address: &&Value| address.get("InUse") == Some(&Value::Bool(true));
         for address in values(pool, "Addresses").filter(in_use) {
-            if let Ok(ip) = text(address, "Addr").parse() {
+            if let Ok(ip) = text_of(address, "Addr").parse() {
                 let found: &mut Used = used.entry(ip).or_default();
-                text(address, "ID").clone_into(&mut found.container_id);
+                text_of(address, "ID").clone_into(&mut found.container_id);
                 found.prefix = prefix.prefix_len();
-                found.gateway = text(pool, "Gateway").parse().ok();
+                found.gateway = text_of(pool, "Gateway").parse().ok();
             }
         }
     }
@@ -121,25 +122,19 @@ fn given(ipam: Option<&Value>, used: &mut BTreeMap<Ipv4Addr, Used>) {
 
 /// What the main plug-in's file says: it knows the network and the namespace, too.
 fn held(network: Option<&Value>, used: &mut BTreeMap<Ipv4Addr, Used>) {
-    let nics = network
-        .into_iter()
-        .flat_map(|state| values(state, "ExternalInterfaces"));
-    for (name, network) in nics.flat_map(|nic| fields(nic, "Networks")) {
-        for endpoint in values(network, "Endpoints") {
-            let addresses = endpoint.get("IPAddresses").and_then(Value::as_array);
-            for address in addresses.into_iter().flatten() {
-                let Ok(ip) = text(address, "IP").parse() else {
-                    continue;
-                };
-                let found = used.entry(ip).or_insert_with(|| Used {
-                    prefix: azure::prefix_len(text(address, "Mask")).unwrap_or(32),
-                    ..Used::default()
-                });
-                name.clone_into(&mut found.network);
-                text(endpoint, "NetworkNameSpace").clone_into(&mut found.netns);
-                if found.container_id.is_empty() {
-                    text(endpoint, "ContainerID").clone_into(&mut found.container_id);
-                }
+    for (name, _, endpoint) in network.map(azure::endpoints).unwrap_or_default() {
+        for address in azure::addresses(endpoint) {
+            let Ok(ip) = text_of(address, "IP").parse() else {
+                continue;
+            };
+            let found = used.entry(ip).or_insert_with(|| Used {
+                prefix: azure::prefix_len(text_of(address, "Mask")).unwrap_or(32),
+                ..Used::default()
+            });
+            name.clone_into(&mut found.network);
+            text_of(endpoint, "NetworkNameSpace").clone_into(&mut found.netns);
+            if found.container_id.is_empty() {
+                text_of(endpoint, "ContainerID").clone_into(&mut found.container_id);
             }
         }
     }
@@ -176,17 +171,4 @@ fn keep(run: &RunDirectory, path: &Path) -> Result<(), StateError> {
         path: path.to_owned(),
         source,
     })
-}
-
-fn text<'a>(value: &'a Value, key: &str) -> &'a str {
-    value.get(key).and_then(Value::as_str).unwrap_or_default()
-}
-
-fn fields<'a>(value: &'a Value, key: &str) -> impl Iterator<Item = (&'a String, &'a Value)> {
-    let found = value.get(key).and_then(Value::as_object);
-    found.into_iter().flat_map(Map::iter)
-}
-
-fn values<'a>(value: &'a Value, key: &str) -> impl Iterator<Item = &'a Value> {
-    fields(value, key).map(|(_, value)| value)
 }

@@ -95,6 +95,15 @@ fn the_addresses_of_azures_live_pods_are_given_to_nobody_until_their_del() {
         assert_eq!(fs::read(kept).unwrap(), fs::read(file).unwrap());
     }
     assert_eq!(address(&add(&sandbox, "new2")), "10.240.0.9/16");
+    let state = sandbox.azure_vnet("GET_ENDPOINT_STATE").run().document();
+    let interfaces = state["ContainerInterfaces"].as_object().unwrap();
+    let known: Vec<_> = interfaces.keys().collect();
+    assert_eq!(known, ["old5-eth0", "old8-eth0"]);
+    assert_eq!(
+        interfaces["old5-eth0"],
+        json!({"PodName": "old5", "PodNamespace": "ns", "PodEndpointId": "old5-eth0", "ContainerID": "old5",
+            "IPAddresses": [{"IP": "10.240.0.5", "Mask": "//8AAA=="}]})
+    );
     assert_eq!(
         address(&add(&sandbox, "new3")),
         "10.240.0.50/16",

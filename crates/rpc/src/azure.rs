@@ -1,9 +1,12 @@
 //! What the state files of Azure's plug-ins and ours in their shape have in common (`azure-vnet.md` §1.10, §2.10).
 
+use std::collections::BTreeSet;
+use std::fs;
+
 use ipnet::Ipv4Net;
 use serde_json::{Map, Value};
 
-use crate::Key;
+use crate::{Key, Lease, RunDirectory};
 
 /// How our `Version` in these files begins; it is in the file's first bytes.
 pub const WRITER: &str = "azure-vnet-ebpf";
@@ -32,6 +35,62 @@ pub fn endpoint_id(key: &Key, taken: &Map<String, Value>) -> String {
         return format!("{}-{}", key.container_id, key.ifname);
     }
     id
+}
+
+/// Every endpoint below the root object `Network`: name of the network, ID, and what the file says.
+pub fn endpoints(state: &Value) -> Vec<(&String, &String, &Value)> {
+    let networks = values(state, "ExternalInterfaces").flat_map(|nic| fields(nic, "Networks"));
+    let found = networks.flat_map(|(name, network)| {
+        fields(network, "Endpoints").map(move |(id, endpoint)| (name, id, endpoint))
+    });
+    found.collect()
+}
+
+/// The endpoints of Azure's own that still have their address.
+pub fn original_endpoints(run: &RunDirectory, leases: &[Lease]) -> Vec<(String, String, Value)> {
+    let taken_over = leases.iter().filter(|lease| lease.is_taken_over());
+    let alive: BTreeSet<String> = taken_over.map(|lease| lease.ip.to_string()).collect();
+    if alive.is_empty() {
+        return Vec::new();
+    }
+    let path = run.azure_network();
+    let original = path.file_name().map(|name| run.originals().join(name));
+    let text = original.and_then(|path| fs::read(path).ok());
+    let file: Value = text
+        .and_then(|text| serde_json::from_slice(&text).ok())
+        .unwrap_or_default();
+    let Some(state) = file.get("Network") else {
+        return Vec::new();
+    };
+    let all = endpoints(state).into_iter();
+    all.filter(|(_, _, endpoint)| {
+        let mut addresses = addresses(endpoint);
+        addresses.any(|address| alive.contains(text_of(address, "IP")))
+    })
+    .map(|(name, id, endpoint)| (name.clone(), id.clone(), endpoint.clone()))
+    .collect()
+}
+
+/// An endpoint's addresses.
+pub fn addresses(endpoint: &Value) -> impl Iterator<Item = &Value> {
+    let found = endpoint.get("IPAddresses").and_then(Value::as_array);
+    found.into_iter().flatten()
+}
+
+/// The text below `key`; empty when there is none.
+pub fn text_of<'a>(value: &'a Value, key: &str) -> &'a str {
+    value.get(key).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// What is below the object `key`; nothing when there is none.
+pub fn fields<'a>(value: &'a Value, key: &str) -> impl Iterator<Item = (&'a String, &'a Value)> {
+    let found = value.get(key).and_then(Value::as_object);
+    found.into_iter().flat_map(Map::iter)
+}
+
+/// The same without the names.
+pub fn values<'a>(value: &'a Value, key: &str) -> impl Iterator<Item = &'a Value> {
+    fields(value, key).map(|(_, value)| value)
 }
 
 /// Go's encoding of a byte slice (RFC 4648, section 4): of masks and Ethernet addresses.
