@@ -1,6 +1,6 @@
-//! A disk that fails: any operation of the plug-ins, and of what they start, on a file below a directory.
+//! A kernel that fails: any operation of the plug-ins, and of what they start, on a file below a directory, a socket, or BPF.
 //!
-//! The kernel asks us about each file operation (seccomp's user notification), and we let it do its work or answer in its place.
+//! The kernel asks us about each such operation (seccomp's user notification), and we let it do its work or answer in its place.
 //! So the products that are tried are those that are shipped; nothing in them knows of it.
 
 use std::fs::{self, File};
@@ -16,8 +16,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::exec::{Answer, Exec};
 
-/// What the kernel asks about, and which argument says on what file.
-const WATCHED: [(c_long, &str, Names); 13] = [
+/// What the kernel asks about, and which argument says on what.
+const WATCHED: [(c_long, &str, Names); 17] = [
     (libc::SYS_openat, "open", Names::Path(1)),
     (libc::SYS_unlinkat, "unlink", Names::Path(1)),
     (libc::SYS_renameat2, "rename", Names::Path(1)),
@@ -29,6 +29,10 @@ const WATCHED: [(c_long, &str, Names); 13] = [
     (libc::SYS_pwrite64, "write", Names::Descriptor),
     (libc::SYS_ftruncate, "truncate", Names::Descriptor),
     (libc::SYS_fsync, "sync", Names::Descriptor),
+    (libc::SYS_connect, "connect", Names::Descriptor),
+    (libc::SYS_sendto, "send", Names::Descriptor),
+    (libc::SYS_recvfrom, "receive", Names::Descriptor),
+    (libc::SYS_bpf, "call", Names::Nothing(BPF)),
     // What glibc still prefers on x86_64.
     (OLD[0], "unlink", Names::Path(0)),
     (OLD[1], "rename", Names::Path(0)),
@@ -43,7 +47,13 @@ enum Names {
     Path(usize),
     /// The first argument.
     Descriptor,
+    Nothing(&'static str),
 }
+
+/// Every socket, as a [`Fault`]'s `below`: netlink's and the loader's.
+pub(crate) const SOCKETS: &str = "socket:";
+/// The kernel's BPF.
+pub(crate) const BPF: &str = "bpf:";
 
 nix::ioctl_readwrite!(receive, b'!', 0, seccomp_notif);
 nix::ioctl_readwrite!(respond, b'!', 1, seccomp_notif_resp);
@@ -51,7 +61,7 @@ nix::ioctl_readwrite!(respond, b'!', 1, seccomp_notif_resp);
 /// What fails.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Fault {
-    /// Files below this directory, or the directory itself.
+    /// Files below this directory, or the directory itself; [`SOCKETS`]; [`BPF`].
     pub(crate) below: &'static str,
     /// The first operation on them that fails, from 0.
     pub(crate) first: usize,
@@ -159,19 +169,32 @@ fn supervise(listener: &OwnedFd, fault: Fault) -> Vec<String> {
     }
 }
 
-/// The operation, if it is on a file below the directory.
+/// The operation, if it is one of those that may fail.
 fn operation(asked: &seccomp_notif, below: &str) -> Option<String> {
     let number = c_long::from(asked.data.nr);
     let (_, what, names) = WATCHED.iter().find(|(watched, ..)| *watched == number)?;
     let path = match names {
         Names::Path(at) => text_at(asked.pid, asked.data.args[*at])?,
+        Names::Descriptor if below == SOCKETS && is_pipe_like(asked) => return None,
         Names::Descriptor => {
             let link = format!("/proc/{}/fd/{}", asked.pid, asked.data.args[0]);
             fs::read_link(link).ok()?.to_str()?.to_owned()
         }
+        Names::Nothing(name) => (*name).to_owned(),
     };
     let rest = path.strip_prefix(below)?;
-    (rest.is_empty() || rest.starts_with('/')).then(|| format!("{what} {path}"))
+    let is_below = below.ends_with(':') || rest.is_empty() || rest.starts_with('/');
+    is_below.then(|| format!("{what} {path}"))
+}
+
+/// The standard library starts a process over a pair of sockets, which no kernel breaks, and waits for ever if one does. It is
+/// read without asking who sent; netlink is.
+fn is_pipe_like(asked: &seccomp_notif) -> bool {
+    match c_long::from(asked.data.nr) {
+        libc::SYS_read | libc::SYS_write => true,
+        libc::SYS_recvfrom => asked.data.args[4] == 0,
+        _ => false,
+    }
 }
 
 /// The text at an address of another process.
