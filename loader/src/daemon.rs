@@ -2,8 +2,8 @@
 //!
 //! 1. Configuration, lock, NIC.
 //! 2. Maps and programs, pinned over those of an earlier start.
-//! 3. Settings, classes and the kernel's connections into the maps.
-//! 4. Programs onto the NIC, atomically.
+//! 3. Settings and classes into the maps.
+//! 4. Programs onto the NIC, atomically: the one that learns, then the kernel's connections into the maps, then the one that decides.
 //! 5. The kernel's fallback.
 //! 6. Records and maps brought together, programs onto every pod's veth.
 //! 7. Socket, "ready".

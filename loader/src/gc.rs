@@ -77,7 +77,7 @@ pub fn sweep(pins: &Pins, pressure: Pressure) -> anyhow::Result<Swept> {
     Ok(swept)
 }
 
-/// `CLOCK_MONOTONIC_COARSE`, the programs' clock.
+/// The loader's clock, a second or so ahead of the programs' ticks.
 pub(crate) fn now() -> Seconds {
     let now = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).map_or(0, |time| time.tv_sec());
     Seconds(u32::try_from(now).unwrap_or(u32::MAX))
@@ -92,10 +92,10 @@ fn pods(maps: &Maps) -> Result<HashMap<Ip4, Pod>, MapError> {
 }
 
 /// Whether a binding goes. While the table is `full`, a closed one has no more than the second that a new connection in want
-/// of its port would leave it.
+/// of its port would leave it, and one for the difference between the clocks.
 fn is_dead(binding: &Binding, proto: u8, now: Seconds, full: bool) -> bool {
     binding_expired(binding, proto, now)
-        || (full && binding.state().is_over() && now.since(binding.last_seen) > 1)
+        || (full && binding.state().is_over() && now.since(binding.last_seen) > 2)
 }
 
 fn sweep_bindings(

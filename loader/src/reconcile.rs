@@ -67,7 +67,10 @@ pub fn attach_nic_if_needed(
         interface = nic,
         "the NIC's programs do not run: attaching them anew"
     );
-    attach_nic(pins, nic, take_over)
+    // A program that learns has missed nothing while it ran.
+    let [learns, _] = Hook::NIC;
+    let has_missed = !hooks::runs(pins, learns, nic);
+    attach_nic(pins, nic, || if has_missed { take_over() } else { Ok(()) })
 }
 
 /// Attaches, to every registered pod's host veth, the programs that do not run there or that are older than the pinned
@@ -78,19 +81,23 @@ pub fn guard_pods(pins: &Pins, registry: &mut Registry, run: &RunDirectory) -> V
         Err(error) => return vec![error.into()],
     };
     let [learns, decides] = Hook::POD;
-    let mut errors = Vec::new();
-    let mut was_away = false;
+    let (mut errors, mut learning) = (Vec::new(), Vec::new());
+    let mut is_new = false;
     for ifname in &veths {
         match attach_missing(pins, learns, ifname) {
-            Ok(outcome) => was_away |= outcome == Some(Outcome::Attached),
+            Ok(outcome) => {
+                is_new |= outcome.is_some();
+                learning.push(ifname);
+            }
             Err(error) => errors.push(error.into()),
         }
     }
-    // What began while nobody looked must be known before anything is decided, as on the NIC.
-    if was_away && let Err(error) = conntrack::take_over_or_fill(registry, run) {
+    // What began while nobody looked, or was told to a table that is not read any more, must be known before anything is
+    // decided, as on the NIC.
+    if is_new && let Err(error) = conntrack::take_over_or_fill(registry, run) {
         errors.push(error.into());
     }
-    for ifname in &veths {
+    for ifname in learning {
         errors.extend(
             attach_missing(pins, decides, ifname)
                 .err()
@@ -149,16 +156,18 @@ pub fn reconcile(
             errors.push(error);
         }
     }
-    for endpoint in endpoints(run) {
-        let lives = endpoint.boot_id == boot_id
+    let lives = |endpoint: &Endpoint| {
+        endpoint.boot_id == boot_id
             && if_nametoindex(endpoint.host_ifname.as_str())
-                .is_ok_and(|index| index == endpoint.host_ifindex);
-        let repaired = if lives {
-            restore(registry, pins, &endpoint)
-        } else {
-            registry.unregister(&endpoint).map_err(Into::into)
-        };
-        errors.extend(repaired.err());
+                .is_ok_and(|index| index == endpoint.host_ifindex)
+    };
+    let (living, gone): (Vec<_>, Vec<_>) = endpoints(run).into_iter().partition(lives);
+    for endpoint in &gone {
+        errors.extend(registry.unregister(endpoint).err().map(Into::into));
+    }
+    errors.extend(learn_of_lost(registry, pins, run, &living).err());
+    for endpoint in &living {
+        errors.extend(restore(registry, pins, endpoint).err());
     }
     match registry.remove_dead() {
         Ok(0) => {}
@@ -166,6 +175,26 @@ pub fn reconcile(
         Err(error) => errors.push(error.into()),
     }
     errors
+}
+
+/// Veths of endpoints that the maps have lost may run programs of lost maps: what those have learnt is lost, too.
+fn learn_of_lost(
+    registry: &mut Registry,
+    pins: &Pins,
+    run: &RunDirectory,
+    living: &[Endpoint],
+) -> Result<(), ReconcileError> {
+    let [learns, _] = Hook::POD;
+    let mut is_new = false;
+    for endpoint in living {
+        if registry.registered(endpoint.address.addr())?.is_none() {
+            is_new |= attach_missing(pins, learns, &endpoint.host_ifname)?.is_some();
+        }
+    }
+    if is_new {
+        conntrack::take_over_or_fill(registry, run)?;
+    }
+    Ok(())
 }
 
 /// Puts an endpoint that the maps have lost back; its veth may run programs of lost maps, or none.

@@ -43,8 +43,11 @@ pub enum RegistryError {
         /// Old and new ones together.
         most: usize,
     },
+    /// The kernel does not say how long its tick is.
+    #[error("ask for the resolution of CLOCK_MONOTONIC_COARSE: {0}")]
+    Clock(nix::errno::Errno),
     /// No random numbers.
-    #[error("read 16 random bytes from /dev/urandom: {0}")]
+    #[error("read random bytes from /dev/urandom: {0}")]
     Random(std::io::Error),
     /// The number of CPUs is unknown, or not what the kernel takes.
     #[error("reset a pod's counters on every CPU: {0}")]
@@ -102,16 +105,9 @@ impl Registry {
             generation,
             flags,
         };
-        self.maps
-            .veths
-            .insert(Abi(ifindex), Abi(veth), 0)
-            .map_err(map_error("add the veth", "veths"))?;
-        // Last: from here on, packets are delivered.
-        self.maps
-            .pods
-            .insert(Abi(addr), Abi(pod), 0)
-            .map_err(map_error("add the pod", "pods"))?;
-        self.next_epoch()?;
+        let written = self.write(ifindex, veth, addr, pod);
+        // Even if only the veth could be written.
+        self.next_epoch().and(written)?;
         if self.pod(addr)? != Some(pod) || self.veth(ifindex)? != Some(veth) {
             return Err(Refusal {
                 what: format!("register {}", endpoint.key),
@@ -121,6 +117,24 @@ impl Registry {
             .into());
         }
         Ok(())
+    }
+
+    fn write(
+        &mut self,
+        ifindex: IfIndex,
+        veth: Veth,
+        addr: Ip4,
+        pod: Pod,
+    ) -> Result<(), RegistryError> {
+        self.maps
+            .veths
+            .insert(Abi(ifindex), Abi(veth), 0)
+            .map_err(map_error("add the veth", "veths"))?;
+        // Last: from here on, packets are delivered.
+        self.maps
+            .pods
+            .insert(Abi(addr), Abi(pod), 0)
+            .map_err(map_error("add the pod", "pods"))
     }
 
     /// Takes an endpoint out of the maps, unless the address or the interface has another owner by now.

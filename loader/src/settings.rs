@@ -24,7 +24,7 @@ use crate::transition::{Step, Table, steps};
 const FAST_MARK: u32 = 0x10;
 
 impl Registry {
-    /// Writes the node's settings; the generation and the table's fill are kept.
+    /// Writes the node's settings; generation, epoch and the table's fill are kept.
     pub fn configure(
         &mut self,
         node: &Node,
@@ -55,7 +55,7 @@ impl Registry {
             gateway,
             subnet,
             epoch,
-            ticks: ticks(),
+            ticks: ticks().map_err(RegistryError::Clock)?,
         })?;
         self.ensure_secret()
     }

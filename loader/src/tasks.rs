@@ -79,6 +79,8 @@ async fn try_sweep(daemon: &Daemon) -> anyhow::Result<()> {
         bindings: daemon.swept.borrow().bindings_full(),
     };
     let swept = spawn_blocking(move || gc::sweep(&pins, pressure)).await??;
+    // A repair may have found meanwhile that the kernel's connections do not fit.
+    let was_full = was_full || daemon.registry.borrow().flows_full()?;
     let filled = swept.flows_full(was_full);
     // What found no room is not in the table yet.
     let missing = was_full

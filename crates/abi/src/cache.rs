@@ -58,7 +58,7 @@ impl CachedVeth {
 }
 
 /// Value of `flow_cache`: a flow that the stack owns, as this CPU has seen it last. It counts for the second of its
-/// `last_seen` only, within which nothing removes a flow from `flows`.
+/// `last_seen` only.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, PartialEq, Eq)]
 #[repr(C)]
 pub struct CachedFlow {

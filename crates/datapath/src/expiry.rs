@@ -2,8 +2,7 @@
 
 use abi::{Binding, BindingState, Flow, FlowFlags, proto};
 
-/// Seconds since boot, of [`abi::Ticks`] in the programs and of `CLOCK_MONOTONIC_COARSE` in the loader, which are
-/// at most one apart.
+/// Seconds since boot, of [`abi::Ticks`] in the programs and of `CLOCK_MONOTONIC_COARSE` in the loader, which may be one ahead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Seconds(pub u32);
 

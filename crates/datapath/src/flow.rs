@@ -101,13 +101,16 @@ pub(crate) enum Side {
 }
 
 /// Whether the flow is the stack's and its entry would stay as it is, by what this CPU has seen of it in this very second:
-/// most packets of a connection need no more than that.
+/// most packets of a connection need no more than that. One that is about to end may be another one by now, which another
+/// CPU has seen begin.
 #[inline(always)]
 pub(crate) fn is_stacks_still(tables: &impl Tables, seen: &Seen, now: Seconds) -> bool {
     !seen.opens()
-        && tables
-            .recent_flow(&seen.key)
-            .is_some_and(|flow| flow.last_seen == now.0 && seen.advance(flow, now) == flow.flags)
+        && tables.recent_flow(&seen.key).is_some_and(|flow| {
+            flow.last_seen == now.0
+                && !flow.flags.intersects(FlowFlags::CLOSING)
+                && seen.advance(flow, now) == flow.flags
+        })
 }
 
 /// Looks a flow up and refreshes its entry.
@@ -181,10 +184,16 @@ pub(crate) fn learn_if(
             return false;
         }
     }
-    if new.flags.contains(FlowFlags::VIA_STACK) {
+    keep_recent(tables, seen, new, old.last_seen);
+    true
+}
+
+/// Keeps a flow of the stack that was seen a moment `before`: one that had been silent for long may just be removed.
+#[inline(always)]
+fn keep_recent(tables: &impl Tables, seen: &Seen, new: Flow, before: u32) {
+    if new.flags.contains(FlowFlags::VIA_STACK) && Seconds(new.last_seen).since(before) <= 1 {
         tables.keep_recent_flow(&seen.key, new);
     }
-    true
 }
 
 /// Forgets that the remote end opened the flow: the pod itself opens it now.
@@ -205,7 +214,5 @@ fn refresh<T: Tables>(tables: &T, seen: &Seen, known: (Flow, T::FlowEntry), now:
     if flags != flow.flags || now.since(flow.last_seen) > 0 {
         tables.see_flow(entry, new);
     }
-    if flags.contains(FlowFlags::VIA_STACK) {
-        tables.keep_recent_flow(&seen.key, new);
-    }
+    keep_recent(tables, seen, new, flow.last_seen);
 }

@@ -1,5 +1,5 @@
-//! Which flows are the kernel's connection tracking's? Asked at start, before any program is attached, and before a flow
-//! table that was full counts as complete again.
+//! Which flows are the kernel's connection tracking's? Asked whenever programs are attached anew, before those that decide,
+//! and before a flow table that was full counts as complete again.
 //!
 //! Programs whose table `flows` lacks a translated flow would take its answers past netfilter, which then cannot translate
 //! them back: every open connection to a Service or through masquerading would break. So would one that somebody on the

@@ -227,6 +227,19 @@ impl World {
         }
     }
 
+    /// What the loader changes while packets come: a class, and who has a pod's address. The epoch tells the programs.
+    pub(crate) fn change(&mut self) {
+        self.memory.config.as_mut().unwrap().epoch += 1;
+        let vnet = &mut self.memory.classes[3].2;
+        *vnet = match vnet {
+            Class::Direct => Class::Stack,
+            _ => Class::Direct,
+        };
+        let pod = self.memory.pods.get_mut(&OTHER_POD).unwrap();
+        let [a, b, c, d, e, last] = pod.mac.octets();
+        pod.mac = Mac::new([a, b, c, d, e ^ 0x80, last]);
+    }
+
     /// The interface that frames of a program come from.
     pub(crate) fn ifindex(name: &str) -> IfIndex {
         if name == program::FROM_POD || name == program::TO_POD {

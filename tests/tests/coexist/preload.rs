@@ -138,11 +138,14 @@ fn survive_the_return_of_programs(scene: &Scene, come_back: impl FnOnce() -> Res
     for pod in [&scene.client, &scene.local, &scene.remote] {
         acknowledged(pod)?;
     }
+    let attached = || Some(scene.node().status().ok()?["attached"].as_array()?.len());
+    let before = attached().context("no status")?;
+    assert!(
+        before < 6,
+        "the loader was faster: nothing began without programs"
+    );
     come_back()?;
-    let back = eventually(Duration::from_secs(40), || {
-        let status = scene.node().status().ok()?;
-        (status["attached"].as_array()?.len() == 6).then_some(())
-    });
+    let back = eventually(Duration::from_secs(40), || (attached()? == 6).then_some(()));
     back.context("the programs do not come back")?;
     for connection in &mut connections {
         connection.talks()?;
