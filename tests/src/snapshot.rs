@@ -227,7 +227,15 @@ fn files(dir: &Path) -> Result<BTreeSet<String>> {
     let mut found = BTreeSet::new();
     let mut open = vec![dir.to_owned()];
     while let Some(dir) = open.pop() {
-        for entry in fs::read_dir(&dir).with_context(|| format!("list {}", dir.display()))? {
+        let entries = match fs::read_dir(&dir) {
+            // Daemons of the node tidy up meanwhile.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                found.remove(&format!("{}/", dir.display()));
+                continue;
+            }
+            listed => listed.with_context(|| format!("list {}", dir.display()))?,
+        };
+        for entry in entries {
             let entry = entry?;
             let path = entry.path();
             if entry.file_type()?.is_dir() {

@@ -110,8 +110,11 @@ fn validate<'a>(call: &Call, stdin: &'a [u8]) -> Result<Request<'a>, Error> {
     let netconf = Netconf::parse(stdin)?;
     netconf.prev_result()?;
     netconf.refuse_previous_interfaces()?;
-    let args = Args::parse(&call.env.args)?;
+    let mut args = Args::parse(&call.env.args)?;
     let plugin = netconf.ipam_plugin()?;
+    if netconf.allow_non_kubernetes {
+        args.name_after(&call.env.container_id);
+    }
     args.require_pod()?;
     let ipam = Delegate::find(call, plugin, stdin)?;
     Ok(Request {

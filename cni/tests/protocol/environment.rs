@@ -11,7 +11,9 @@ use std::time::Duration;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::stat::{Mode, umask};
 
-use crate::exec::{AZURE_VNET, AZURE_VNET_IPAM, BOTH, Exec};
+use serde_json::json;
+
+use crate::exec::{AZURE_VNET, AZURE_VNET_IPAM, BOTH, Exec, netconf_with};
 use crate::loader::{Loader, Manner};
 use crate::sandbox::{Sandbox, install};
 
@@ -170,6 +172,22 @@ fn a_namespace_of_a_process_is_fine_and_del_wants_none() {
     assert_eq!(sandbox.snapshot(), before);
     sleeper.kill().unwrap();
     sleeper.wait().unwrap();
+}
+
+/// Row 25. Past the arguments, the next thing that is missed is the loader.
+#[test]
+fn a_runtime_without_kubernetes_needs_a_key_of_the_configuration() {
+    let sandbox = Sandbox::with_pod();
+    for (allowed, code, word) in [
+        (json!(false), 100, "allowNonKubernetes"),
+        (json!(true), 11, "loader"),
+        (json!("yes"), 7, "allowNonKubernetes"),
+    ] {
+        let add = sandbox.azure_vnet("ADD").env("CNI_ARGS", "");
+        add.conf(&netconf_with(json!({"allowNonKubernetes": allowed})))
+            .run()
+            .error_saying(code, &[word]);
+    }
 }
 
 /// Rows 22 to 26.

@@ -16,12 +16,12 @@ pub enum ArgsError {
     IgnoreUnknown { value: String },
     /// Azure's text, which log-matching tools look for.
     #[error(
-        "Pod Namespace not specified in CNI Args: CNI_ARGS has no K8S_POD_NAMESPACE; the runtime must pass it"
+        "Pod Namespace not specified in CNI Args: CNI_ARGS has no K8S_POD_NAMESPACE; the runtime must pass it, or the configuration have `allowNonKubernetes: true`"
     )]
     NoPodNamespace,
     /// Azure's text.
     #[error(
-        "Pod Name not specified in CNI Args: CNI_ARGS has no K8S_POD_NAME; the runtime must pass it"
+        "Pod Name not specified in CNI Args: CNI_ARGS has no K8S_POD_NAME; the runtime must pass it, or the configuration have `allowNonKubernetes: true`"
     )]
     NoPodName,
 }
@@ -83,6 +83,18 @@ impl Args {
             });
         }
         Ok(args)
+    }
+
+    /// What a runtime that knows no Kubernetes leaves out: the pod's name is the container's id.
+    pub fn name_after(&mut self, container_id: &str) {
+        for (field, default) in [
+            (&mut self.pod_namespace, "default"),
+            (&mut self.pod_name, container_id),
+        ] {
+            if field.is_empty() {
+                default.clone_into(field);
+            }
+        }
     }
 
     /// ADD needs to know which pod this is; Azure asks for the namespace first.

@@ -71,6 +71,8 @@ pub struct Netconf {
     /// Only pools of this NIC.
     pub master: Option<String>,
     pub ipam: Ipam,
+    /// A pod that the runtime does not name is named after its container.
+    pub allow_non_kubernetes: bool,
     /// What the runtime passes for this attachment alone, `mac` and `ips`.
     runtime_mac: Option<String>,
     runtime_ips: Vec<String>,
@@ -118,6 +120,7 @@ impl Netconf {
             ipam: root
                 .object("ipam")?
                 .map_or_else(|| Ok(Ipam::default()), Ipam::parse)?,
+            allow_non_kubernetes: keys::allows_non_kubernetes(root)?,
             runtime_mac: match runtime {
                 Some(runtime) => nonempty(runtime.text("mac")?),
                 None => None,

@@ -24,15 +24,18 @@ const TEXTS: [&str; 14] = [
     "env",
     "mode",
 ];
-const FLAGS: [&str; 6] = [
+const FLAGS: [&str; 7] = [
     "multiTenancy",
     "enableSnatOnHost",
     "enableExactMatchForPodName",
     "disableHairpinOnHostInterface",
     "disableIPTableLock",
     "disableAsyncDelete",
+    ALLOW_NON_KUBERNETES,
 ];
 const TEXT_LISTS: [&str; 2] = ["podNamespaceForDualNetwork", VIA_HOST];
+/// Ours, not Azure's.
+const ALLOW_NON_KUBERNETES: &str = "allowNonKubernetes";
 const VIA_HOST: &str = "ipsToRouteViaHost";
 const IPAM_TEXTS: [&str; 4] = ["mode", "environment", "addressSpace", "queryInterval"];
 
@@ -104,6 +107,11 @@ pub(crate) fn refuse_unsupported(root: Object<'_>) -> Result<(), NetconfError> {
             "only the default is there",
         )),
     }
+}
+
+/// Whether a runtime need not say which pod it adds, `ctr` and podman for example.
+pub(crate) fn allows_non_kubernetes(root: Object<'_>) -> Result<bool, NetconfError> {
+    Ok(root.flag(ALLOW_NON_KUBERNETES)? == Some(true))
 }
 
 /// `ipsToRouteViaHost`. IPv6 addresses are passed over: there is no IPv6 way to the host.

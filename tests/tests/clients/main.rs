@@ -3,7 +3,9 @@
 
 mod containerd;
 mod cri;
+mod ctr;
 mod grpc;
 mod image;
+mod podman;
 mod sandboxes;
 mod scene;

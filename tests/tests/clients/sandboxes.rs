@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use lab::{Namespace, Node, Snapshot, eventually};
+use lab::{Namespace, eventually};
 use nix::sys::signal::Signal;
 
 use crate::containerd::{CALL_LIMIT, Containerd};
@@ -18,13 +18,6 @@ fn enter(cri: Cri<'_>, id: &str) -> (Namespace, Ipv4Addr) {
     assert!(sandbox.ready, "{sandbox:?}");
     let namespace = cri.node.open("the sandbox", &sandbox.netns).unwrap();
     (namespace, sandbox.address.parse().unwrap())
-}
-
-/// What a pod has left in the node, but for containerd's own files.
-fn left(before: &Snapshot, node: &Node) -> Vec<String> {
-    let left = before.left(&node.snapshot().unwrap());
-    let runtimes = |line: &String| line.contains("/containerd/") || line.ends_with("/cni/results/");
-    left.into_iter().filter(|line| !runtimes(line)).collect()
 }
 
 #[test]
@@ -56,7 +49,7 @@ fn a_sandbox_reaches_all_and_may_be_stopped_twice() {
     // portmap keeps the chains that it made for the first one.
     let before = node.snapshot().unwrap();
     live_and_die();
-    assert_eq!(left(&before, node), Vec::<String>::new());
+    assert_eq!(scene.left(&before), Vec::<String>::new());
 }
 
 #[test]
@@ -90,7 +83,7 @@ fn twenty_sandboxes_start_and_stop_at_once() {
             });
         }
     });
-    assert_eq!(left(&before, node), Vec::<String>::new());
+    assert_eq!(scene.left(&before), Vec::<String>::new());
 }
 
 #[test]
@@ -114,9 +107,9 @@ fn an_add_that_the_deadline_kills_leaves_nothing() {
         "{error:#}"
     );
     node.loader().signal(Signal::SIGCONT).unwrap();
-    let clean = || left(&before, node).is_empty().then_some(());
+    let clean = || scene.left(&before).is_empty().then_some(());
     let cleaned = eventually(CALL_LIMIT, clean);
-    assert!(cleaned.is_some(), "{:#?}", left(&before, node));
+    assert!(cleaned.is_some(), "{:#?}", scene.left(&before));
     // The kubelet tries again, under the same name.
     let again = || cri.run(PodSandboxConfig::of("web")).ok();
     let id = eventually(CALL_LIMIT, again).expect("a second try");
@@ -145,7 +138,7 @@ fn sandboxes_outlive_a_containerd_that_is_killed() {
         cri.stop(id).unwrap();
         cri.remove(id).unwrap();
     }
-    assert_eq!(left(&before, node), Vec::<String>::new());
+    assert_eq!(scene.left(&before), Vec::<String>::new());
 }
 
 #[test]
@@ -180,5 +173,5 @@ fn an_add_that_outlives_its_containerd_is_deleted_by_the_next() {
         cri.stop(id).unwrap();
         cri.remove(id).unwrap();
     }
-    assert_eq!(left(&before, node), Vec::<String>::new());
+    assert_eq!(scene.left(&before), Vec::<String>::new());
 }

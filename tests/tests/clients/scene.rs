@@ -2,7 +2,29 @@
 
 use std::net::Ipv4Addr;
 
-use lab::{EchoServer, Lab, Namespace, Pod};
+use std::sync::LazyLock;
+
+use lab::{AZURE_CONFLIST, EchoServer, Lab, Namespace, Pod, Snapshot};
+
+/// For runtimes that do not say which pod they add.
+pub(crate) static WITHOUT_KUBERNETES: LazyLock<String> = LazyLock::new(|| {
+    let ours = "\"type\":\"azure-vnet\",";
+    let allowed = AZURE_CONFLIST.replace(ours, &format!("{ours} \"allowNonKubernetes\": true,"));
+    assert_ne!(allowed, AZURE_CONFLIST);
+    allowed
+});
+
+/// Files that the runtimes keep, or make once.
+const RUNTIMES: [&str; 8] = [
+    "/containerd/",
+    "/containers/",
+    "/cni/results/",
+    "/podman-storage/",
+    "/libpod/",
+    "/run/azure-vnet-docker/",
+    "/run/runc/",
+    "/var/lib/cni/",
+];
 
 pub(crate) struct Scene {
     pub(crate) lab: Lab,
@@ -14,7 +36,7 @@ const PORT: u16 = 8081;
 
 impl Scene {
     pub(crate) fn new() -> Self {
-        Self::with(lab::AZURE_CONFLIST)
+        Self::with(AZURE_CONFLIST)
     }
 
     pub(crate) fn with(conflist: &str) -> Self {
@@ -27,6 +49,14 @@ impl Scene {
             (pod, echo)
         });
         Self { lab, neighbours }
+    }
+
+    /// What pods of the first node have left there since, but for the runtimes' own files.
+    pub(crate) fn left(&self, before: &Snapshot) -> Vec<String> {
+        let now = self.lab.node(1).snapshot().unwrap();
+        let runtimes = |line: &String| RUNTIMES.iter().any(|part| line.contains(part));
+        let left = before.left(&now).into_iter();
+        left.filter(|line| !runtimes(line)).collect()
     }
 
     /// Pods on both nodes, there and back, by the pod's own address; the Internet by the node's.
@@ -48,4 +78,12 @@ impl Scene {
         );
         drop(echo);
     }
+}
+
+/// The address of the pod's interface, for runtimes that do not tell it.
+pub(crate) fn address_of(pod: &Namespace) -> Ipv4Addr {
+    let shown = pod.exec(&["ip", "-j", "address", "show", "eth0"]).unwrap();
+    let links: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    let address = links[0]["addr_info"][0]["local"].as_str().unwrap();
+    address.parse().unwrap()
 }

@@ -12,7 +12,7 @@ pub(crate) struct Tool {
     pub(crate) package: &'static str,
 }
 
-const TOOLS: [Tool; 15] = [
+const TOOLS: [Tool; 17] = [
     Tool {
         file: "ip",
         package: "iproute2",
@@ -72,6 +72,14 @@ const TOOLS: [Tool; 15] = [
     Tool {
         file: "busybox",
         package: "busybox-static",
+    },
+    Tool {
+        file: "jq",
+        package: "jq",
+    },
+    Tool {
+        file: "shellcheck",
+        package: "shellcheck",
     },
 ];
 
