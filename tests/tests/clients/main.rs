@@ -9,3 +9,4 @@ mod image;
 mod podman;
 mod sandboxes;
 mod scene;
+mod scripts;
