@@ -166,6 +166,11 @@ fn a_wrong_value_of_ours_is_named_with_its_key() {
         ),
         (json!({"multiTenancy": true}), 2, ["multiTenancy", "true"]),
         (
+            json!({"runtimeConfig": {"Bandwidth": {"IngressRate": 1, "IngressBurst": 1}}}),
+            2,
+            ["runtimeConfig.bandwidth", "limits no bandwidth"],
+        ),
+        (
             json!({"mode": "transparent-vlan"}),
             2,
             ["mode", "transparent-vlan"],
@@ -249,7 +254,6 @@ fn what_is_unknown_or_spelt_otherwise_is_fine() {
         "args": {"cni": {}}, "cni.dev/x": 1, "unknown": {"deep": [1, {}]},
         "runtimeConfig": {
             "portMappings": [{"HostPort": 18001, "ContainerPort": 80, "Protocol": "tcp", "HostIP": ""}],
-            "bandwidth": {"IngressRate": 10_000_000, "IngressBurst": 4_294_967_295_u64},
             "dns": {"Servers": ["10.0.0.10"], "Searches": [], "Options": ["ndots:5"]},
         },
         "ipam": {"type": "azure-vnet-ipam", "mode": "", "environment": "azure", "addressSpace": "local", "queryInterval": "10",

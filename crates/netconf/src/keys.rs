@@ -99,6 +99,14 @@ pub(crate) fn refuse_unsupported(root: Object<'_>) -> Result<(), NetconfError> {
             "it needs Azure's container networking service (CNS)",
         ));
     }
+    let runtime = root.object("runtimeConfig")?;
+    if runtime.is_some_and(|runtime| runtime.get("bandwidth").is_some()) {
+        return Err(unsupported(
+            "runtimeConfig.bandwidth",
+            "an object",
+            "azure-vnet limits no bandwidth; take the capability out of its entry in the conflist",
+        ));
+    }
     match root.text("executionMode")?.unwrap_or_default() {
         "" | "default" => Ok(()),
         other => Err(unsupported(

@@ -1,6 +1,7 @@
 //! The container runtimes themselves, on nodes of the lab: nobody stands in for them.
 #![cfg(test)]
 
+mod bandwidth;
 mod containerd;
 mod cri;
 mod ctr;

@@ -169,6 +169,10 @@ impl Checker<'_> {
                 &of_type,
                 "azure-vnet must be first in the list: its result has its own interfaces only",
             ),
+            (_, "bandwidth") if main_is_ours(list) => self.warning(
+                &of_type,
+                "bandwidth cannot limit pods of azure-vnet: with an egress limit ADD fails, and fast packets pass an ingress limit; remove it",
+            ),
             _ => {}
         }
     }
@@ -267,6 +271,12 @@ impl Checker<'_> {
             );
         }
     }
+}
+
+/// Whether the list's first plug-in is azure-vnet.
+fn main_is_ours(list: &Value) -> bool {
+    let first = value_at(list, "plugins").and_then(|plugins| plugins.get(0));
+    first.and_then(|first| value_at(first, "type")) == Some(&Value::from(MAIN))
 }
 
 fn steps(path: &str) -> Vec<String> {

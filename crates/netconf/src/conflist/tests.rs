@@ -182,6 +182,22 @@ fn every_fault_of_our_plugin_is_told_with_its_line_and_key() {
 }
 
 #[test]
+fn a_plugin_whose_limits_would_not_be_met_is_told() {
+    let after = |main: &str| {
+        format!(
+            "{{\"name\": \"a\", \"plugins\": [{{\"type\": \"{main}\", \"ipam\": {GOOD_IPAM}}},\n{{\"type\": \"bandwidth\"}}]}}"
+        )
+    };
+    told(vec![(
+        after("azure-vnet"),
+        2,
+        "warning",
+        vec!["bandwidth cannot limit", "remove it"],
+    )]);
+    assert_eq!(found(&after("bridge")), [], "its host veth is its own");
+}
+
+#[test]
 fn several_faults_are_all_told() {
     let bad = list(
         "\"multiTenancy\": true, \"mode\": 5,",
