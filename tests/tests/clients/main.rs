@@ -4,6 +4,7 @@
 mod bandwidth;
 mod containerd;
 mod cri;
+mod crio;
 mod ctr;
 mod grpc;
 mod image;
