@@ -127,6 +127,8 @@ fn azure_vnet_ipam_gives_addresses_below_bridge_and_ptp() {
         let address = format!("10.240.0.{}/16", 5 + round);
         assert_eq!(result["ips"][0]["address"], address);
         assert!(sandbox.ip_in_pod("-br addr show eth0").contains(&address));
+        let default = sandbox.ip_in_pod("route show default");
+        assert!(default.contains("via 10.240.0.1 dev eth0"), "{default}");
         conf["prevResult"] = result;
         reference(&name, "CHECK", &conf).run().silence();
         reference(&name, "DEL", &conf).run().silence();
