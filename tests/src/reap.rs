@@ -48,15 +48,20 @@ fn inside(inodes: &HashSet<u64>) -> Vec<Pid> {
         .collect()
 }
 
-/// Waits for the end of the lab, then kills what runs inside `$NAMESPACES` until nothing is found any more, and removes
-/// their cgroups.
+/// Waits for the end of the lab, then kills what runs inside `$NAMESPACES` or their cgroups (containers have namespaces of
+/// their own) until nothing is found any more, and removes the cgroups.
 const GUARD: &str = r#"
 read -r _
-for attempt in 0 1 2 3 4 5 6 7 8 9; do
+for attempt in 0 1 2 3 4 5 6 7 8 9 a b c d e f g h i j k l m n o p q r s t u v w x y z; do
     found=
     for number in $NAMESPACES; do
         for cgroup in /sys/fs/cgroup/azure-vnet-lab-$number /sys/fs/cgroup/unified/azure-vnet-lab-$number; do
-            [ -d "$cgroup" ] && find "$cgroup" -depth -type d -exec rmdir {} + ; [ -d "$cgroup" ] && found=1
+            [ -d "$cgroup" ] || continue
+            found=1
+            for pid in $(find "$cgroup" -name cgroup.procs -exec cat {} +); do
+                kill -9 "$pid"
+            done
+            find "$cgroup" -depth -type d -exec rmdir {} +
         done
     done
     for process in $(stat -L -c %i:%n /proc/[0-9]*/ns/net /proc/[0-9]*/ns/mnt 2>/dev/null); do

@@ -80,9 +80,9 @@ fn gone(inodes: &BTreeSet<u64>, pids: &[u32]) -> bool {
     false
 }
 
-/// As a container's runtime leaves it: with cgroups of its own.
+/// As a container is: with namespaces and a cgroup of its own.
 const DAEMON: &str = "mkdir -p /sys/fs/cgroup/of/daemon
-    setsid sleep 1000 >/dev/null 2>&1 & echo $!; echo $! > /sys/fs/cgroup/of/daemon/cgroup.procs";
+    setsid unshare --net --mount sleep 1000 >/dev/null 2>&1 & echo $!; echo $! > /sys/fs/cgroup/of/daemon/cgroup.procs";
 
 /// A lab with all that could outlive it: pods, servers, captures, processes and their children.
 struct Busy {
