@@ -271,8 +271,14 @@ impl Network {
 
     fn first_of(&self, attachment: &Attachment) -> Result<(&str, Vec<u8>)> {
         let plugin = self.plugins.first().context("a network without plug-ins")?;
-        let netconf = self.netconf(plugin, None, attachment);
+        let netconf = self.first_netconf(attachment)?;
         Ok((plugin_type(plugin), serde_json::to_vec(&netconf)?))
+    }
+
+    /// What the first plug-in gets on stdin, without a previous result.
+    pub fn first_netconf(&self, attachment: &Attachment) -> Result<Value> {
+        let plugin = self.plugins.first().context("a network without plug-ins")?;
+        Ok(self.netconf(plugin, None, attachment))
     }
 
     fn netconf(

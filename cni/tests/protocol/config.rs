@@ -99,11 +99,7 @@ fn a_wrong_value_of_ours_is_named_with_its_key() {
     let sandbox = Sandbox::with_pod();
     let loader = Loader::start(Manner::Helpful);
     let before = sandbox.snapshot();
-    let ipam = |key: &str, value: Value| {
-        let mut ipam = json!({"type": "azure-vnet-ipam"});
-        ipam[key] = value;
-        json!({"ipam": ipam})
-    };
+    let ipam = |key: &str, value: Value| json!({"ipam": {"type": "azure-vnet-ipam", key: value}});
     for (changes, code, words) in [
         (json!({"mode": "l2bridge"}), 7, ["mode", "l2bridge"]),
         (json!({"mode": ["bridge"]}), 7, ["mode", "string"]),

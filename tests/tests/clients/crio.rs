@@ -40,7 +40,7 @@ fn gc(node: &Node, network: &Network, valid: &[&Pod]) {
         return network.gc(node, 1, &attachments).unwrap();
     }
     let nobody = Attachment::of_pod("nobody", "", None);
-    let mut netconf = network.netconf_of(0, None, &nobody).unwrap();
+    let mut netconf = network.first_netconf(&nobody).unwrap();
     netconf["cni.dev/valid-attachments"] = Value::Null;
     netconf["cni.dev/attachments"] = Value::Null;
     let environment = [

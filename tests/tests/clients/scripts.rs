@@ -163,10 +163,7 @@ fn azures_own_scripts_would_work() {
         Attachment::of_pod("web", &id, Some(format!("/proc/{}/ns/net", pid.unwrap())));
     attachment.args = "K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web".to_owned();
     let network = node.network().unwrap();
-    let flattened = network
-        .netconf_of(0, None, &attachment)
-        .unwrap()
-        .to_string();
+    let flattened = network.first_netconf(&attachment).unwrap().to_string();
     let call = |verb, attachment: &Attachment| {
         let environment = attachment.environment(verb);
         let done = libcni::exec(node, "azure-vnet", &environment, flattened.as_bytes());
