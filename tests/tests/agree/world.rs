@@ -231,9 +231,10 @@ impl World {
     pub(crate) fn change(&mut self) {
         self.memory.config.as_mut().unwrap().epoch += 1;
         let vnet = &mut self.memory.classes[3].2;
-        *vnet = match vnet {
-            Class::Direct => Class::Stack,
-            _ => Class::Direct,
+        *vnet = if *vnet == Class::Direct {
+            Class::Stack
+        } else {
+            Class::Direct
         };
         let pod = self.memory.pods.get_mut(&OTHER_POD).unwrap();
         let [a, b, c, d, e, last] = pod.mac.octets();
