@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn closed_bindings_make_room_a_second_later_when_there_is_little() {
+    fn closed_bindings_make_room_two_seconds_later_when_there_is_little() {
         let pod = Ip4::new([10, 240, 1, 10]);
         let now = Seconds(1000);
         let dead = |state, seen_before, full| {
@@ -210,9 +210,9 @@ mod tests {
             is_dead(&binding, proto::TCP, now, full)
         };
         for state in [BindingState::Closed, BindingState::Reset] {
-            assert!(dead(state, 2, true), "{state:?}");
-            assert!(!dead(state, 1, true), "{state:?}: too early");
-            assert!(!dead(state, 2, false), "{state:?}: there is room");
+            assert!(dead(state, 3, true), "{state:?}");
+            assert!(!dead(state, 2, true), "{state:?}: too early");
+            assert!(!dead(state, 3, false), "{state:?}: there is room");
         }
         for state in [BindingState::Established, BindingState::FinFromPod] {
             assert!(!dead(state, 100, true), "{state:?} is open");
