@@ -39,12 +39,14 @@ describe() {
     export CNI_CONTAINERID="$1" CNI_NETNS="$netns"
     export CNI_ARGS="IgnoreUnknown=1;K8S_POD_NAMESPACE=$3;K8S_POD_NAME=$2"
     result=$results/$1.json
+    ports=$results/$1.ports
 }
 
 # netconf INDEX PREVIOUS: the configuration of a plug-in, as libcni flattens it.
 netconf() {
     jq -c --argjson index "$1" --argjson previous "$2" --arg publish "${PUBLISH:-}" '
-        def port: capture("^(?<host>[0-9]+):(?<pod>[0-9]+)(/(?<protocol>[a-z]+))?$")
+        def port: . as $text | [capture("^(?<host>[0-9]+):(?<pod>[0-9]+)(/(?<protocol>[a-z]+))?$")]
+            | if . == [] then error("PUBLISH: \($text) is not HOST:CONTAINER[/PROTOCOL]") else .[0] end
             | {hostPort: .host | tonumber, containerPort: .pod | tonumber, protocol: (.protocol // "tcp")};
         [$publish | splits(" +") | select(. != "") | port] as $ports
         | .plugins[$index] + {name, cniVersion: (.cniVersion // "0.1.0")}
@@ -60,25 +62,26 @@ call() {
         return 1
     fi
     if ! printed=$(netconf "$2" "$3" | CNI_COMMAND=$1 "$program"); then
-        message=$(echo "$printed" | jq -r '[.msg, .details] | map(select(. != null and . != "")) | join(": ")' 2>/dev/null)
+        message=$(printf '%s\n' "$printed" | jq -r '[.msg, .details] | map(select(. != null and . != "")) | join(": ")' 2>/dev/null)
         echo "$network : error executing $1: ${message:-$printed} ($type)" >&2
         return 1
     fi
     [ "${DEBUG:-0}" = 0 ] || echo "$type: $printed" >&2
-    echo "$printed"
+    printf '%s\n' "$printed"
 }
 
 # Calls every plug-in, the last one first, whatever the others say.
 del() {
     previous=null
     [ ! -s "$result" ] || previous=$(cat "$result")
+    [ ! -f "$ports" ] || PUBLISH=$(cat "$ports")
     index=$plugins
     deleted=0
     while [ "$index" -gt 0 ]; do
         index=$((index - 1))
         call DEL "$index" "$previous" >/dev/null || deleted=1
     done
-    [ "$deleted" != 0 ] || rm -f "$result"
+    [ "$deleted" != 0 ] || rm -f "$result" "$ports"
     return "$deleted"
 }
 

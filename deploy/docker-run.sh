@@ -11,10 +11,12 @@ set -eu
 # shellcheck source=deploy/docker-cni.sh
 . "$(dirname "$0")/docker-cni.sh"
 prepare
+unset CNI_CONTAINERID
 
 undo() {
     status=$?
     trap - EXIT
+    trap '' HUP INT TERM
     [ -z "${CNI_CONTAINERID:-}" ] || del || echo "the plug-ins may have left something of $id" >&2
     remove_container "$id" || echo "container $id stays: remove it by hand" >&2
     exit "$status"
@@ -27,13 +29,15 @@ trap 'exit 130' HUP INT TERM
 describe "$id" "$1" "$2"
 [ -n "$CNI_NETNS" ] || fail "container $1 does not run: has $3 a /bin/sleep?"
 
+# For DEL: portmap removes its rules only when it is told the ports again.
+mkdir -p "$results"
+printf '%s' "${PUBLISH:-}" >"$ports"
 previous=null
 index=0
 while [ "$index" -lt "$plugins" ]; do
     previous=$(call ADD "$index" "$previous")
     index=$((index + 1))
 done
-mkdir -p "$results"
-echo "$previous" >"$result"
+printf '%s\n' "$previous" >"$result"
 trap - EXIT
 echo "$id"

@@ -5,13 +5,14 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::net::Ipv4Addr;
 
+use nix::net::if_::if_nametoindex;
 use rpc::{Endpoint, Key, Lease, RunDirectory, StateError, boot_id, leases, netns_lives};
 use serde::Serialize;
 
 use crate::reconcile;
 
 /// The plug-in that writes an endpoint record for each attachment.
-pub(crate) const MAIN: &str = "azure-vnet";
+pub(crate) const MAIN: &str = netconf::MAIN_PLUGIN;
 
 /// What becomes of an address.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -113,6 +114,13 @@ impl Node {
             (State::Busy, "a call works on it just now".into())
         } else {
             match netns_lives(netns) {
+                // The veth goes with the namespace: who sees one without the other does not see the node as it is.
+                Some(false) if record.is_some_and(has_veth) => (
+                    State::Unknown,
+                    format!(
+                        "its network namespace {netns} is not to be seen from here, but its veth is there"
+                    ),
+                ),
                 Some(false) => (
                     State::Leaked,
                     format!("its network namespace {netns} is gone"),
@@ -140,6 +148,10 @@ impl Node {
             is_ours,
         }
     }
+}
+
+fn has_veth(record: &Endpoint) -> bool {
+    if_nametoindex(record.host_ifname.as_str()).is_ok_and(|index| index == record.host_ifindex)
 }
 
 /// Whose it is nobody knows, so nobody can give it back.

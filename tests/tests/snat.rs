@@ -251,11 +251,11 @@ fn closed_bindings_make_room_before_their_time_when_there_is_little() {
         let remote = (Ip4::from(lab.inet().addr()), Port::from_u16(443));
         Abi(BindingKey::new(remote, Port::from_u16(number), proto::TCP))
     };
-    // They have some eight seconds to live each time that they are written, so none of them expires.
+    // They have some seven seconds to live each time that they are written, so none of them expires.
     let write = |flags: u64| {
         maps(node, |maps| {
             let now = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).unwrap();
-            let seen = u32::try_from(now.tv_sec()).unwrap() - 2;
+            let seen = u32::try_from(now.tv_sec()).unwrap() - 3;
             let generation = maps.pods.get(&Abi(pod), 0).unwrap().0.generation;
             let state = BindingState::Closed;
             let binding = Binding::new(pod, Port::from_u16(1), generation, state, seen);

@@ -74,7 +74,7 @@ pub(crate) const PROGRAM: Program = Program {
 };
 
 fn add(call: &mut Call) -> Result<(), Error> {
-    let netconf = Netconf::parse(&call.stdin)?;
+    let netconf = Netconf::parse_for_ipam(&call.stdin)?;
     let args = Args::parse(&call.env.args)?;
     let wish = Wish {
         key: key(call, &netconf.name),
@@ -129,7 +129,7 @@ fn del(call: &mut Call) -> Result<(), Error> {
 }
 
 fn check(call: &mut Call) -> Result<(), Error> {
-    let netconf = Netconf::parse(&call.stdin)?;
+    let netconf = Netconf::parse_for_ipam(&call.stdin)?;
     call.require_verb(netconf.version)?;
     let previous = netconf.prev_result()?.ok_or(CheckError::NoPrevResult)?;
     call.require_root()?;

@@ -131,11 +131,15 @@ fn held(network: Option<&Value>, used: &mut BTreeMap<Ipv4Addr, Used>) {
                 prefix: azure::prefix_len(text_of(address, "Mask")).unwrap_or(32),
                 ..Used::default()
             });
-            name.clone_into(&mut found.network);
-            text_of(endpoint, "NetworkNameSpace").clone_into(&mut found.netns);
-            if found.container_id.is_empty() {
-                text_of(endpoint, "ContainerID").clone_into(&mut found.container_id);
+            let owner = text_of(endpoint, "ContainerID");
+            // An endpoint that Azure forgot to remove may list an address that another one has by now.
+            let is_anothers = !found.container_id.is_empty() && found.container_id != owner;
+            if is_anothers && netns_lives(&found.netns) != Some(false) {
+                continue;
             }
+            name.clone_into(&mut found.network);
+            owner.clone_into(&mut found.container_id);
+            text_of(endpoint, "NetworkNameSpace").clone_into(&mut found.netns);
         }
     }
 }
@@ -171,4 +175,44 @@ fn keep(run: &RunDirectory, path: &Path) -> Result<(), StateError> {
         path: path.to_owned(),
         source,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const ALIVE: &str = "/proc/self/ns/net";
+
+    /// Azure's plug-in was killed before it forgot the endpoint that had the address before.
+    #[test]
+    fn an_address_is_its_owners_whatever_a_stale_endpoint_says() {
+        let endpoint = |id: &str, netns: &str| {
+            json!({"ContainerID": id, "NetworkNameSpace": netns,
+                   "IPAddresses": [{"IP": "10.0.0.5", "Mask": "////AA=="}]})
+        };
+        for [first, last] in [["aaa", "bbb"], ["bbb", "aaa"]] {
+            let of = |id| endpoint(id, if id == "aaa" { ALIVE } else { "/nowhere" });
+            let network = json!({"ExternalInterfaces": {"eth0": {"Networks": {"azure": {
+                "Endpoints": {"1": of(first), "2": of(last)}}}}}});
+            for known in ["aaa", ""] {
+                let mut used = BTreeMap::new();
+                if !known.is_empty() {
+                    let owner = Used {
+                        container_id: known.into(),
+                        ..Used::default()
+                    };
+                    used.insert(Ipv4Addr::new(10, 0, 0, 5), owner);
+                }
+                held(Some(&network), &mut used);
+                let found = &used[&Ipv4Addr::new(10, 0, 0, 5)];
+                assert_eq!(
+                    (found.container_id.as_str(), found.netns.as_str()),
+                    ("aaa", ALIVE),
+                    "{first} first, known: {known:?}"
+                );
+            }
+        }
+    }
 }

@@ -20,6 +20,9 @@ use crate::version::Version;
 /// Most bytes of a configuration. libcni's own are below 300 KiB even with every annotation that Kubernetes allows.
 pub(crate) const MOST_BYTES: u64 = 2 << 20;
 
+/// The main plug-in's `type`.
+pub const MAIN_PLUGIN: &str = "azure-vnet";
+
 /// `mode`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -106,16 +109,34 @@ impl Netconf {
         Self::validate(Object::root(&value).ok_or(NetconfError::NotAnObject)?)
     }
 
+    /// The same for the IPAM plug-in. Below a main plug-in that is not ours, the keys of that one mean what it says.
+    pub fn parse_for_ipam(bytes: &[u8]) -> Result<Self, NetconfError> {
+        let mut value: Value =
+            serde_json::from_slice(bytes).map_err(|source| NetconfError::Json { source })?;
+        lower_keys(&mut value);
+        let root = Object::root(&value).ok_or(NetconfError::NotAnObject)?;
+        if root.text("type")? == Some(MAIN_PLUGIN) {
+            return Self::validate(root);
+        }
+        Self::take(root, Mode::parse("")?)
+    }
+
     pub(crate) fn validate(root: Object<'_>) -> Result<Self, NetconfError> {
-        let (version, name) = identity(root)?;
+        identity(root)?;
         keys::check_kinds(root)?;
         keys::refuse_unsupported(root)?;
+        let mode = Mode::parse(root.text("mode")?.unwrap_or_default())?;
+        Self::take(root, mode)
+    }
+
+    fn take(root: Object<'_>, mode: Mode) -> Result<Self, NetconfError> {
+        let (version, name) = identity(root)?;
         let runtime = root.object("runtimeConfig")?;
         Ok(Self {
             version,
             name,
             plugin: nonempty(root.text("type")?),
-            mode: Mode::parse(root.text("mode")?.unwrap_or_default())?,
+            mode,
             master: nonempty(root.text("master")?),
             ipam: root
                 .object("ipam")?

@@ -24,8 +24,12 @@ fn install(node: &Node) {
 
 fn script(node: &Node, name: &str, arguments: &[&str]) -> Finished {
     let path = format!("/opt/azure-vnet/docker-{name}.sh");
-    let line = ["env", "PUBLISH=8088:80", "sh", &path];
-    node.feed(&[&line[..], arguments].concat(), b"").unwrap()
+    let line: &[&str] = if name == "run" {
+        &["env", "PUBLISH=8088:80", "sh", &path]
+    } else {
+        &["sh", &path]
+    };
+    node.feed(&[line, arguments].concat(), b"").unwrap()
 }
 
 fn containers(podman: &Podman<'_>) -> String {
