@@ -26,7 +26,7 @@ pub(super) struct Wish {
     pub(super) plugin: String,
 }
 
-/// The lease for `wish`, and the steps to it; none when the owner has it already, which needs no pools.
+/// The lease for `wish`, and the steps to it; when the owner has one already, that one, which needs no pools.
 ///
 /// `None` as lease: there must be one, but no pools are known.
 pub(super) fn plan_add(
@@ -43,7 +43,7 @@ pub(super) fn plan_add(
                 wanted,
             }
             .into()),
-            Some(_) | None => Ok(Some((lease, Vec::new()))),
+            Some(_) | None => Ok(Some(kept(lease, wish))),
         };
     }
     let Some(pools) = pools else {
@@ -72,6 +72,24 @@ pub(super) fn plan_add(
         changes.push(Change::Unmark(ip));
     }
     Ok(Some((lease, changes)))
+}
+
+/// The lease that the owner has, of a container that may have started again in another namespace: whoever looks for
+/// addresses of namespaces that are gone must not find this one.
+fn kept(lease: Lease, wish: &Wish) -> (Lease, Vec<Change>) {
+    if lease.netns == wish.netns && lease.plugin == wish.plugin {
+        return (lease, Vec::new());
+    }
+    let lease = Lease {
+        netns: wish.netns.clone(),
+        plugin: wish.plugin.clone(),
+        ..lease
+    };
+    let changes = vec![
+        Change::WriteOwner(lease.clone()),
+        Change::WriteLease(lease.clone()),
+    ];
+    (lease, changes)
 }
 
 /// The steps that take back what `key` has; if it has nothing, what Azure's plug-in gave to its container.

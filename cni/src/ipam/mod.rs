@@ -200,10 +200,10 @@ impl Ipam {
     fn give(&self, wish: &Wish, pools: Option<&Pools>) -> Result<Given, Error> {
         self.with_store(|store| {
             takeover::take_over(&self.run, store)?;
+            let is_new = store.lease_of(&wish.key)?.is_none();
             match allocate::plan_add(store, wish, pools, clock::boottime_ms()) {
                 Ok(Some((lease, changes))) => {
                     apply(store, &changes)?;
-                    let is_new = !changes.is_empty();
                     Ok(Given::Lease(Granted { lease, is_new }))
                 }
                 Ok(None) => Ok(Given::Nothing(None)),

@@ -74,6 +74,19 @@ fn an_owner_is_the_network_the_container_and_the_interface() {
     assert_eq!(sandbox.ipam("ADD").run().document(), first);
 }
 
+/// A container of podman that was started again, and whose DEL had failed.
+#[test]
+fn an_owner_that_comes_back_in_another_namespace_keeps_its_address_and_is_known_to_live_there() {
+    let sandbox = Sandbox::with_pod();
+    sandbox.cache_pools(&[5, 6]);
+    sandbox.add_netns("again");
+    let first = sandbox.ipam("ADD").run().document();
+    let again = || sandbox.ipam("ADD").env("CNI_NETNS", "/run/netns/again");
+    assert_eq!(again().run().document(), first);
+    let lease = fs::read_to_string("/run/azure-vnet/ipam/leases/10.240.0.5").unwrap();
+    assert!(lease.contains("/run/netns/again"), "{lease}");
+}
+
 #[test]
 fn a_released_address_rests_while_others_are_free() {
     let sandbox = Sandbox::with_pod();
