@@ -162,11 +162,6 @@ fn a_wrong_value_of_ours_is_named_with_its_key() {
         ),
         (json!({"multiTenancy": true}), 2, ["multiTenancy", "true"]),
         (
-            json!({"runtimeConfig": {"Bandwidth": {"IngressRate": 1, "IngressBurst": 1}}}),
-            2,
-            ["runtimeConfig.bandwidth", "limits no bandwidth"],
-        ),
-        (
             json!({"mode": "transparent-vlan"}),
             2,
             ["mode", "transparent-vlan"],

@@ -67,6 +67,52 @@ fn the_ethernet_address_that_is_asked_for_is_the_pods() {
     }
 }
 
+/// Row 60: a limit that would not be met.
+#[test]
+fn limits_of_bandwidth_are_refused() {
+    let sandbox = Sandbox::with_pod();
+    let before = sandbox.snapshot();
+    for (limits, code, words) in [
+        (
+            json!({"IngressRate": 1, "IngressBurst": 1}),
+            2,
+            ["ingressRate=`1`", "limits no bandwidth"],
+        ),
+        (
+            json!({"ingressRate": 0, "egressRate": 8000}),
+            2,
+            ["egressRate=`8000`", "limits no bandwidth"],
+        ),
+        (json!({"ingressRate": "1M"}), 7, ["ingressRate", "number"]),
+        (json!(8000), 7, ["bandwidth", "object"]),
+    ] {
+        add(&sandbox, json!({"runtimeConfig": {"Bandwidth": limits}}))
+            .run()
+            .error_saying(code, &words);
+    }
+    assert_eq!(sandbox.snapshot(), before);
+}
+
+/// Row 60: a runtime may hand over limits that are none.
+#[test]
+fn limits_of_bandwidth_that_limit_nothing_are_fine() {
+    let (sandbox, _loader) = node(Manner::Helpful);
+    for limits in [
+        json!({}),
+        json!(null),
+        json!({"ingressRate": 0, "ingressBurst": 0, "egressRate": 0, "egressBurst": 0}),
+        json!({"IngressRate": null, "egressRate": 0.0}),
+        json!({"ingressBurst": 12800}),
+    ] {
+        let changes = json!({"cniVersion": "1.0.0", "runtimeConfig": {"bandwidth": limits}});
+        let result = add(&sandbox, changes.clone()).run().document();
+        let mut check = netconf_with(changes);
+        check["prevResult"] = result;
+        sandbox.azure_vnet("CHECK").conf(&check).run().silence();
+        sandbox.azure_vnet("DEL").run().silence();
+    }
+}
+
 /// Row 59 through both plug-ins: the address that the runtime asks for.
 #[test]
 fn the_address_that_is_asked_for_is_the_pods() {

@@ -72,6 +72,11 @@ impl<'a> Object<'a> {
         self.take(key, "true or false", Value::as_bool)
     }
 
+    /// A number.
+    pub(crate) fn number(&self, key: &str) -> Result<Option<f64>, WrongKind> {
+        self.take(key, "a number", Value::as_f64)
+    }
+
     /// An object.
     pub(crate) fn object(&self, key: &'a str) -> Result<Option<Object<'a>>, WrongKind> {
         let fields = self.take(key, "an object", Value::as_object)?;

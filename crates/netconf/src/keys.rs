@@ -37,6 +37,11 @@ const TEXT_LISTS: [&str; 2] = ["podNamespaceForDualNetwork", VIA_HOST];
 /// Ours, not Azure's.
 const ALLOW_NON_KUBERNETES: &str = "allowNonKubernetes";
 const VIA_HOST: &str = "ipsToRouteViaHost";
+/// In `runtimeConfig.bandwidth`, and as we tell them.
+const RATES: [(&str, &str); 2] = [
+    ("ingressRate", "runtimeConfig.bandwidth.ingressRate"),
+    ("egressRate", "runtimeConfig.bandwidth.egressRate"),
+];
 const IPAM_TEXTS: [&str; 4] = ["mode", "environment", "addressSpace", "queryInterval"];
 
 /// Keys that Azure's plug-in has for Windows, and those of every plug-in.
@@ -99,14 +104,7 @@ pub(crate) fn refuse_unsupported(root: Object<'_>) -> Result<(), NetconfError> {
             "it needs Azure's container networking service (CNS)",
         ));
     }
-    let runtime = root.object("runtimeConfig")?;
-    if runtime.is_some_and(|runtime| runtime.get("bandwidth").is_some()) {
-        return Err(unsupported(
-            "runtimeConfig.bandwidth",
-            "an object",
-            "azure-vnet limits no bandwidth; take the capability out of its entry in the conflist",
-        ));
-    }
+    refuse_limits(root)?;
     match root.text("executionMode")?.unwrap_or_default() {
         "" | "default" => Ok(()),
         other => Err(unsupported(
@@ -115,6 +113,33 @@ pub(crate) fn refuse_unsupported(root: Object<'_>) -> Result<(), NetconfError> {
             "only the default is there",
         )),
     }
+}
+
+/// A rate that would not be met. Without one, or with 0, which is how runtimes say "none", there is nothing to refuse.
+fn refuse_limits(root: Object<'_>) -> Result<(), NetconfError> {
+    let Some(runtime) = root.object("runtimeConfig")? else {
+        return Ok(());
+    };
+    let Some(limits) = runtime.object("bandwidth")? else {
+        return Ok(());
+    };
+    for (key, path) in RATES {
+        if let Some(rate) = limits.number(key)?.filter(|rate| *rate != 0.0) {
+            return Err(unsupported(
+                path,
+                &rate.to_string(),
+                "azure-vnet limits no bandwidth; take the capability out of its entry in the conflist",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Whether the runtime is asked to hand limits to this plug-in.
+pub(crate) fn wants_limits(root: Object<'_>) -> bool {
+    let capabilities = root.object("capabilities").ok().flatten();
+    capabilities
+        .is_some_and(|capabilities| matches!(capabilities.flag("bandwidth"), Ok(Some(true))))
 }
 
 /// Whether a runtime need not say which pod it adds, `ctr` and podman for example.

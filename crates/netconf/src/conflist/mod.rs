@@ -191,6 +191,12 @@ impl Checker<'_> {
         self.values(path, plugin, list);
         if kind == MAIN {
             self.unknown(original, &steps(path), keys::known());
+            if Object::root(plugin).is_some_and(keys::wants_limits) {
+                self.warning(
+                    &steps(&format!("{path}.capabilities.bandwidth")),
+                    "azure-vnet limits no bandwidth: the runtime would hand it the limits of a pod that has some, and ADD refuses them; remove the capability (the plug-in `bandwidth` after azure-vnet cannot limit such pods either)",
+                );
+            }
             for key in ["serviceCidrs", "vnetCidrs"] {
                 if plugin
                     .get(key.to_lowercase())

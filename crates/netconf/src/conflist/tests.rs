@@ -198,6 +198,24 @@ fn a_plugin_whose_limits_would_not_be_met_is_told() {
 }
 
 #[test]
+fn a_capability_that_brings_limits_to_our_plugin_is_told() {
+    let with = |capabilities: &str| list(&format!("\"capabilities\": {capabilities},"), GOOD_IPAM);
+    told(vec![(
+        with(r#"{"ips": true, "Bandwidth": true}"#),
+        4,
+        "warning",
+        vec![
+            "plugins.0.capabilities.bandwidth",
+            "ADD refuses them",
+            "remove the capability",
+        ],
+    )]);
+    for harmless in [r#"{"ips": true, "bandwidth": false}"#, "{}", "null"] {
+        assert_eq!(found(&with(harmless)), [], "{harmless}");
+    }
+}
+
+#[test]
 fn several_faults_are_all_told() {
     let bad = list(
         "\"multiTenancy\": true, \"mode\": 5,",
