@@ -3,7 +3,7 @@
 use rpc::{Key, MacAddr};
 use sha1::{Digest as _, Sha1};
 
-use netconf::Mode;
+use netconf::{Args, Mode};
 
 /// The name in the index of owners.
 pub(crate) fn owner_name(key: &Key) -> String {
@@ -13,20 +13,19 @@ pub(crate) fn owner_name(key: &Key) -> String {
 /// The names that the host veth may have, best first (reference `azure-vnet.md` §1.5).
 ///
 /// In mode `transparent` the name tells the pod, which Calico relies on. While another attachment has that name, such as a
-/// second interface of the same pod or an old sandbox that is not yet deleted, the name that tells the attachment serves.
-pub(crate) fn host_veths(
-    mode: Mode,
-    key: &Key,
-    pod_namespace: &str,
-    pod_name: &str,
-) -> Vec<String> {
+/// second interface of the same pod or an old sandbox that is not yet deleted, the name that tells the attachment serves. So
+/// it does for one of a runtime that does not say which pod it is: a container may be called like a pod.
+pub(crate) fn host_veths(mode: Mode, key: &Key, args: &Args) -> Vec<String> {
     let own = veth(&format!(
         "{}{}{}",
         key.network, key.container_id, key.ifname
     ));
     match mode {
-        Mode::Transparent => vec![veth(&format!("{pod_namespace}.{pod_name}")), own],
-        Mode::Bridge | Mode::Tunnel | Mode::TransparentTunnel => vec![own],
+        Mode::Transparent if args.require_pod().is_ok() => {
+            let pod = format!("{}.{}", args.pod_namespace, args.pod_name);
+            vec![veth(&pod), own]
+        }
+        Mode::Transparent | Mode::Bridge | Mode::Tunnel | Mode::TransparentTunnel => vec![own],
     }
 }
 
@@ -79,13 +78,16 @@ mod tests {
         }
     }
 
+    fn args(text: &str) -> Args {
+        Args::parse(text).unwrap()
+    }
+
     #[test]
     fn transparent_hashes_the_pod_as_azure_and_calico_do() {
         let names = host_veths(
             Mode::Transparent,
             &key("azure", "c1", "eth0"),
-            "kube-system",
-            "metrics-server-77c8679d7d-6ksdh",
+            &args("K8S_POD_NAMESPACE=kube-system;K8S_POD_NAME=metrics-server-77c8679d7d-6ksdh"),
         );
         assert_eq!(names.first().unwrap(), "azvd805fb1b0f8");
         assert_eq!(names.len(), 2);
@@ -93,10 +95,19 @@ mod tests {
 
     #[test]
     fn other_modes_hash_the_attachment() {
+        let pod = args("K8S_POD_NAMESPACE=ns;K8S_POD_NAME=pod");
         for mode in [Mode::Bridge, Mode::Tunnel, Mode::TransparentTunnel] {
-            let names = host_veths(mode, &key("azure", "c1", "eth0"), "ns", "pod");
+            let names = host_veths(mode, &key("azure", "c1", "eth0"), &pod);
             // printf azurec1eth0 | sha1sum
             assert_eq!(names, ["azvf251a0acaf4"]);
+        }
+    }
+
+    #[test]
+    fn who_does_not_say_which_pod_it_is_gets_no_pods_name() {
+        for text in ["", "K8S_POD_NAME=web", "K8S_POD_NAMESPACE=default"] {
+            let names = host_veths(Mode::Transparent, &key("azure", "c1", "eth0"), &args(text));
+            assert_eq!(names, ["azvf251a0acaf4"], "{text}");
         }
     }
 

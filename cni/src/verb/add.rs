@@ -36,8 +36,8 @@ pub(crate) enum AddError {
         "create {ifname} in the pod: an interface of that name is there already; delete it or use another CNI_IFNAME"
     )]
     InterfaceExists { ifname: String },
-    #[error("name the host veth: {names} belong to other pods that still run; delete those first")]
-    NamesTaken { names: String },
+    #[error("name the host veth: {owners}; delete that pod first")]
+    NamesTaken { owners: String },
     #[error("write the draft of the endpoint record: {source}; this is a bug, please report it")]
     Draft { source: serde_json::Error },
 }
@@ -63,6 +63,8 @@ struct Request<'a> {
     netns: Netns,
     ipam: Delegate<'a>,
     key: Key,
+    /// Names that the host veth may have, best first.
+    host_names: Vec<String>,
 }
 
 /// Connects a pod and prints the result.
@@ -112,6 +114,8 @@ fn validate<'a>(call: &Call, stdin: &'a [u8]) -> Result<Request<'a>, Error> {
     netconf.refuse_previous_interfaces()?;
     let mut args = Args::parse(&call.env.args)?;
     let plugin = netconf.ipam_plugin()?;
+    let key = key(call, &netconf.name);
+    let host_names = names::host_veths(netconf.mode, &key, &args);
     if netconf.allow_non_kubernetes {
         args.name_after(&call.env.container_id);
     }
@@ -119,7 +123,8 @@ fn validate<'a>(call: &Call, stdin: &'a [u8]) -> Result<Request<'a>, Error> {
     let ipam = Delegate::find(call, plugin, stdin)?;
     Ok(Request {
         netns: Netns::open(&call.env.netns)?,
-        key: key(call, &netconf.name),
+        key,
+        host_names,
         mac: netconf.mac(&args)?,
         ipam,
         args,
@@ -205,12 +210,7 @@ fn make(
     let mut plan = Plan {
         netns: &request.netns,
         pod,
-        host_names: names::host_veths(
-            request.netconf.mode,
-            &request.key,
-            &request.args.pod_namespace,
-            &request.args.pod_name,
-        ),
+        host_names: &request.host_names,
         record: draft(call, node, request, address, dns, view.mtu),
     };
     let made = connect(node, &mut plan, lock, &mut call.steps).and_then(|()| {

@@ -6,7 +6,7 @@ use hooks::Hook;
 
 use super::{AddError, Node};
 use crate::error::Error;
-use crate::link::{Link, MAIN_TABLE, Netlink, Pair};
+use crate::link::{Link, MAIN_TABLE, Netlink, Pair, Route};
 use crate::lock::Lock;
 use crate::netns::Netns;
 use crate::pod;
@@ -24,7 +24,7 @@ pub(super) struct Plan<'a> {
     /// The node's connection into `netns`.
     pub(super) pod: &'a Netlink,
     /// Names that the host veth may have, best first.
-    pub(super) host_names: Vec<String>,
+    pub(super) host_names: &'a [String],
     /// What the record will say; name and index of the host veth are filled in here.
     pub(super) record: Record,
 }
@@ -84,25 +84,49 @@ pub(super) fn connect(
 
 /// The first name that no other live attachment has; what else has it is in the way and goes.
 fn choose_name(node: &Node, plan: &Plan<'_>) -> Result<(String, Lock), Error> {
-    for name in &plan.host_names {
+    let mut owners = Vec::new();
+    for name in plan.host_names {
         let lock = lock_name(node, name)?;
         let Some(link) = node.netlink.find(name)? else {
             return Ok((name.clone(), lock));
         };
-        let claimed = node.records.all()?.into_iter().any(|record| {
-            record.endpoint.key != plan.record.endpoint.key
-                && record.endpoint.host_ifname == *name
-                && record.endpoint.host_ifindex == link.index
-        });
-        if !claimed {
+        let Some(owner) = other_owner(node, plan, &link)? else {
             delete_veth(node, &link)?;
             return Ok((name.clone(), lock));
-        }
+        };
+        owners.push(format!("{name} belongs to {owner}"));
     }
-    Err(AddError::NamesTaken {
-        names: plan.host_names.join(", "),
+    let owners = owners.join(", ");
+    Err(AddError::NamesTaken { owners }.into())
+}
+
+/// Whose the veth is, if not ours or nobody's: a pod has a record, and one whose record is lost or damaged has its route.
+fn other_owner(node: &Node, plan: &Plan<'_>, link: &Link) -> Result<Option<String>, Error> {
+    let own = &plan.record.endpoint;
+    if link.mac == Some(own.host_mac) {
+        return Ok(None);
     }
-    .into())
+    let mut records = node.records.all()?.into_iter();
+    let claims = |record: &Record| {
+        record.endpoint.key != own.key
+            && record.endpoint.host_ifname == link.name
+            && record.endpoint.host_ifindex == link.index
+    };
+    if let Some(Record { endpoint, .. }) = records.find(claims) {
+        return Ok(Some(format!(
+            "the pod {}/{} ({}), which still runs",
+            endpoint.pod_namespace,
+            endpoint.pod_name,
+            endpoint.key.file_name()
+        )));
+    }
+    let mut routes = node.netlink.routes()?.into_iter();
+    let is_to_a_pod =
+        |route: &Route| route.link == Some(link.index) && route.destination.prefix_len() == 32;
+    Ok(routes.find(is_to_a_pod).map(|route| {
+        let address = route.destination.addr();
+        format!("the pod with {address}, which still runs and has no readable record")
+    }))
 }
 
 fn create(node: &Node, plan: &Plan<'_>) -> Result<Link, Error> {

@@ -110,9 +110,8 @@ pub(super) fn release_locked(
 /// With no readable record: the veth that ADD would have made for this attachment in any mode, if it is there.
 fn remove_orphans(call: &Call, node: &Node, key: &Key) -> Result<(), Error> {
     let (host_mac, _) = names::macs(key);
-    let mut args = Args::parse(&call.env.args).unwrap_or_default();
-    args.name_after(&key.container_id);
-    for name in names::host_veths(Mode::Transparent, key, &args.pod_namespace, &args.pod_name) {
+    let args = Args::parse(&call.env.args).unwrap_or_default();
+    for name in names::host_veths(Mode::Transparent, key, &args) {
         remove_veth(node, &name, Mark::Mac(host_mac))?;
     }
     Ok(())

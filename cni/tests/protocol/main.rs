@@ -60,4 +60,6 @@ mod takeover;
 #[cfg(test)]
 mod version;
 #[cfg(test)]
+mod veths;
+#[cfg(test)]
 mod wishes;
