@@ -7,8 +7,9 @@
 conflist=${CNI_CONFLIST:-/etc/cni/net.d/10-azure.conflist}
 export CNI_PATH="${CNI_PATH:-/opt/cni/bin}"
 export CNI_IFNAME=eth0
-# Results of ADD, which plug-ins want back at DEL.
-results=/run/azure-vnet-docker
+# What DEL needs of every container that was added, in a directory of its own: `who` (engine, name, namespace), `conflist`,
+# `publish`, and `result` once ADD is through.
+kept=/run/azure-vnet-docker
 
 fail() {
     echo "$*" >&2
@@ -19,11 +20,8 @@ fail() {
 prepare() {
     [ "$(id -u)" = 0 ] || fail "plug-ins change the network: run this as root"
     command -v jq >/dev/null || fail "jq is not installed: apt-get install jq"
-    [ -r "$conflist" ] || fail "there is no $conflist: install the network's conflist, or name it in CNI_CONFLIST"
-    network=$(jq -er .name "$conflist") || fail "$conflist is not JSON or has no \`name\`; \`vnetctl validate\` tells more"
-    plugins=$(jq -er '.plugins | length | select(. > 0)' "$conflist") || fail "$conflist has no \`plugins\`"
     for candidate in ${ENGINE:-docker podman nerdctl}; do
-        if "$candidate" ps -q >/dev/null 2>&1; then
+        if answers "$candidate"; then
             engine=$candidate
             return
         fi
@@ -31,27 +29,44 @@ prepare() {
     fail "no engine answers (${ENGINE:-docker, podman, nerdctl}): is one installed, and its service running?"
 }
 
-# describe ID NAME NAMESPACE: for the plug-ins. A container that does not run has no namespace.
+answers() {
+    "$1" ps -q >/dev/null 2>&1
+}
+
+read_conflist() {
+    [ -r "$conflist" ] || fail "there is no $conflist: install the network's conflist, or name it in CNI_CONFLIST"
+    network=$(jq -er .name "$conflist") || fail "$conflist is not JSON or has no \`name\`; \`vnetctl validate\` tells more"
+    plugins=$(jq -er '.plugins | length | select(. > 0)' "$conflist") || fail "$conflist has no \`plugins\`"
+}
+
+# describe ID NAME NAMESPACE: for the plug-ins. A container that does not run, or is not there, has no namespace.
 describe() {
-    pid=$("$engine" inspect --format '{{.State.Pid}}' "$1")
+    pid=$("$engine" inspect --type container --format '{{.State.Pid}}' "$1" 2>/dev/null) || pid=0
     netns=
     [ "$pid" = 0 ] || netns=/proc/$pid/ns/net
     export CNI_CONTAINERID="$1" CNI_NETNS="$netns"
     export CNI_ARGS="IgnoreUnknown=1;K8S_POD_NAMESPACE=$3;K8S_POD_NAME=$2"
-    result=$results/$1.json
-    ports=$results/$1.ports
 }
 
 # netconf INDEX PREVIOUS: the configuration of a plug-in, as libcni flattens it.
 netconf() {
     jq -c --argjson index "$1" --argjson previous "$2" --arg publish "${PUBLISH:-}" '
-        def port: . as $text | [capture("^(?<host>[0-9]+):(?<pod>[0-9]+)(/(?<protocol>[a-z]+))?$")]
-            | if . == [] then error("PUBLISH: \($text) is not HOST:CONTAINER[/PROTOCOL]") else .[0] end
-            | {hostPort: .host | tonumber, containerPort: .pod | tonumber, protocol: (.protocol // "tcp")};
+        def port: . as $text | [capture("^(?<host>[0-9]{1,5}):(?<pod>[0-9]{1,5})(/(?<protocol>tcp|udp|sctp))?$")
+                | {hostPort: .host | tonumber, containerPort: .pod | tonumber, protocol: (.protocol // "tcp")}
+                | select([.hostPort, .containerPort] | all(. > 0 and . < 65536))]
+            | if . == [] then error("PUBLISH: \($text) is not HOST:CONTAINER[/tcp|/udp|/sctp]") else .[0] end;
         [$publish | splits(" +") | select(. != "") | port] as $ports
         | .plugins[$index] + {name, cniVersion: (.cniVersion // "0.1.0")}
         | if $previous then .prevResult = $previous else . end
         | if .capabilities.portMappings and $ports != [] then .runtimeConfig.portMappings = $ports else . end' "$conflist"
+}
+
+# Whether all of PUBLISH can be done, before anything is touched.
+check_publish() {
+    [ -n "${PUBLISH:-}" ] || return 0
+    netconf 0 null >/dev/null || fail "nothing was started: correct PUBLISH"
+    jq -e 'any(.plugins[]; .capabilities.portMappings)' "$conflist" >/dev/null ||
+        fail "PUBLISH is set, but no plug-in of $conflist has the capability portMappings: add portmap with it, or leave PUBLISH out"
 }
 
 # call VERB INDEX PREVIOUS: what the plug-in prints. Its error is told as Azure's script does.
@@ -70,18 +85,30 @@ call() {
     printf '%s\n' "$printed"
 }
 
-# Calls every plug-in, the last one first, whatever the others say.
+# keep ID NAME NAMESPACE: what DEL needs, even when the container is gone by then and the conflist another one.
+keep() {
+    mkdir -p "$kept/$1"
+    cp "$conflist" "$kept/$1/conflist"
+    printf '%s' "${PUBLISH:-}" >"$kept/$1/publish"
+    printf '%s %s %s\n' "$engine" "$2" "$3" >"$kept/$1/who"
+}
+
+# Calls every plug-in for CNI_CONTAINERID, the last one first, whatever the others say.
 del() {
     previous=null
-    [ ! -s "$result" ] || previous=$(cat "$result")
-    [ ! -f "$ports" ] || PUBLISH=$(cat "$ports")
+    if [ -f "$kept/$CNI_CONTAINERID/who" ]; then
+        conflist=$kept/$CNI_CONTAINERID/conflist
+        PUBLISH=$(cat "$kept/$CNI_CONTAINERID/publish")
+        [ ! -s "$kept/$CNI_CONTAINERID/result" ] || previous=$(cat "$kept/$CNI_CONTAINERID/result")
+    fi
+    read_conflist
     index=$plugins
     deleted=0
     while [ "$index" -gt 0 ]; do
         index=$((index - 1))
         call DEL "$index" "$previous" >/dev/null || deleted=1
     done
-    [ "$deleted" != 0 ] || rm -f "$result" "$ports"
+    [ "$deleted" != 0 ] || rm -rf "${kept:?}/$CNI_CONTAINERID"
     return "$deleted"
 }
 
