@@ -4,7 +4,7 @@ use hooks::Hook;
 use netconf::{Netconf, code};
 
 use super::Node;
-use crate::delegate::Delegate;
+use crate::delegate::{Delegate, DelegateError};
 use crate::error::Error;
 use crate::program::Call;
 
@@ -62,5 +62,11 @@ pub(super) fn status(call: &mut Call) -> Result<(), Error> {
     }
 
     call.steps.begin("ipam");
-    Ok(ipam.status(&node.runtime)?)
+    ipam.status(&node.runtime).map_err(|error| {
+        if matches!(error, DelegateError::Failed { .. }) {
+            error.into()
+        } else {
+            StatusError::unavailable(error)
+        }
+    })
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use hooks::{Hook, Pins};
 use serde_json::json;
 
+use crate::delegate::eventually;
 use crate::exec::{Exec, netconf_with};
 use crate::full::node;
 use crate::loader::{Loader, Manner};
@@ -84,6 +85,9 @@ fn whatever_keeps_add_from_working_is_told_with_its_remedy() {
         .error_saying(50, &["eth7"]);
 
     fs::remove_dir_all("/sys/fs/bpf/azure-vnet/v1/links").unwrap();
+    // The kernel lets go of a link that nobody holds any more when it finds the time.
+    let runs = |hook| hooks::runs(&Pins::default(), hook, "eth0");
+    eventually(|| (!Hook::NIC.into_iter().any(runs)).then_some(()));
     fails(51, &["to_wire", "eth0", "journalctl"]);
     fs::remove_file("/sys/fs/bpf/azure-vnet/v1/programs/to_pod").unwrap();
     fails(50, &["to_pod"]);
@@ -93,6 +97,26 @@ fn whatever_keeps_add_from_working_is_told_with_its_remedy() {
         .env("CNI_PATH", "/nowhere")
         .run()
         .error_saying(50, &["azure-vnet-ipam", "/nowhere"]);
+}
+
+/// Its own error is the answer; what is no answer keeps ADD from working.
+#[test]
+fn a_broken_ipam_plugin_is_told_from_one_that_says_no() {
+    let (sandbox, _loader) = ready();
+    for (script, code, words) in [
+        ("echo nonsense; exit 1", 50, ["no CNI answer", "nonsense"]),
+        (
+            r#"echo '{"code": 51, "msg": "mine", "details": "own"}'; exit 1"#,
+            51,
+            ["mine", "own"],
+        ),
+    ] {
+        let plugins = sandbox.add_plugin("azure-vnet-ipam", script);
+        status(sandbox.azure_vnet("STATUS"))
+            .env("CNI_PATH", plugins)
+            .run()
+            .error_saying(code, &words);
+    }
 }
 
 /// Pools that were never read: the loader is asked, and when it has none either, that is the reason.

@@ -117,6 +117,36 @@ fn an_add_that_the_deadline_kills_leaves_nothing() {
     scene.assert_reaches_all(&pod, address);
 }
 
+/// What makes a pod stay `Terminating`: the kubelet asks until `StopPodSandbox` succeeds.
+#[test]
+fn a_sandbox_stops_once_the_ipam_plugin_that_was_missing_is_back() {
+    let scene = Scene::new();
+    let node = scene.lab.node(1);
+    let containerd = Containerd::new(node).unwrap();
+    let cri = containerd.cri();
+    let before = node.snapshot().unwrap();
+    let id = cri.run(PodSandboxConfig::of("web")).unwrap();
+    let (copy, plugin) = ("/tmp/azure-vnet-ipam", "/opt/cni/bin/azure-vnet-ipam");
+    node.exec(&["cp", plugin, copy]).unwrap();
+    node.exec(&["umount", "--no-mtab", plugin]).unwrap();
+    node.exec(&["rm", plugin]).unwrap();
+    for _ in 0..2 {
+        let error = format!("{:#}", cri.stop(&id).unwrap_err());
+        for word in [
+            "failed to release address",
+            "`azure-vnet-ipam`",
+            "install it",
+        ] {
+            assert!(error.contains(word), "{error}");
+        }
+    }
+    assert_eq!(cri.ids().unwrap(), std::slice::from_ref(&id));
+    node.exec(&["mv", copy, plugin]).unwrap();
+    cri.stop(&id).unwrap();
+    cri.remove(&id).unwrap();
+    assert_eq!(scene.left(&before), Vec::<String>::new());
+}
+
 #[test]
 fn sandboxes_outlive_a_containerd_that_is_killed() {
     let scene = Scene::new();
