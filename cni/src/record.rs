@@ -6,7 +6,6 @@
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
-use std::io;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
@@ -97,7 +96,7 @@ impl Records {
 
     /// Every readable record of this boot.
     pub(crate) fn all(&self) -> Result<Vec<Record>, StateError> {
-        let error = |source| io_error("list", &self.directory, source);
+        let error = |source| StateError::io("list", &self.directory, source);
         let mut records = Vec::new();
         for entry in fs::read_dir(&self.directory).map_err(error)? {
             let path = entry.map_err(error)?.path();
@@ -114,7 +113,7 @@ impl Records {
     /// The attachments of `network` that have a record, readable or not. One whose name is too long to be read off the
     /// file's is only known by its record.
     pub(crate) fn keys(&self, network: &str) -> Result<BTreeSet<Key>, StateError> {
-        let error = |source| io_error("list", &self.directory, source);
+        let error = |source| StateError::io("list", &self.directory, source);
         let mut keys = BTreeSet::new();
         for entry in fs::read_dir(&self.directory).map_err(error)? {
             let path = entry.map_err(error)?.path();
@@ -137,7 +136,7 @@ impl Records {
 
     /// Removes what calls on `key` that were killed have left half-written. Under the attachment's lock.
     pub(crate) fn sweep(&self, key: &Key) -> Result<(), StateError> {
-        let error = |source| io_error("list", &self.directory, source);
+        let error = |source| StateError::io("list", &self.directory, source);
         let begin = format!("{}.", key.file_name());
         for entry in fs::read_dir(&self.directory).map_err(error)? {
             let entry = entry.map_err(error)?;
@@ -189,15 +188,7 @@ pub(crate) fn make_directory(path: &Path) -> Result<(), StateError> {
         .recursive(true)
         .mode(0o700)
         .create(path)
-        .map_err(|source| io_error("make", path, source))
-}
-
-fn io_error(doing: &'static str, path: &Path, source: io::Error) -> StateError {
-    StateError::Io {
-        doing,
-        path: path.to_owned(),
-        source,
-    }
+        .map_err(|source| StateError::io("make", path, source))
 }
 
 #[cfg(test)]

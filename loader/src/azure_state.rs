@@ -80,13 +80,7 @@ pub(crate) fn write(
 
 /// Whether the file is ours to write, and was written.
 fn put(run: &RunDirectory, path: &Path, root: &str, rest: &Value) -> Result<bool, StateError> {
-    let error = |doing| {
-        move |source| StateError::Io {
-            doing,
-            path: path.to_owned(),
-            source,
-        }
-    };
+    let error = |doing| move |source| StateError::io(doing, path, source);
     match fs::read(path) {
         Ok(text) if !azure::is_ours(&text) && !azure::is_blank(&text) && !run.is_kept(path) => {
             return Ok(false);

@@ -181,16 +181,16 @@ fn call_on(run: &RunDirectory, key: &Key) -> Result<Call, StateError> {
     let path = run.locks().join(key.file_name());
     let file = match File::open(&path) {
         Err(absent) if absent.kind() == io::ErrorKind::NotFound => return Ok(Call::None),
-        opened => opened.map_err(|source| io_error("open", &path, source))?,
+        opened => opened.map_err(|source| StateError::io("open", &path, source))?,
     };
     // Shared, so that two who only look do not see each other; whoever works holds it alone.
     match file.try_lock_shared() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => return Ok(Call::AtWork),
-        Err(TryLockError::Error(source)) => return Err(io_error("take", &path, source)),
+        Err(TryLockError::Error(source)) => return Err(StateError::io("take", &path, source)),
     }
     let length = file.metadata().map(|metadata| metadata.len());
-    match length.map_err(|source| io_error("look at", &path, source))? {
+    match length.map_err(|source| StateError::io("look at", &path, source))? {
         0 => Ok(Call::None),
         _ => Ok(Call::Interrupted),
     }
@@ -199,7 +199,7 @@ fn call_on(run: &RunDirectory, key: &Key) -> Result<Call, StateError> {
 /// The addresses that the main routing table sends to an interface of their own.
 fn routed() -> Result<BTreeSet<Ipv4Addr>, StateError> {
     let path = std::path::Path::new("/proc/thread-self/net/route");
-    let text = fs::read_to_string(path).map_err(|source| io_error("read", path, source))?;
+    let text = fs::read_to_string(path).map_err(|source| StateError::io("read", path, source))?;
     Ok(text.lines().filter_map(host_route).collect())
 }
 
@@ -209,14 +209,6 @@ fn host_route(line: &str) -> Option<Ipv4Addr> {
     let destination = u32::from_str_radix(fields.next()?, 16).ok()?;
     let mask = fields.nth(5)?;
     (mask == "FFFFFFFF").then(|| Ipv4Addr::from(destination.to_ne_bytes()))
-}
-
-fn io_error(doing: &'static str, path: &std::path::Path, source: io::Error) -> StateError {
-    StateError::Io {
-        doing,
-        path: path.to_owned(),
-        source,
-    }
 }
 
 #[cfg(test)]

@@ -14,12 +14,12 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use rpc::{Key, Lease, StateError, read_json, remove_durably, write_json};
+use serde::de::DeserializeOwned;
 
 use super::choose::Ledger;
 use crate::names;
@@ -56,7 +56,7 @@ impl Store {
             make_directory(&directory)?;
         }
         store.sweep()?;
-        if read_json::<String>(&store.boot()).ok().as_deref() != Some(boot_id) {
+        if readable::<String>(&store.boot())?.as_deref() != Some(boot_id) {
             store.clear_other_boots()?;
             write_json(&store.boot(), &boot_id)?;
         }
@@ -156,7 +156,7 @@ impl Store {
                     .mode(0o600)
                     .open(&path)
                     .map(drop)
-                    .map_err(|source| io_error("write", &path, source))
+                    .map_err(|source| StateError::io("write", &path, source))
             }
             Change::RemoveLease(address) => remove_durably(&self.lease(*address)),
             Change::RemoveOwner(key) => remove_durably(&self.owner(key)),
@@ -181,10 +181,7 @@ impl Store {
         for directory in [self.leases_dir(), self.owners_dir()] {
             for name in list(&directory)? {
                 let path = directory.join(name);
-                if read_json::<Lease>(&path)
-                    .ok()
-                    .is_none_or(|lease| lease.boot_id != self.boot_id)
-                {
+                if readable::<Lease>(&path)?.is_none_or(|lease| lease.boot_id != self.boot_id) {
                     remove_durably(&path)?;
                 }
             }
@@ -220,13 +217,23 @@ impl Store {
     }
 }
 
+/// What is not there, or damaged, tells nothing. What the disk does not let us read may tell of an address in use.
+fn readable<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StateError> {
+    match read_json(path) {
+        Ok(value) => Ok(Some(value)),
+        Err(StateError::Damaged { .. }) => Ok(None),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 fn parse_mark(name: &str) -> Option<(Ipv4Addr, u64)> {
     let (address, at_ms) = name.split_once('@')?;
     Some((address.parse().ok()?, at_ms.parse().ok()?))
 }
 
 fn list(directory: &Path) -> Result<Vec<String>, StateError> {
-    let error = |source| io_error("list", directory, source);
+    let error = |source| StateError::io("list", directory, source);
     fs::read_dir(directory)
         .map_err(error)?
         .map(|entry| {
@@ -235,12 +242,4 @@ fn list(directory: &Path) -> Result<Vec<String>, StateError> {
                 .map_err(error)
         })
         .collect()
-}
-
-fn io_error(doing: &'static str, path: &Path, source: io::Error) -> StateError {
-    StateError::Io {
-        doing,
-        path: path.to_owned(),
-        source,
-    }
 }

@@ -170,11 +170,7 @@ fn keep(run: &RunDirectory, path: &Path) -> Result<(), StateError> {
     make_directory(&run.originals())?;
     let kept = run.originals().join(name);
     remove_durably(&kept)?;
-    fs::hard_link(path, &kept).map_err(|source| StateError::Io {
-        doing: "keep",
-        path: path.to_owned(),
-        source,
-    })
+    fs::hard_link(path, &kept).map_err(|source| StateError::io("keep", path, source))
 }
 
 #[cfg(test)]

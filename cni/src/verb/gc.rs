@@ -125,11 +125,8 @@ fn stale(node: &Node, network: &str, valid: &Attachments) -> Result<Vec<Stale>, 
 /// The attachments that calls work on, or did when they were killed.
 fn drafts(node: &Node) -> Result<impl Iterator<Item = Key>, StateError> {
     let directory = node.run.locks();
-    let files = fs::read_dir(&directory).map_err(|source| StateError::Io {
-        doing: "list",
-        path: directory,
-        source,
-    })?;
+    let files =
+        fs::read_dir(&directory).map_err(|source| StateError::io("list", &directory, source))?;
     Ok(files.filter_map(|file| Key::of_file_name(file.ok()?.file_name().to_str()?)))
 }
 

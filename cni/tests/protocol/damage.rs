@@ -4,12 +4,15 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use serde_json::{Value, json};
 
 use crate::disk::{address, other};
 use crate::exec::netconf_with;
+use crate::faults::Fault;
 use crate::full::node;
 use crate::loader::Manner;
+use crate::sandbox::Sandbox;
 
 /// What a bad disk makes of a file.
 type Damage = fn(&mut Vec<u8>);
@@ -88,4 +91,38 @@ fn a_spoilt_record_is_named_by_add_and_check() {
     sandbox.azure_vnet("DEL").run().silence();
     sandbox.azure_vnet("ADD").run().document();
     sandbox.azure_vnet("DEL").run().silence();
+}
+
+/// What the disk does not let us read may tell of addresses in use: then nobody gets any, and nothing is taken for free.
+#[test]
+fn a_state_file_that_cannot_be_read_is_told_and_frees_no_address() {
+    const BOOT: &str = "/run/azure-vnet/ipam/boot";
+    const LEASE: &str = "/run/azure-vnet/ipam/leases/10.240.0.5";
+    for (below, errno) in [
+        (BOOT, Errno::EIO),
+        (BOOT, Errno::EACCES),
+        (LEASE, Errno::EIO),
+    ] {
+        let sandbox = Sandbox::with_pod();
+        sandbox.cache_pools(&[5, 6]);
+        sandbox.ipam("ADD").run().document();
+        if below == LEASE {
+            rpc::write_json(Path::new(BOOT), &"another").unwrap();
+        }
+        let fault = Fault {
+            below,
+            first: 0,
+            lasts: true,
+            errno,
+        };
+        for verb in ["ADD", "DEL"] {
+            let other = sandbox.ipam(verb).env("CNI_CONTAINERID", "other");
+            let (answer, _) = other.run_with(fault);
+            let number = format!("os error {}", errno as i32);
+            answer.error_saying(5, &[below, &number, "check its file system"]);
+            assert!(fs::exists(LEASE).unwrap(), "{verb}, {below}");
+        }
+        sandbox.ipam("DEL").run().silence();
+        assert!(!fs::exists(LEASE).unwrap());
+    }
 }

@@ -4,6 +4,7 @@
 //! synced; a crash leaves the old content or the new, and at worst a temporary file that is never read. The first line
 //! is the CRC-32 of the rest, so that a file that was damaged on disk is told from one that is merely old.
 
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -26,7 +27,7 @@ pub enum StateError {
         source: io::Error,
     },
     /// The file's content is damaged.
-    #[error("read {path}: {why}; the file is damaged, delete it and the pod that it belongs to")]
+    #[error("read {path}: {why}; the file is damaged, {}", remedy(path))]
     Damaged {
         /// Which file.
         path: PathBuf,
@@ -35,7 +36,25 @@ pub enum StateError {
     },
 }
 
+/// What to do about a damaged file: whoever owns it makes it anew, but for what only a pod's ADD can tell.
+fn remedy(path: &Path) -> &'static str {
+    match path.file_name().and_then(OsStr::to_str) {
+        Some("boot") => "delete it: the next call writes it anew, and addresses in use stay in use",
+        Some("pools.json") => "delete it: azure-vnet-loader writes it anew within 30 s",
+        Some(_) | None => "delete it and the pod that it belongs to",
+    }
+}
+
 impl StateError {
+    /// `doing` something with `path` failed.
+    pub fn io(doing: &'static str, path: &Path, source: io::Error) -> Self {
+        Self::Io {
+            doing,
+            path: path.to_owned(),
+            source,
+        }
+    }
+
     /// True when the file is not there.
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
@@ -45,7 +64,7 @@ impl StateError {
 /// Id of this boot: what the kernel held in an earlier one is gone.
 pub fn boot_id() -> Result<String, StateError> {
     let path = Path::new("/proc/sys/kernel/random/boot_id");
-    let text = fs::read_to_string(path).map_err(|source| io_error("read", path, source))?;
+    let text = fs::read_to_string(path).map_err(|source| StateError::io("read", path, source))?;
     Ok(text.trim().to_owned())
 }
 
@@ -55,7 +74,7 @@ pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, StateError> {
         path: path.to_owned(),
         why,
     };
-    let bytes = fs::read(path).map_err(|source| io_error("read", path, source))?;
+    let bytes = fs::read(path).map_err(|source| StateError::io("read", path, source))?;
     let text = String::from_utf8(bytes).map_err(|error| damaged(error.to_string()))?;
     let (sum, body) = text
         .split_once('\n')
@@ -80,8 +99,10 @@ pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), StateError
         &temporary,
         format!("{}\n{body}", checksum(&body)).as_bytes(),
     )
-    .map_err(|source| io_error("write", &temporary, source))
-    .and_then(|()| fs::rename(&temporary, path).map_err(|source| io_error("replace", path, source)))
+    .map_err(|source| StateError::io("write", &temporary, source))
+    .and_then(|()| {
+        fs::rename(&temporary, path).map_err(|source| StateError::io("replace", path, source))
+    })
     .and_then(|()| sync_parent(path));
     if written.is_err() {
         // Best effort: the reason to report is the first failure.
@@ -97,7 +118,7 @@ pub fn remove_durably(path: &Path) -> Result<(), StateError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         // A read-only file system refuses before it looks.
         Err(_) if matches!(path.try_exists(), Ok(false)) => Ok(()),
-        Err(source) => Err(io_error("remove", path, source)),
+        Err(source) => Err(StateError::io("remove", path, source)),
     }
 }
 
@@ -119,15 +140,7 @@ fn sync_parent(path: &Path) -> Result<(), StateError> {
     };
     File::open(parent)
         .and_then(|dir| dir.sync_all())
-        .map_err(|source| io_error("sync", parent, source))
-}
-
-fn io_error(doing: &'static str, path: &Path, source: io::Error) -> StateError {
-    StateError::Io {
-        doing,
-        path: path.to_owned(),
-        source,
-    }
+        .map_err(|source| StateError::io("sync", parent, source))
 }
 
 fn checksum(body: &str) -> String {
@@ -167,6 +180,23 @@ mod tests {
                 fs::write(&path, &bad).unwrap();
                 assert!(damaged(), "bit {bit} of byte {at}");
             }
+        }
+    }
+
+    /// Only a pod's own file is reason to delete a pod.
+    #[test]
+    fn a_damaged_file_is_named_with_what_helps() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, remedy) in [
+            ("boot", "the next call writes it anew"),
+            ("pools.json", "azure-vnet-loader writes it anew"),
+            ("azure:c1:eth0.json", "and the pod that it belongs to"),
+        ] {
+            let path = dir.path().join(name);
+            fs::write(&path, "x").unwrap();
+            let text = read_json::<String>(&path).unwrap_err().to_string();
+            assert!(text.contains(name) && text.contains(remedy), "{text}");
+            assert_eq!(text.contains("pod"), name.starts_with("azure"), "{text}");
         }
     }
 
