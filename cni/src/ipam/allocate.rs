@@ -6,7 +6,7 @@ use ipnet::Ipv4Net;
 use rpc::{Key, Lease, Pools};
 
 use super::IpamError;
-use super::choose::{Ledger, choose};
+use super::choose::{Ledger, Rest, choose, exhausted};
 use super::pools::{self, Pool};
 use super::store::{Change, Store};
 use crate::error::Error;
@@ -33,6 +33,7 @@ pub(super) fn plan_add(
     store: &Store,
     wish: &Wish,
     pools: Option<&Pools>,
+    rest: Rest,
     now_ms: u64,
 ) -> Result<Option<(Lease, Vec<Change>)>, Error> {
     if let Some(lease) = store.lease_of(&wish.key)? {
@@ -53,7 +54,8 @@ pub(super) fn plan_add(
     let ledger = store.ledger()?;
     let (pool, ip) = match wish.address {
         Some(wanted) => exactly(&usable, &ledger, wanted)?,
-        None => choose(&usable, &ledger, now_ms).map_err(IpamError::Exhausted)?,
+        None => choose(&usable, &ledger, rest, now_ms)
+            .ok_or_else(|| IpamError::Exhausted(exhausted(&usable, &ledger).unwrap_or_default()))?,
     };
     let lease = Lease {
         key: wish.key.clone(),

@@ -30,7 +30,7 @@ use crate::record::make_directory;
 use crate::steps::Steps;
 use crate::verb::CheckError;
 use allocate::Wish;
-use choose::Exhausted;
+use choose::{Exhausted, Rest};
 pub(crate) use error::IpamError;
 use netconf::Args;
 use netconf::{Address, Dns, Success};
@@ -197,11 +197,11 @@ impl Ipam {
             .filter(|pools: &Pools| pools.boot_id == self.boot_id)
     }
 
-    fn give(&self, wish: &Wish, pools: Option<&Pools>) -> Result<Given, Error> {
+    fn give(&self, wish: &Wish, pools: Option<&Pools>, rest: Rest) -> Result<Given, Error> {
         self.with_store(|store| {
             takeover::take_over(&self.run, store)?;
             let is_new = store.lease_of(&wish.key)?.is_none();
-            match allocate::plan_add(store, wish, pools, clock::boottime_ms()) {
+            match allocate::plan_add(store, wish, pools, rest, clock::boottime_ms()) {
                 Ok(Some((lease, changes))) => {
                     apply(store, &changes)?;
                     Ok(Given::Lease(Granted { lease, is_new }))
@@ -215,7 +215,7 @@ impl Ipam {
         })
     }
 
-    /// Out of the loader's cache; if there is nothing, out of newer pools.
+    /// Out of the loader's cache; if there is nothing, out of newer pools, and only then an address that should rest.
     fn give_from_platform(
         &self,
         wish: &Wish,
@@ -224,51 +224,55 @@ impl Ipam {
     ) -> Result<Granted, Error> {
         steps.begin("cached");
         let cached = self.cached_pools();
-        let exhausted = match self.give(wish, cached.as_ref())? {
-            Given::Lease(given) => return Ok(given),
-            Given::Nothing(exhausted) => exhausted,
-        };
-        let age = cached.map(|pools| age(&pools));
-        if let (Some(exhausted), Some(age)) = (&exhausted, age)
+        if let Given::Lease(given) = self.give(wish, cached.as_ref(), Rest::Full)? {
+            return Ok(given);
+        }
+        let age = cached.as_ref().map(age);
+        if let Some(age) = age
             && age < conf.query_interval
         {
-            return Err(IpamError::ExhaustedLately {
-                exhausted: exhausted.clone(),
-                age_s: age.as_secs(),
-            }
-            .into());
+            return self.give_at_last(wish, cached.as_ref(), |exhausted| {
+                IpamError::ExhaustedLately {
+                    exhausted,
+                    age_s: age.as_secs(),
+                }
+            });
         }
         steps.begin("refresh");
-        self.give_from_fresh(wish, exhausted)
+        // Without the lock: others may have better luck meanwhile.
+        match (
+            Loader::of(&self.run, &self.deadline).refresh_pools(),
+            cached,
+        ) {
+            (Ok(fresh), _) => self.give_at_last(wish, Some(&fresh), IpamError::Exhausted),
+            (Err(source), Some(cached)) => self.give_at_last(wish, Some(&cached), |exhausted| {
+                IpamError::StillExhausted { exhausted, source }
+            }),
+            (Err(source), None) => Err(IpamError::NoPools { source }.into()),
+        }
     }
 
     /// Out of the node's file, which is read anew each time. Who has an address keeps it, whatever became of the file.
     fn give_from_file(&self, wish: &Wish) -> Result<Granted, Error> {
-        let pools = file::read(&self.boot_id);
-        match (self.give(wish, pools.as_ref().ok())?, pools) {
-            (Given::Lease(given), _) => Ok(given),
-            (Given::Nothing(_), Err(why)) => Err(why.into()),
-            (Given::Nothing(exhausted), Ok(_)) => {
-                Err(IpamError::Exhausted(exhausted.unwrap_or_default()).into())
-            }
+        match file::read(&self.boot_id) {
+            Ok(pools) => self.give_at_last(wish, Some(&pools), IpamError::Exhausted),
+            Err(why) => match self.give(wish, None, Rest::Full)? {
+                Given::Lease(given) => Ok(given),
+                Given::Nothing(_) => Err(why.into()),
+            },
         }
     }
 
-    /// Asks the loader for newer pools, without the lock: others may have better luck meanwhile.
-    fn give_from_fresh(&self, wish: &Wish, exhausted: Option<Exhausted>) -> Result<Granted, Error> {
-        let loader = Loader::of(&self.run, &self.deadline);
-        let pools = match (loader.refresh_pools(), exhausted) {
-            (Ok(pools), _) => pools,
-            (Err(source), None) => return Err(IpamError::NoPools { source }.into()),
-            (Err(source), Some(exhausted)) => {
-                return Err(IpamError::StillExhausted { exhausted, source }.into());
-            }
-        };
-        match self.give(wish, Some(&pools))? {
+    /// When there are no newer pools to wait for: an address that should rest is better than none.
+    fn give_at_last(
+        &self,
+        wish: &Wish,
+        pools: Option<&Pools>,
+        error: impl FnOnce(Exhausted) -> IpamError,
+    ) -> Result<Granted, Error> {
+        match self.give(wish, pools, Rest::Waived)? {
             Given::Lease(given) => Ok(given),
-            Given::Nothing(exhausted) => {
-                Err(IpamError::Exhausted(exhausted.unwrap_or_default()).into())
-            }
+            Given::Nothing(exhausted) => Err(error(exhausted.unwrap_or_default()).into()),
         }
     }
 

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use rpc::{Interface, Key, MacAddr, Pools, Subnet};
 
 use super::allocate::{Wish, plan_add, plan_del};
-use super::choose::COOL_DOWN_MS;
+use super::choose::{COOL_DOWN_MS, Rest};
 use super::store::{Change, Store};
 use super::{Error, IpamError};
 
@@ -21,6 +21,7 @@ enum Step {
     Add {
         owner: u8,
         wanted: Option<u8>,
+        rest: Rest,
         killed: Option<usize>,
     },
     Del {
@@ -36,9 +37,11 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     let owner = 0..OWNERS;
     let killed = || prop_oneof![3 => Just(None), 1 => (0..4_usize).prop_map(Some)];
+    let rest = prop_oneof![2 => Just(Rest::Full), 1 => Just(Rest::Waived)];
     let wanted = prop_oneof![4 => Just(None), 1 => (0..11_u8).prop_map(Some)];
     prop_oneof![
-        8 => (owner.clone(), wanted, killed()).prop_map(|(owner, wanted, killed)| Step::Add { owner, wanted, killed }),
+        8 => (owner.clone(), wanted, rest, killed())
+            .prop_map(|(owner, wanted, rest, killed)| Step::Add { owner, wanted, rest, killed }),
         6 => (owner, killed()).prop_map(|(owner, killed)| Step::Del { owner, killed }),
         3 => (0..COOL_DOWN_MS * 2).prop_map(|ms| Step::Wait { ms }),
         1 => Just(Step::Reboot),
@@ -98,7 +101,16 @@ impl Model {
             .count()
     }
 
-    fn was_given(&mut self, owner: u8, address: Ipv4Addr, insisted: bool) {
+    /// As far as is known: whoever is unsure may have one.
+    fn may_be_exhausted(&self, rest: Rest) -> bool {
+        let resting = match rest {
+            Rest::Full => self.resting(),
+            Rest::Waived => 0,
+        };
+        self.given.len() + self.unsure.len() + resting >= FREE.len()
+    }
+
+    fn was_given(&mut self, owner: u8, address: Ipv4Addr, insisted: bool, rest: Rest) {
         assert!(FREE.map(ip).contains(&address), "{address} is nobody's");
         let others = self.given.iter().filter(|(other, _)| **other != owner);
         assert!(
@@ -111,23 +123,21 @@ impl Model {
             assert_eq!(*had, address, "the same owner got another address");
         } else if !insisted && !self.unsure.contains(&owner) {
             let released = self.released.get(&address);
-            assert!(
-                released.is_none_or(|released| released + COOL_DOWN_MS <= self.now_ms),
-                "{address} had no rest"
-            );
+            let has_rested = released.is_none_or(|released| released + COOL_DOWN_MS <= self.now_ms);
+            let is_last = rest == Rest::Waived && self.may_be_exhausted(Rest::Full);
+            assert!(has_rested || is_last, "{address} had no rest");
         }
         self.unsure.remove(&owner);
         self.given.insert(owner, address);
     }
 
-    fn was_refused(&self, owner: u8, wanted: Option<u8>, error: &Error) {
+    fn was_refused(&self, owner: u8, wanted: Option<u8>, rest: Rest, error: &Error) {
         let Error::Ipam(error) = error else {
             panic!("{error}");
         };
         match error {
             IpamError::Exhausted(_) => {
-                let accounted = self.given.len() + self.unsure.len() + self.resting();
-                assert!(accounted >= FREE.len(), "an address was lost");
+                assert!(self.may_be_exhausted(rest), "an address was lost");
                 assert!(!self.given.contains_key(&owner), "the owner had one");
             }
             IpamError::NotFound { address } => {
@@ -182,6 +192,7 @@ fn run(steps: Vec<Step>) {
             Step::Add {
                 owner,
                 wanted,
+                rest,
                 killed,
             } => {
                 let wish = Wish {
@@ -192,12 +203,12 @@ fn run(steps: Vec<Step>) {
                     netns: String::new(),
                     plugin: String::new(),
                 };
-                match plan_add(&store, &wish, Some(&pools), model.now_ms) {
-                    Err(error) => model.was_refused(owner, wanted, &error),
+                match plan_add(&store, &wish, Some(&pools), rest, model.now_ms) {
+                    Err(error) => model.was_refused(owner, wanted, rest, &error),
                     Ok(planned) => {
                         let (lease, changes) = planned.unwrap();
                         if apply(&store, &changes, killed) {
-                            model.was_given(owner, lease.ip, wanted.is_some());
+                            model.was_given(owner, lease.ip, wanted.is_some(), rest);
                         } else if !model.given.contains_key(&owner) {
                             model.unsure.insert(owner);
                         }
@@ -248,7 +259,8 @@ fn everything_comes_back(store: &Store, pools: &Pools, now_ms: u64) {
             netns: String::new(),
             plugin: String::new(),
         };
-        if let Ok(planned) = plan_add(store, &wish, Some(pools), now_ms + COOL_DOWN_MS) {
+        if let Ok(planned) = plan_add(store, &wish, Some(pools), Rest::Full, now_ms + COOL_DOWN_MS)
+        {
             let (lease, changes) = planned.unwrap();
             apply(store, &changes, None);
             given.insert(lease.ip);

@@ -13,6 +13,9 @@ use super::IpamError;
 pub(super) struct Pool {
     pub(super) prefix: Ipv4Net,
     pub(super) gateway: Ipv4Addr,
+    /// Whether it is for whoever names neither subnet nor NIC: pods' traffic leaves by the primary NIC, and the platform drops there
+    /// what comes from another one's address.
+    pub(super) is_for_anybody: bool,
     /// Ascending.
     pub(super) addresses: Vec<Ipv4Addr>,
 }
@@ -26,12 +29,21 @@ pub(super) fn usable(
     let primaries: BTreeSet<Ipv4Addr> = subnets(pools)
         .filter_map(|(_, subnet)| subnet.primary)
         .collect();
+    let is_named = subnet.is_some() || master.is_some();
+    let has_primary = pools.interfaces.iter().any(|nic| nic.is_primary);
     let mut found: Vec<(bool, Pool)> = subnets(pools)
         .filter(|(nic, _)| master.is_none_or(|master| nic.name == master))
         .filter(|(_, candidate)| {
             subnet.is_none_or(|wanted| candidate.prefix.trunc() == wanted.trunc())
         })
-        .map(|(nic, subnet)| (nic.is_primary, pool(subnet, &primaries)))
+        .map(|(nic, subnet)| {
+            let is_for_anybody = is_named || nic.is_primary || !has_primary;
+            let pool = Pool {
+                is_for_anybody,
+                ..pool(subnet, &primaries)
+            };
+            (nic.is_primary, pool)
+        })
         .collect();
     if found.is_empty() {
         if let Some(subnet) = subnet {
@@ -71,6 +83,7 @@ fn pool(subnet: &Subnet, primaries: &BTreeSet<Ipv4Addr>) -> Pool {
     Pool {
         prefix,
         gateway,
+        is_for_anybody: true,
         addresses: addresses.into_iter().collect(),
     }
 }
@@ -121,6 +134,26 @@ mod tests {
                 ),
             ],
         }
+    }
+
+    /// Unless none is said to be the primary one.
+    #[test]
+    fn a_secondary_nics_addresses_are_only_for_those_who_name_it() {
+        let for_anybody = |node: &Pools, subnet: Option<&str>, master| -> Vec<String> {
+            let pools = usable(node, subnet.map(|text| text.parse().unwrap()), master).unwrap();
+            let pools = pools.iter().filter(|pool| pool.is_for_anybody);
+            pools.map(|pool| pool.prefix.to_string()).collect()
+        };
+        let mut node = node();
+        assert_eq!(
+            for_anybody(&node, None, None),
+            ["10.3.0.0/24", "10.1.0.0/24", "10.2.0.0/24"]
+        );
+        for (subnet, master) in [(Some("10.9.0.0/16"), None), (None, Some("eth1"))] {
+            assert_eq!(for_anybody(&node, subnet, master), ["10.9.0.0/16"]);
+        }
+        node.interfaces[1].is_primary = false;
+        assert_eq!(for_anybody(&node, None, None).len(), 4);
     }
 
     fn prefixes(subnet: Option<&str>, master: Option<&str>) -> Vec<String> {

@@ -107,6 +107,34 @@ fn a_released_address_rests_while_others_are_free() {
     );
 }
 
+/// Features F70 and F71: a pool of three, and a loader that is away or knows of no others. The rest is a preference.
+#[test]
+fn an_address_that_should_rest_is_given_when_nothing_else_is_left_the_longest_rested_first() {
+    let sandbox = Sandbox::with_pod();
+    sandbox.cache_pools(&[5, 6, 7]);
+    let call = |verb: &str, id: &str| sandbox.ipam(verb).env("CNI_CONTAINERID", id).run();
+    for id in ["a", "b", "c"] {
+        call("ADD", id).document();
+    }
+    call("ADD", "d").error_saying(100, &["No available addresses", "3 of 3 used"]);
+    for id in ["b", "a"] {
+        call("DEL", id).silence();
+    }
+    assert_eq!(address(&call("ADD", "d").document()), "10.240.0.6/16");
+
+    let _loader = Loader::start(Manner::Helpful);
+    assert_eq!(
+        address(&call("ADD", "e").document()),
+        "10.240.0.50/16",
+        "newer pools come first"
+    );
+    call("ADD", "f").document();
+    for id in ["f", "e"] {
+        call("DEL", id).silence();
+    }
+    assert_eq!(address(&call("ADD", "g").document()), "10.240.0.51/16");
+}
+
 /// Row 62: the loader is asked for newer pools before the pool is said to be empty.
 #[test]
 fn an_exhausted_pool_is_refreshed_and_then_told_with_numbers() {

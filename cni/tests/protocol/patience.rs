@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use crate::delegate::eventually;
 use crate::exec::{netconf_with, pass};
 use crate::loader::{Loader, Manner};
 use crate::sandbox::Sandbox;
@@ -88,4 +89,45 @@ fn a_del_waits_longer_for_an_add_than_another_add_would() {
         answer.silence();
         assert!(answer.took > Duration::from_secs(6), "{:?}", answer.took);
     });
+}
+
+/// A main plug-in waits 10 s for the IPAM plug-in's GC: however many addresses there are to free, it ends before and says why.
+#[test]
+fn a_gc_of_addresses_whose_lock_is_held_ends_in_time() {
+    let sandbox = Sandbox::with_pod();
+    sandbox.cache_pools(&(5..=204).collect::<Vec<u8>>());
+    for number in 0..200 {
+        let id = format!("c{number}");
+        sandbox.ipam("ADD").env("CNI_CONTAINERID", id).run();
+    }
+    let leases = || {
+        let leases = fs::read_dir("/run/azure-vnet/ipam/leases").unwrap();
+        leases.count()
+    };
+    let gc = || {
+        let conf = json!({"cniVersion": "1.1.0", "cni.dev/valid-attachments": []});
+        sandbox.ipam("GC").conf(&netconf_with(conf))
+    };
+    assert_eq!(leases(), 200);
+    std::thread::scope(|scope| {
+        let collecting = scope.spawn(|| gc().run());
+        eventually(|| (leases() < 200).then_some(()));
+        let held = hold("/run/azure-vnet/ipam/lock");
+        let answer = collecting.join().unwrap();
+        let left = leases();
+        drop(held);
+        assert!(left > 3, "{left}: there was hardly anything to wait for");
+        answer.error_saying(
+            11,
+            &[
+                "ipam/lock",
+                "for 4 s",
+                "all that was left of this call's time",
+            ],
+        );
+        let seconds = answer.took.as_secs_f32();
+        assert!((8.5..10.0).contains(&seconds), "{seconds} s");
+    });
+    gc().run().silence();
+    assert_eq!(leases(), 0);
 }
