@@ -145,21 +145,21 @@ fn del(plugin: &Path, bin: &Path, holding: &Holding) -> Result<()> {
     }
 }
 
-/// Addresses as text.
-pub fn render(holdings: &[Holding]) -> String {
+/// Addresses as text; `wide` is with the whole container ID.
+pub fn render(holdings: &[Holding], wide: bool) -> String {
     let mut text = format!(
         "{:<16} {:<8} {:<12} {:<14} {:<8} {:<40} WHY\n",
         "ADDRESS", "STATE", "NETWORK", "CONTAINER", "IFNAME", "POD"
     );
     for holding in holdings {
-        line(&mut text, holding, &holding.why);
+        line(&mut text, holding, &holding.why, wide);
     }
     text
 }
 
 /// What was done, as text.
 pub fn render_freed(done: &[Freed]) -> String {
-    let mut text = render(&[]);
+    let mut text = render(&[], false);
     for one in done {
         let why = &one.holding.why;
         let outcome = match &one.error {
@@ -167,12 +167,12 @@ pub fn render_freed(done: &[Freed]) -> String {
             None if one.freed => format!("{why}; freed"),
             None => format!("{why}; would be freed"),
         };
-        line(&mut text, &one.holding, &outcome);
+        line(&mut text, &one.holding, &outcome, false);
     }
     text
 }
 
-fn line(text: &mut String, holding: &Holding, why: &str) {
+fn line(text: &mut String, holding: &Holding, why: &str, wide: bool) {
     let state = match holding.state {
         State::Used => "used",
         State::Busy => "busy",
@@ -180,7 +180,11 @@ fn line(text: &mut String, holding: &Holding, why: &str) {
         State::Leaked => "leaked",
     };
     let key = &holding.key;
-    let short: String = key.container_id.chars().take(13).collect();
+    let short: String = key
+        .container_id
+        .chars()
+        .take(if wide { usize::MAX } else { 13 })
+        .collect();
     let address = holding.address.to_string();
     // Writing to a String cannot fail.
     let _infallible = writeln!(

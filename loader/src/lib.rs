@@ -32,6 +32,7 @@
 //! | Which addresses has nobody that lives? | [`leaks`], freed by [`ipam`] |
 //! | What does `vnetctl status` show? | [`status`] |
 //! | Is a conflist right? | [`validate`] |
+//! | What may an operator ask? | [`vnetctl`] |
 
 mod azure_state;
 pub mod census;
@@ -69,4 +70,5 @@ mod transition;
 pub mod tunnel;
 pub mod validate;
 pub mod via_host;
+pub mod vnetctl;
 pub mod wireserver;

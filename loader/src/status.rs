@@ -232,15 +232,26 @@ fn insert(counters: &mut BTreeMap<String, Counted>, name: &str, counter: Counter
     }
 }
 
-/// The status as text, one screen wide.
-pub fn render(status: &Status) -> String {
+/// Rows of pods and of classes that fit on a screen with all the rest.
+const ROWS: usize = 20;
+
+/// The status as text, one screen; `wide` is all of it.
+pub fn render(status: &Status, wide: bool) -> String {
     let mut text = String::new();
+    let rows = if wide { usize::MAX } else { ROWS };
     // Writing to a String cannot fail.
-    let _infallible = write_status(&mut text, status);
+    let _infallible = write_status(&mut text, status, rows);
     text
 }
 
-fn write_status(out: &mut String, status: &Status) -> std::fmt::Result {
+fn write_more(out: &mut String, all: usize, rows: usize, where_else: &str) -> std::fmt::Result {
+    match all.saturating_sub(rows) {
+        0 => Ok(()),
+        more => writeln!(out, "… and {more} more: vnetctl {where_else}"),
+    }
+}
+
+fn write_status(out: &mut String, status: &Status, rows: usize) -> std::fmt::Result {
     let node = &status.node;
     let (first, last) = status.nat_ports;
     writeln!(
@@ -302,7 +313,7 @@ fn write_status(out: &mut String, status: &Status) -> std::fmt::Result {
         "\n{:<40} {:<16} {:<15} PACKETS",
         "POD", "ADDRESS", "HOST VETH"
     )?;
-    for pod in &status.pods {
+    for pod in status.pods.iter().take(rows) {
         let name = format!("{}/{}", pod.namespace, pod.name);
         let paths: Vec<String> = pod
             .paths
@@ -317,6 +328,7 @@ fn write_status(out: &mut String, status: &Status) -> std::fmt::Result {
             paths.join(", ")
         )?;
     }
+    write_more(out, status.pods.len(), rows, "status -o wide")?;
 
     if !status.destinations.is_empty() {
         writeln!(out, "\n{:<30} {:>10}", "SNAT TOWARDS", "PORTS")?;
@@ -327,10 +339,11 @@ fn write_status(out: &mut String, status: &Status) -> std::fmt::Result {
     }
 
     writeln!(out, "\n{:<20} {:<12} WHY", "DESTINATION", "CLASS")?;
-    for class in &status.classes {
+    for class in status.classes.iter().take(rows) {
         let prefix = class.prefix.to_string();
         writeln!(out, "{prefix:<20} {:<12} {}", class.class, why(class))?;
     }
+    write_more(out, status.classes.len(), rows, "classes")?;
 
     writeln!(out, "\n{:<20} {:>10} {:>12}", "DROPPED", "PACKETS", "BYTES")?;
     for (reason, count) in &status.drops {
@@ -389,7 +402,7 @@ fn reason(class: &ClassView, prefix: &str) -> String {
     format!("{}{prefix}{file}", class.why)
 }
 
-fn duration(seconds: u64) -> String {
+pub(crate) fn duration(seconds: u64) -> String {
     match seconds {
         0..=119 => format!("{seconds} s"),
         120..=7199 => format!("{} min", seconds / 60),

@@ -1,52 +1,103 @@
 //! `cargo xtask docs`: the documents that are generated from the code, so that they cannot lie.
 
-use crate::workspace;
+use crate::{command, workspace};
 use abi::DropReason;
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-/// Path in the repository, and what makes its content.
-type Document = (&'static str, fn() -> String);
+/// Where nothing but generated documents is.
+const FOLDERS: [&str; 1] = ["docs/man"];
 
-const DOCUMENTS: [Document; 1] = [("docs/drop-reasons.md", drop_reasons)];
+/// A document as it is to be.
+struct Document {
+    path: PathBuf,
+    /// `None`: it is not to be.
+    content: Option<String>,
+}
+
+impl Document {
+    fn is_current(&self) -> bool {
+        std::fs::read_to_string(&self.path).ok() == self.content
+    }
+}
 
 pub(crate) fn run() -> Result<()> {
-    for (path, content, current) in documents() {
-        if !current {
-            workspace::write_if_changed(&path, content.as_bytes())?;
-        }
-        println!(
-            "docs: {}, {}",
-            path.display(),
-            if current { "unchanged" } else { "written" }
-        );
+    for document in documents()? {
+        let path = &document.path;
+        let done = match &document.content {
+            _ if document.is_current() => "unchanged",
+            Some(content) => {
+                workspace::write_if_changed(path, content.as_bytes())?;
+                "written"
+            }
+            None => {
+                std::fs::remove_file(path).with_context(|| format!("remove {}", path.display()))?;
+                "removed"
+            }
+        };
+        println!("docs: {}, {done}", path.display());
     }
     Ok(())
 }
 
 /// An error that names the stale documents.
 pub(crate) fn check() -> Result<()> {
-    let stale = documents().into_iter().filter(|(.., current)| !current);
-    let stale: Vec<String> = stale.map(|(path, ..)| path.display().to_string()).collect();
+    let documents = documents()?;
+    let stale = documents.iter().filter(|document| !document.is_current());
+    let stale: Vec<String> = stale
+        .map(|document| document.path.display().to_string())
+        .collect();
     if !stale.is_empty() {
         bail!(
             "stale: {}; run `cargo xtask docs` and commit the result",
             stale.join(", ")
         );
     }
-    println!("{} generated documents are current", DOCUMENTS.len());
+    println!("{} generated documents are current", documents.len());
     Ok(())
 }
 
-fn documents() -> Vec<(PathBuf, String, bool)> {
-    let document = |(path, make): Document| {
-        let path = workspace::root().join(path);
-        let content = make();
-        let current = std::fs::read_to_string(&path).is_ok_and(|old| old == content);
-        (path, content, current)
-    };
-    DOCUMENTS.into_iter().map(document).collect()
+fn documents() -> Result<Vec<Document>> {
+    let mut contents = of_vnetctl()?;
+    contents.insert("docs/drop-reasons.md".to_owned(), drop_reasons());
+    let wanted: Vec<PathBuf> = contents
+        .keys()
+        .map(|path| workspace::root().join(path))
+        .collect();
+    let mut documents = Vec::new();
+    for folder in FOLDERS {
+        let there = std::fs::read_dir(workspace::root().join(folder))
+            .into_iter()
+            .flatten();
+        for path in there.filter_map(|entry| Some(entry.ok()?.path())) {
+            if !wanted.contains(&path) {
+                documents.push(Document {
+                    path,
+                    content: None,
+                });
+            }
+        }
+    }
+    documents.extend(
+        wanted
+            .into_iter()
+            .zip(contents.into_values())
+            .map(|(path, content)| Document {
+                path,
+                content: Some(content),
+            }),
+    );
+    Ok(documents)
+}
+
+/// What is made from `vnetctl`'s commands, by path: the loader knows them, and prints it.
+fn of_vnetctl() -> Result<BTreeMap<String, String>> {
+    let mut cargo = command::cargo();
+    cargo.args("run --quiet --package loader --features documents --example documents".split(' '));
+    let printed = command::output(&mut cargo)?;
+    serde_json::from_str(&printed).context("read what the example `documents` printed")
 }
 
 fn drop_reasons() -> String {

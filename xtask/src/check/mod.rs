@@ -95,7 +95,9 @@ impl Name {
             Self::Fmt => command::run(&mut cargo("fmt --all --check"))
                 .context("not formatted; run `cargo fmt --all`"),
             Self::Clippy => {
-                let mut clippy = cargo("clippy --workspace --all-targets -- --deny warnings");
+                let mut clippy = cargo(
+                    "clippy --workspace --all-targets --features loader/documents -- --deny warnings",
+                );
                 command::run(&mut clippy).context("lints or errors, see above")
             }
             Self::ClippyEbpf => build_ebpf::clippy().context("lints or errors, see above"),

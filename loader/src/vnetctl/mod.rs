@@ -1,0 +1,197 @@
+//! `vnetctl`: what an operator asks this node. One module per command.
+//!
+//! | Question | Module |
+//! |---|---|
+//! | How is everything? | `status` |
+//! | What does a code or a reason mean? | `explain` |
+//! | How is an answer printed? | `output` |
+
+mod explain;
+mod output;
+mod status;
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::bail;
+use clap::{CommandFactory as _, Parser, Subcommand};
+use clap_complete::Shell;
+use rpc::{Reply, Request, RunDirectory, call};
+
+use output::Output;
+
+/// Looks at the data path of azure-vnet-ebpf on this node.
+#[derive(Debug, Parser)]
+#[command(
+    name = "vnetctl",
+    version,
+    after_help = "Exit status: 0 all is well, 1 a problem was found or the answer could not be had, 2 wrong arguments."
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+    /// How to print.
+    #[arg(short, long, global = true, value_enum, default_value_t = Output::Table)]
+    output: Output,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Loader, NIC, address pools, programs, pods, destination classes, drops, and what is wrong.
+    Status(status::Arguments),
+    /// The class of each destination and the rule that decides; without addresses all rules, longest prefix first.
+    Classes {
+        /// Destinations, IPv4.
+        #[arg(value_name = "ADDRESS", value_parser = address)]
+        addresses: Vec<Ipv4Addr>,
+    },
+    /// Whether a conflist is right; nothing is touched. Ends with 1 when pods could not be added with it.
+    Validate {
+        /// The file.
+        #[arg(default_value = crate::validate::CONFLIST)]
+        conflist: PathBuf,
+    },
+    /// The addresses that are given to pods. Needs no loader.
+    Ipam {
+        #[command(subcommand)]
+        action: Ipam,
+    },
+    /// What an error code or a drop reason means, and what to do; without one, all of them. Needs no loader.
+    Explain {
+        /// `11`, or `source_address`.
+        #[arg(value_name = "CODE|REASON")]
+        topic: Option<String>,
+    },
+    /// Prints the completions of a shell: `source <(vnetctl completions bash)`.
+    Completions {
+        /// Which shell.
+        shell: Shell,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum Ipam {
+    /// Who has which address.
+    Show,
+    /// The addresses that nobody uses and nobody will give back, and why. Ends with 1 when there are any.
+    Check,
+    /// Gives those back, as a runtime would: by the plug-ins' DEL.
+    Gc {
+        /// Only tells what would be done.
+        #[arg(long)]
+        dry_run: bool,
+        /// Where the plug-ins are.
+        #[arg(long, value_name = "DIRECTORY", default_value = crate::ipam::BIN)]
+        bin_dir: PathBuf,
+    },
+}
+
+/// Runs the command line.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::complain(&format!("vnetctl: {}", crate::report::one_line(&error)));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The command line, for what is made of it: man pages.
+pub fn command() -> clap::Command {
+    Arguments::command()
+}
+
+fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let output = arguments.output;
+    match &arguments.command {
+        Command::Status(arguments) => status::run(output, arguments),
+        Command::Classes { addresses } => {
+            let addresses = addresses.clone();
+            let reply = ask(&Request::Classes { addresses })?;
+            let Reply::Classes { classes } = &reply else {
+                bail!("the loader answered something else: {reply:?}");
+            };
+            output.print(classes.as_slice(), crate::status::render_classes)
+        }
+        Command::Validate { conflist } => {
+            let findings = crate::validate::read(conflist)?;
+            let render = |findings: &[_]| crate::validate::render(conflist, findings);
+            output.print(findings.as_slice(), render)?;
+            crate::validate::verdict(conflist, &findings)
+        }
+        Command::Ipam { action } => ipam(output, action),
+        Command::Explain { topic } => explain::run(output, topic.as_deref()),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut command(), "vnetctl", &mut script);
+            output::write(&script)
+        }
+    }
+}
+
+fn ipam(output: Output, action: &Ipam) -> anyhow::Result<()> {
+    use crate::ipam;
+    let render = |holdings: &[_]| ipam::render(holdings, output.is_wide());
+    match action {
+        Ipam::Show => output.print(ipam::show()?.as_slice(), render),
+        Ipam::Check => {
+            let leaked = ipam::check()?;
+            output.print(leaked.as_slice(), render)?;
+            ipam::verdict(&leaked)
+        }
+        Ipam::Gc { dry_run, bin_dir } => {
+            let done = ipam::gc(bin_dir, *dry_run)?;
+            output.print(done.as_slice(), ipam::render_freed)?;
+            ipam::complaint(&done)
+        }
+    }
+}
+
+/// How long the loader may take for each step of an answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+fn ask(request: &Request) -> anyhow::Result<Reply> {
+    let socket = RunDirectory::default().socket();
+    let reply = call(&socket, request, PATIENCE)?;
+    if let Reply::Refused(refusal) = reply {
+        return Err(refusal.into());
+    }
+    Ok(reply)
+}
+
+fn address(text: &str) -> Result<Ipv4Addr, String> {
+    text.parse()
+        .map_err(|_why| "it is no IPv4 address; write one such as 10.0.0.10".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn every_shell_gets_completions_that_know_every_command() {
+        for shell in [
+            Shell::Bash,
+            Shell::Elvish,
+            Shell::Fish,
+            Shell::PowerShell,
+            Shell::Zsh,
+        ] {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut command(), "vnetctl", &mut script);
+            let script = String::from_utf8(script).unwrap();
+            for known in command().get_subcommands() {
+                assert!(script.contains(known.get_name()), "{shell}: {known}");
+            }
+        }
+    }
+}

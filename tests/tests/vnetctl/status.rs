@@ -1,0 +1,76 @@
+//! `vnetctl status` in one line, on one screen, and as something to wait for.
+
+use std::thread;
+
+use lab::Wireserver;
+
+use super::*;
+
+#[test]
+fn one_line_says_whether_pods_can_be_added_and_the_exit_status_agrees() -> Result {
+    let lab = lab()?;
+    let node = lab.node(1);
+    let _pod = node.add_pod("web")?;
+    node.exec(&["vnetctl", "status", "--wait=10"])?;
+    let brief = node.exec(&["vnetctl", "status", "--brief"])?;
+    assert_eq!(brief, "ok, 1 pods, 0 warnings\n");
+
+    let lab = Lab::new().nodes(1).build()?;
+    let node = lab.node(1);
+    lab.platform().wireserver(Wireserver::Garbage)?;
+    node.start_loader()?;
+    let brief = node.feed(&["vnetctl", "status", "--brief"], b"")?;
+    let text = String::from_utf8_lossy(&brief.stdout).into_owned();
+    assert_eq!(brief.status.code(), Some(1), "{text}");
+    assert!(text.starts_with("NOT OK, 0 pods, "), "{text}");
+    assert!(text.contains("there are no address pools: "), "{text}");
+    Ok(())
+}
+
+#[test]
+fn waiting_ends_when_the_loader_has_come_and_not_before() -> Result {
+    let lab = Lab::new().nodes(1).build()?;
+    let node = lab.node(1);
+    let early = node.feed(&["vnetctl", "status", "--wait=0"], b"")?;
+    assert_eq!(early.status.code(), Some(1));
+    assert!(
+        early
+            .stderr
+            .contains("not well after 0 s: connect to the loader"),
+        "{}",
+        early.stderr
+    );
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| node.feed(&["vnetctl", "status", "--wait", "--brief"], b""));
+        node.start_loader()?;
+        let done = waiting.join().unwrap()?;
+        assert_eq!(done.success()?, "ok, 0 pods, 0 warnings\n");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_status_of_many_classes_fits_on_a_screen_and_the_wide_one_has_them_all() -> Result {
+    let lab = Lab::new().nodes(1).build()?;
+    let node = lab.node(1);
+    let cidrs: Vec<String> = (0..40).map(|n| format!("10.{}.0.0/16", 100 + n)).collect();
+    let yaml = format!("vnetCidrs: [{}]\n", cidrs.join(", "));
+    node.write("/etc/azure-vnet/loader.yaml", &yaml)?;
+    node.start_loader()?;
+    let short = node.exec(&["vnetctl", "status"])?;
+    assert!(short.contains("more: vnetctl classes\n"), "{short}");
+    assert!(short.lines().count() <= 50, "{short}");
+    let wide = node.exec(&["vnetctl", "status", "-o", "wide"])?;
+    assert!(cidrs.iter().all(|cidr| wide.contains(cidr)), "{wide}");
+    Ok(())
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_error() -> Result {
+    let lab = lab()?;
+    let line = "set -o pipefail; vnetctl explain | head -n 1";
+    lab.node(1).exec(&["bash", "-c", line])?;
+    let status = json(lab.node(1), "status")?;
+    assert_eq!(status["node"]["nic"], "eth0");
+    Ok(())
+}
