@@ -84,7 +84,7 @@ pub(crate) fn now() -> Seconds {
 }
 
 /// All pods, read once: half a million entries are looked up in them.
-fn pods(maps: &Maps) -> Result<HashMap<Ip4, Pod>, MapError> {
+pub(crate) fn pods(maps: &Maps) -> Result<HashMap<Ip4, Pod>, MapError> {
     maps.pods
         .iter()
         .map(|entry| entry.map(|(addr, pod)| (addr.0, pod.0)))

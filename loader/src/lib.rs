@@ -32,6 +32,7 @@
 //! | Which addresses has nobody that lives? | [`leaks`], freed by [`ipam`] |
 //! | What does `vnetctl status` show? | [`status`] |
 //! | Is a conflist right? | [`validate`] |
+//! | How are ages and reasons said to people? | `words` |
 //! | What may an operator ask? | [`vnetctl`] |
 
 mod azure_state;
@@ -72,3 +73,4 @@ pub mod validate;
 pub mod via_host;
 pub mod vnetctl;
 pub mod wireserver;
+mod words;

@@ -4,17 +4,18 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 
-use abi::{Counter, DropReason, MAX_CLASSES, MAX_PODS, Path, pins, proto};
+use abi::{Counter, DropReason, MAX_CLASSES, MAX_PODS, Path, Slot, pins};
 use aya::maps::MapError;
 use hooks::{Hook, Maps, Pins, total};
 use rpc::{
-    Attached, ClassView, Classified, ConfigView, Counted, DestinationView, Endpoint, PodView,
-    PoolView, Pools, Status, TableView,
+    Attached, Classified, ConfigView, Counted, DestinationView, Endpoint, PodView, PoolView, Pools,
+    Status, TableView,
 };
 
 use crate::config::key;
 use crate::daemon::Daemon;
 use crate::gc::Swept;
+use crate::words::{duration, protocol, reason, why};
 use crate::{pools, reconcile};
 
 impl Daemon {
@@ -150,12 +151,7 @@ fn destinations(swept: &Swept) -> Vec<DestinationView> {
         .map(|((addr, port, proto), ports)| DestinationView {
             address: Ipv4Addr::from(addr.octets()),
             port: port.get(),
-            protocol: match proto {
-                proto::TCP => "tcp".to_owned(),
-                proto::UDP => "udp".to_owned(),
-                proto::ICMP => "icmp".to_owned(),
-                other => other.to_string(),
-            },
+            protocol: protocol(proto),
             ports,
         })
         .collect()
@@ -187,24 +183,29 @@ fn pods(maps: &Maps, endpoints: &[Endpoint]) -> Result<Vec<PodView>, MapError> {
         let endpoint = endpoints
             .iter()
             .find(|endpoint| endpoint.address.addr() == address);
-        let mut paths = BTreeMap::new();
-        for path in Path::ALL {
-            insert(
-                &mut paths,
-                path.name(),
-                total(&maps.stats, path.index(pod.0.slot))?,
-            );
-        }
         views.push(PodView {
             namespace: endpoint.map_or_else(String::new, |endpoint| endpoint.pod_namespace.clone()),
             name: endpoint.map_or_else(String::new, |endpoint| endpoint.pod_name.clone()),
             address,
             host_ifname: endpoint.map_or_else(String::new, |endpoint| endpoint.host_ifname.clone()),
-            paths,
+            paths: paths(maps, pod.0.slot)?,
         });
     }
     views.sort_by_key(|view| view.address);
     Ok(views)
+}
+
+/// A pod's packets by path.
+pub(crate) fn paths(maps: &Maps, slot: Slot) -> Result<BTreeMap<String, Counted>, MapError> {
+    let mut paths = BTreeMap::new();
+    for path in Path::ALL {
+        insert(
+            &mut paths,
+            path.name(),
+            total(&maps.stats, path.index(slot))?,
+        );
+    }
+    Ok(paths)
 }
 
 /// Drops by reason.
@@ -389,24 +390,4 @@ pub fn render_classes(classes: &[Classified]) -> String {
         );
     }
     text
-}
-
-fn why(class: &ClassView) -> String {
-    reason(class, "")
-}
-
-/// Where a class comes from: `serviceCidrs 10.0.0.0/16 (/etc/azure-vnet/loader.yaml)`.
-fn reason(class: &ClassView, prefix: &str) -> String {
-    let file = class.file.as_ref();
-    let file = file.map_or_else(String::new, |file| format!(" ({})", file.display()));
-    format!("{}{prefix}{file}", class.why)
-}
-
-pub(crate) fn duration(seconds: u64) -> String {
-    match seconds {
-        0..=119 => format!("{seconds} s"),
-        120..=7199 => format!("{} min", seconds / 60),
-        7200..=172_799 => format!("{} h", seconds / 3600),
-        _ => format!("{} d", seconds / 86_400),
-    }
 }

@@ -3,11 +3,19 @@
 //! | Question | Module |
 //! |---|---|
 //! | How is everything? | `status` |
+//! | Which pods are there, and is each whole? | `endpoints` |
+//! | Who holds which SNAT ports? | `snat` |
+//! | Which flows are known, and which way do they go? | `flows` |
 //! | What does a code or a reason mean? | `explain` |
+//! | What do the pinned maps hold? | `pinned` |
 //! | How is an answer printed? | `output` |
 
+mod endpoints;
 mod explain;
+mod flows;
 mod output;
+mod pinned;
+mod snat;
 mod status;
 
 use std::net::Ipv4Addr;
@@ -58,6 +66,12 @@ enum Command {
         #[command(subcommand)]
         action: Ipam,
     },
+    /// The pods of this node, and whether all of each is there. Needs no loader.
+    Endpoints,
+    /// The ports of the primary address that stand for pods', and who has them. Needs no loader.
+    Snat(snat::Arguments),
+    /// The flows whose way is known. Needs no loader.
+    Flows(flows::Arguments),
     /// What an error code or a drop reason means, and what to do; without one, all of them. Needs no loader.
     Explain {
         /// `11`, or `source_address`.
@@ -124,6 +138,9 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
             crate::validate::verdict(conflist, &findings)
         }
         Command::Ipam { action } => ipam(output, action),
+        Command::Endpoints => endpoints::run(output),
+        Command::Snat(arguments) => snat::run(output, arguments),
+        Command::Flows(arguments) => flows::run(output, arguments),
         Command::Explain { topic } => explain::run(output, topic.as_deref()),
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -3,6 +3,7 @@
 
 mod explain;
 mod status;
+mod tables;
 
 use lab::{Lab, Node};
 use serde_json::Value;
