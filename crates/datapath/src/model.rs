@@ -153,6 +153,15 @@ impl Memory {
             ..Self::default()
         }
     }
+
+    /// The prefix that decides about an address, and its class.
+    pub fn longest_prefix(&self, addr: Ip4) -> Option<(Ip4, u8, Class)> {
+        let matching = self
+            .classes
+            .iter()
+            .filter(|(net, len, _)| covers(*net, *len, addr));
+        matching.max_by_key(|(_, len, _)| *len).copied()
+    }
 }
 
 impl Tables for Memory {
@@ -178,12 +187,8 @@ impl Tables for Memory {
         if let Some(pod) = self.pod(addr) {
             return Peer::Pod(pod);
         }
-        let longest = self
-            .classes
-            .iter()
-            .filter(|(net, len, _)| covers(*net, *len, addr))
-            .max_by_key(|(_, len, _)| *len);
-        Peer::Other(longest.map_or(Class::Stack, |(_, _, class)| *class))
+        let longest = self.longest_prefix(addr);
+        Peer::Other(longest.map_or(Class::Stack, |(_, _, class)| class))
     }
 
     fn denied(&self, addr: Ip4) -> bool {

@@ -9,6 +9,8 @@ mod filter;
 mod hook;
 mod link;
 mod maps;
+#[cfg(feature = "model")]
+pub mod model;
 mod netlink;
 mod pins;
 mod ticks;

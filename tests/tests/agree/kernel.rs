@@ -1,35 +1,20 @@
 //! The kernel's side: the object loaded without pins, its maps filled from a world, its programs run one frame at a time.
 
 use std::path::Path;
-use std::time::Duration;
 
+use abi::IfIndex;
 use abi::pins::program;
-use abi::{ClassEntry, IfIndex};
 use aya::Ebpf;
-use aya::maps::lpm_trie::Key;
-use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions, Xdp};
+use aya::programs::{SchedClassifier, Xdp};
 use datapath::model::Frame;
-use hooks::{Abi, Maps};
+use hooks::Maps;
+use hooks::model::{Ran, test_run};
 
 use crate::world::World;
-
-/// Size of `struct __sk_buff`, and the offsets of the fields that a test run may set (`linux/bpf.h`).
-const SKB: usize = 192;
-const MARK: usize = 8;
-const IFINDEX: usize = 40;
-const GSO_SEGS: usize = 164;
-const GSO_SIZE: usize = 176;
 
 pub(crate) struct Kernel {
     object: Ebpf,
     pub(crate) maps: Maps,
-}
-
-/// What a test run gave.
-pub(crate) struct Ran {
-    pub(crate) code: u32,
-    pub(crate) frame: Frame,
-    pub(crate) time: Duration,
 }
 
 impl Kernel {
@@ -86,41 +71,7 @@ impl Kernel {
     }
 
     pub(crate) fn fill(&mut self, world: &World) {
-        let memory = &world.memory;
-        self.maps
-            .config
-            .set(0, Abi(memory.config.unwrap()), 0)
-            .unwrap();
-        self.maps
-            .secret
-            .set(0, Abi(memory.secret.unwrap()), 0)
-            .unwrap();
-        for (addr, pod) in &memory.pods {
-            self.maps.pods.insert(Abi(*addr), Abi(*pod), 0).unwrap();
-        }
-        for (ifindex, veth) in &memory.veths {
-            self.maps
-                .veths
-                .insert(Abi(*ifindex), Abi(*veth), 0)
-                .unwrap();
-        }
-        for (addr, len, class) in &memory.classes {
-            let key = Key::new(u32::from(*len), Abi(*addr));
-            self.maps
-                .dst4
-                .insert(&key, Abi(ClassEntry::new(*class)), 0)
-                .unwrap();
-        }
-        for (addr, len) in &memory.denied {
-            let key = Key::new(u32::from(*len), Abi(*addr));
-            self.maps.deny.insert(&key, 1, 0).unwrap();
-        }
-        for (key, flow) in memory.flows.borrow().iter() {
-            self.maps.flows.insert(Abi(*key), Abi(*flow), 0).unwrap();
-        }
-        for (key, binding) in memory.bindings.borrow().iter() {
-            self.maps.snat.insert(Abi(*key), Abi(*binding), 0).unwrap();
-        }
+        self.maps.fill(&world.memory).unwrap();
     }
 
     pub(crate) fn run(&self, name: &str, frame: &Frame, ifindex: IfIndex) -> Ran {
@@ -129,40 +80,7 @@ impl Kernel {
 
     /// Runs the program `repeat` times on the same frame, which keeps what an earlier run wrote.
     pub(crate) fn repeat(&self, name: &str, frame: &Frame, ifindex: IfIndex, repeat: u32) -> Ran {
-        let mut ctx_in = [0; SKB];
-        put(&mut ctx_in, MARK, frame.mark);
-        put(&mut ctx_in, IFINDEX, ifindex.get());
-        put(&mut ctx_in, GSO_SIZE, frame.gso_size);
-        put(&mut ctx_in, GSO_SEGS, u32::from(frame.gso_size > 0));
-        let mut ctx_out = [0; SKB];
-        let mut bytes = vec![0; frame.bytes.len() + 256];
-        let options = TestRunOptions {
-            data_in: Some(&frame.bytes),
-            data_out: Some(&mut bytes),
-            ctx_in: Some(&ctx_in),
-            ctx_out: Some(&mut ctx_out),
-            repeat,
-            ..TestRunOptions::new()
-        };
-        let ran = self
-            .program(name)
-            .test_run(options)
-            .unwrap_or_else(|error| panic!("{error}: {frame:02x?}"));
-        bytes.truncate(ran.data_size_out as usize);
-        let mark = u32::from_ne_bytes(ctx_out[MARK..MARK + 4].try_into().unwrap());
-        Ran {
-            code: ran.return_value,
-            frame: Frame {
-                bytes,
-                mark,
-                gso_size: frame.gso_size,
-                vlan_tag: false,
-            },
-            time: ran.duration,
-        }
+        test_run(self.program(name), frame, ifindex, repeat)
+            .unwrap_or_else(|error| panic!("{error}: {frame:02x?}"))
     }
-}
-
-fn put(ctx: &mut [u8; SKB], at: usize, value: u32) {
-    ctx[at..at + 4].copy_from_slice(&value.to_ne_bytes());
 }

@@ -18,6 +18,7 @@ use abi::pins::program;
 use abi::{Port, proto};
 use datapath::{Verdict, flow_key};
 use hooks::Abi;
+use hooks::model::action;
 use nix::time::{ClockId, clock_gettime};
 
 use crate::budget::{ACK, tcp};
@@ -57,7 +58,7 @@ fn agree(name: &'static str, world: World, expected: &[&str]) {
         let theirs = kernel.run(name, &frame, World::ifindex(name));
         assert_eq!(
             theirs.code,
-            ours.code(),
+            action(ours.verdict),
             "frame {done}: {:?}\n{frame:02x?}",
             ours.verdict
         );

@@ -55,15 +55,6 @@ pub(crate) struct Decided {
 }
 
 impl Decided {
-    /// The program's return value: `TCX_NEXT`, `TC_ACT_SHOT` or `TC_ACT_REDIRECT`.
-    pub(crate) fn code(&self) -> u32 {
-        match self.verdict {
-            Verdict::Stack => u32::MAX,
-            Verdict::Drop(_) => 2,
-            Verdict::Peer(_) | Verdict::Wire(_) | Verdict::Via(..) | Verdict::Reply(_) => 7,
-        }
-    }
-
     /// What was decided about `frame`, in the words of the coverage.
     pub(crate) fn name(&self, frame: &Frame) -> String {
         let to_primary = frame.bytes.get(30..34) == Some(&PRIMARY.octets());

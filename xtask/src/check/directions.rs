@@ -14,7 +14,7 @@ const RULES: [Rule; 11] = [
     ("abi", &[], Some(&["zerocopy"])),
     ("datapath", &["abi"], Some(&[])),
     ("ebpf", &["abi", "datapath"], None),
-    ("hooks", &["abi"], None),
+    ("hooks", &["abi", "datapath"], None),
     ("rpc", &[], None),
     ("netconf", &["rpc"], None),
     ("cni", &["abi", "hooks", "netconf", "rpc"], None),
