@@ -11,6 +11,10 @@ fn main() -> anyhow::Result<()> {
     let mut command = loader::vnetctl::command().disable_help_subcommand(true);
     command.build();
     man(&mut documents, &command)?;
+    for (name, schema) in loader::vnetctl::schemas() {
+        let text = serde_json::to_string_pretty(&schema)? + "\n";
+        documents.insert(format!("docs/schema/{name}.json"), text);
+    }
     println!("{}", serde_json::to_string(&documents)?);
     Ok(())
 }

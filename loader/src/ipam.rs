@@ -23,6 +23,7 @@ const NETWORK: &str = "azure";
 
 /// What was done about a leaked address.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "documents", derive(schemars::JsonSchema))]
 pub struct Freed {
     /// Which.
     #[serde(flatten)]

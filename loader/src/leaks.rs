@@ -16,6 +16,7 @@ pub(crate) const MAIN: &str = netconf::MAIN_PLUGIN;
 
 /// What becomes of an address.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "documents", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum State {
     /// Its pod lives, as far as can be seen.
@@ -30,6 +31,7 @@ pub enum State {
 
 /// An address in somebody's hands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "documents", derive(schemars::JsonSchema))]
 pub struct Holding {
     /// The address.
     pub address: Ipv4Addr,
@@ -197,7 +199,7 @@ fn call_on(run: &RunDirectory, key: &Key) -> Result<Call, StateError> {
 }
 
 /// The addresses that the main routing table sends to an interface of their own.
-fn routed() -> Result<BTreeSet<Ipv4Addr>, StateError> {
+pub(crate) fn routed() -> Result<BTreeSet<Ipv4Addr>, StateError> {
     let path = std::path::Path::new("/proc/thread-self/net/route");
     let text = fs::read_to_string(path).map_err(|source| StateError::io("read", path, source))?;
     Ok(text.lines().filter_map(host_route).collect())

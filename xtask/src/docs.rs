@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 /// Where nothing but generated documents is.
-const FOLDERS: [&str; 1] = ["docs/man"];
+const FOLDERS: [&str; 2] = ["docs/man", "docs/schema"];
 
 /// A document as it is to be.
 struct Document {

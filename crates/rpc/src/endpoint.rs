@@ -10,6 +10,7 @@ use sha1::{Digest as _, Sha1};
 
 /// Identity of an attachment: the CNI specification's (network name, container ID, interface name).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct Key {
     /// Network name of the netconf.
     pub network: String,

@@ -79,12 +79,14 @@ pub struct Refusal {
 
 /// What ADD must know of the node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct NodeView {
     /// The NIC that pods' traffic uses.
     pub nic: String,
     /// Its interface index.
     pub nic_ifindex: u32,
     /// Its Ethernet address.
+    #[cfg_attr(feature = "schemars", schemars(with = "String"))]
     pub nic_mac: MacAddr,
     /// Its MTU in bytes; pods get the same.
     pub mtu: u32,
@@ -94,6 +96,7 @@ pub struct NodeView {
 
 /// Answer to [`Request::Status`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct Status {
     /// Version of the loader.
     pub version: String,
@@ -132,6 +135,7 @@ pub struct Status {
 
 /// The configuration in force.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct ConfigView {
     /// The files that were read; none means defaults.
     pub files: Vec<PathBuf>,
@@ -141,6 +145,7 @@ pub struct ConfigView {
 
 /// State of `xdp_guard`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct GuardView {
     /// `off`, `native`, or `refused`: asked for, and not running.
     pub mode: String,
@@ -154,6 +159,7 @@ pub struct GuardView {
 
 /// State of the pool cache.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct PoolView {
     /// `wireserver`.
     pub source: String,
@@ -165,6 +171,7 @@ pub struct PoolView {
 
 /// A program on an interface.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct Attached {
     /// Interface name.
     pub ifname: String,
@@ -174,6 +181,7 @@ pub struct Attached {
 
 /// Fill of a map.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct TableView {
     /// Map name.
     pub name: String,
@@ -185,6 +193,7 @@ pub struct TableView {
 
 /// A remote end that pods reach from SNAT ports.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct DestinationView {
     /// Its address.
     pub address: Ipv4Addr,
@@ -198,8 +207,10 @@ pub struct DestinationView {
 
 /// One prefix of `dst4`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct ClassView {
     /// The prefix.
+    #[cfg_attr(feature = "schemars", schemars(with = "String"))]
     pub prefix: Ipv4Net,
     /// Name of its class.
     pub class: String,
@@ -214,6 +225,7 @@ pub struct ClassView {
 
 /// Element of [`Reply::Classes`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct Classified {
     /// The destination that was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -225,6 +237,7 @@ pub struct Classified {
 
 /// One pod.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct PodView {
     /// Kubernetes namespace.
     pub namespace: String,
@@ -240,6 +253,7 @@ pub struct PodView {
 
 /// Packets and bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schemars", derive(schemars::JsonSchema))]
 pub struct Counted {
     /// Packets; a GSO super-packet counts as one.
     pub packets: u64,

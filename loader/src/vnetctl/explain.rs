@@ -11,6 +11,7 @@ const ERRORS: &str = include_str!("../../../docs/errors.md");
 
 /// What something means.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "documents", derive(schemars::JsonSchema))]
 pub(crate) struct Explanation {
     /// `code` or `drop`.
     pub kind: &'static str,

@@ -9,12 +9,15 @@
 //! | What does a code or a reason mean? | `explain` |
 //! | What do the pinned maps hold? | `pinned` |
 //! | How is an answer printed? | `output` |
+//! | What shape has it for programs? | `schemas` |
 
 mod endpoints;
 mod explain;
 mod flows;
 mod output;
 mod pinned;
+#[cfg(feature = "documents")]
+mod schemas;
 mod snat;
 mod status;
 
@@ -29,6 +32,8 @@ use clap_complete::Shell;
 use rpc::{Reply, Request, RunDirectory, call};
 
 use output::Output;
+#[cfg(feature = "documents")]
+pub use schemas::schemas;
 
 /// Looks at the data path of azure-vnet-ebpf on this node.
 #[derive(Debug, Parser)]

@@ -26,6 +26,7 @@ pub(super) struct Arguments {
 
 /// Whether pods can be added and are connected.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "documents", derive(schemars::JsonSchema))]
 pub(crate) struct Brief {
     /// Whether there are no problems.
     pub ok: bool,

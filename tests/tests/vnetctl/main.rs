@@ -2,6 +2,7 @@
 #![cfg(test)]
 
 mod explain;
+mod schema;
 mod status;
 mod tables;
 

@@ -1,0 +1,29 @@
+//! What `-o json` prints, as JSON schemas: `docs/schema`.
+
+use std::collections::BTreeMap;
+
+use schemars::generate::SchemaSettings;
+use schemars::{JsonSchema, Schema};
+
+/// By the command whose answer it is.
+pub fn schemas() -> BTreeMap<&'static str, Schema> {
+    BTreeMap::from([
+        ("classes", of::<Vec<rpc::Classified>>()),
+        ("endpoints", of::<Vec<super::endpoints::EndpointView>>()),
+        ("explain", of::<Vec<super::explain::Explanation>>()),
+        ("flows", of::<super::flows::Flows>()),
+        ("ipam", of::<Vec<crate::leaks::Holding>>()),
+        ("ipam-gc", of::<Vec<crate::ipam::Freed>>()),
+        ("snat", of::<super::snat::Bindings>()),
+        ("snat-top", of::<super::snat::RemoteEnds>()),
+        ("status", of::<rpc::Status>()),
+        ("status-brief", of::<super::status::Brief>()),
+        ("validate", of::<Vec<netconf::conflist::Finding>>()),
+    ])
+}
+
+/// Of what is written, not of what would be read.
+fn of<T: JsonSchema>() -> Schema {
+    let generator = SchemaSettings::default().for_serialize().into_generator();
+    generator.into_root_schema_for::<T>()
+}

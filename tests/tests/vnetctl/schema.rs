@@ -1,0 +1,80 @@
+//! Whatever `-o json` prints on a node is what docs/schema says, and no schema is without its command.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::*;
+
+/// The command line of each answer.
+const COMMANDS: [(&str, &str); 11] = [
+    ("classes", "classes 10.0.0.10 8.8.8.8"),
+    ("endpoints", "endpoints"),
+    ("explain", "explain"),
+    ("flows", "flows"),
+    ("ipam", "ipam show"),
+    ("ipam-gc", "ipam gc --dry-run"),
+    ("snat", "snat"),
+    ("snat-top", "snat --top 3"),
+    ("status", "status"),
+    ("status-brief", "status --brief"),
+    ("validate", "validate /etc/cni/net.d/odd.conflist"),
+];
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/schema")
+}
+
+#[test]
+fn every_answer_for_programs_has_the_shape_that_its_schema_says() -> Result {
+    let lab = lab()?;
+    let node = lab.node(1);
+    // Something in every answer: a flow of the kernel's, a binding, a leaked address, a wrong conflist.
+    let (web, db) = (node.add_pod("web")?, node.add_pod("db")?);
+    let _echo = db.serve_echo(8080)?;
+    let service = std::net::Ipv4Addr::new(10, 0, 0, 10);
+    let services = [lab::Service::new("db", service, 80).backend(db.addr(), 8080)];
+    node.proxy(lab::Proxy::Nftables, &services)?;
+    web.tcp(service, 80)?;
+    web.tcp(lab.inet().addr(), 8080)?;
+    node.add_pod("leaked")?.remove_netns()?;
+    node.write("/etc/cni/net.d/odd.conflist", r#"{"name": 5}"#)?;
+    for (name, command) in COMMANDS {
+        let answer = json(node, command)?;
+        let rows = answer.as_array().map(Vec::len);
+        let something = rows.map_or_else(|| answer["total"] != 0, |rows| rows > 0);
+        assert!(something, "{command}: {answer}");
+        conforms(name, &answer)?;
+    }
+    Ok(())
+}
+
+#[track_caller]
+fn conforms(name: &str, answer: &Value) -> Result {
+    let schema = fs::read_to_string(folder().join(format!("{name}.json")))?;
+    let schema: Value = serde_json::from_str(&schema)?;
+    let validator = jsonschema::validator_for(&schema)?;
+    let errors: Vec<String> = validator
+        .iter_errors(answer)
+        .map(|error| error.to_string())
+        .collect();
+    assert!(errors.is_empty(), "{name}: {errors:#?}\n{answer:#}");
+    // A schema that takes anything says nothing.
+    assert!(!validator.is_valid(&Value::from(5)), "{name}");
+    Ok(())
+}
+
+#[test]
+fn every_schema_has_its_command() -> Result {
+    let mut files = BTreeSet::new();
+    for entry in fs::read_dir(folder())? {
+        let name = entry?.file_name().into_string().unwrap_or_default();
+        files.insert(name.trim_end_matches(".json").to_owned());
+    }
+    let commands: BTreeSet<String> = COMMANDS
+        .iter()
+        .map(|(name, _)| (*name).to_owned())
+        .collect();
+    assert_eq!(files, commands);
+    Ok(())
+}
