@@ -1,8 +1,9 @@
-//! What the documents promise is there: a test for every row of docs/conformance.md, a section for every error code.
+//! What the documents promise is there: a test for every row of docs/conformance.md, a section for every error
+//! code, a row for every step.
 
 use crate::workspace;
 use anyhow::{Context as _, Result, bail};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
@@ -19,13 +20,14 @@ pub(super) fn check() -> Result<()> {
     for directory in ["cni", "crates", "loader", "tests"] {
         collect(&root.join(directory), &mut sources)?;
     }
+    let mut plugins = BTreeMap::new();
+    collect(&root.join("cni/src"), &mut plugins)?;
     let conformance = read("docs/conformance.md")?;
+    let errors = read("docs/errors.md")?;
     let mut wrong = missing_rows(&conformance);
     wrong.extend(missing_tests(&conformance, &sources));
-    wrong.extend(missing_codes(
-        &read("crates/netconf/src/code.rs")?,
-        &read("docs/errors.md")?,
-    ));
+    wrong.extend(missing_codes(&read("crates/netconf/src/code.rs")?, &errors));
+    wrong.extend(missing_steps(&plugins, &errors));
     if !wrong.is_empty() {
         bail!("{}", wrong.join("; "));
     }
@@ -143,6 +145,26 @@ fn missing_codes(codes: &str, errors: &str) -> Vec<String> {
         .collect()
 }
 
+/// Every step that the plug-ins can name in `details` and in the log.
+fn missing_steps(plugins: &BTreeMap<String, String>, errors: &str) -> Vec<String> {
+    let mut sections = errors.split("\n## ");
+    let section = sections.find(|section| section.starts_with("Steps\n"));
+    let cells = section.unwrap_or_default().lines();
+    let cells: Vec<&str> = cells.filter_map(|line| line.split('|').nth(1)).collect();
+    let begins = plugins.values().flat_map(|source| {
+        ["begin(\"", "Steps::start(\""]
+            .iter()
+            .flat_map(|begin| source.split(begin).skip(1))
+    });
+    let steps: BTreeSet<&str> = begins.filter_map(|rest| rest.split('"').next()).collect();
+    steps
+        .into_iter()
+        .filter(|step| !step.is_empty())
+        .filter(|step| !cells.iter().any(|cell| cell.contains(&format!("`{step}`"))))
+        .map(|step| format!("docs/errors.md, Steps: no row `{step}`"))
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -173,5 +195,18 @@ mod tests {
         let wrong = missing_codes(codes, errors);
         assert_eq!(wrong.len(), 2, "{wrong:?}");
         assert!(wrong[0].contains("Code 2") && wrong[1].contains("code 3"));
+    }
+
+    #[test]
+    fn a_step_without_a_row_is_named() {
+        let plugins = BTreeMap::from([(
+            "add".to_owned(),
+            "Steps::start(\"validate\"); steps.begin(\"lock\"); x.begin(\"undo\"); Steps::start(\"\")"
+                .to_owned(),
+        )]);
+        let errors =
+            "# x\n\n## Steps\n\n| `validate`, `undo` | `lock` |\n\n## More\n| `lock` | |\n";
+        let wrong = missing_steps(&plugins, errors);
+        assert_eq!(wrong, ["docs/errors.md, Steps: no row `lock`"]);
     }
 }
