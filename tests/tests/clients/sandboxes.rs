@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use lab::{Namespace, eventually};
+use lab::{AZURE_CONFLIST, Namespace, eventually};
 use nix::sys::signal::Signal;
 
 use crate::containerd::{CALL_LIMIT, Containerd};
@@ -115,6 +115,34 @@ fn an_add_that_the_deadline_kills_leaves_nothing() {
     let id = eventually(CALL_LIMIT, again).expect("a second try");
     let (pod, address) = enter(cri, &id);
     scene.assert_reaches_all(&pod, address);
+}
+
+/// F10: what AKS installs, by which Calico finds the pod's veth.
+#[test]
+fn a_sandbox_of_azures_own_conflist_for_nodes_reaches_all_and_has_the_pods_veth() {
+    let (mode, bridge) = (r#""mode":"bridge","#, r#""bridge":"azure0","#);
+    let shipped = r#""mode":"transparent", "ipsToRouteViaHost":["169.254.20.10"],"#;
+    assert!(AZURE_CONFLIST.contains(mode) && AZURE_CONFLIST.contains(bridge));
+    let conflist = AZURE_CONFLIST.replace(mode, shipped).replace(bridge, "");
+    let scene = Scene::with(&conflist);
+    let node = scene.lab.node(1);
+    let found = node.exec(&["vnetctl", "validate", lab::CONFLIST]).unwrap();
+    assert!(found.contains("nothing wrong"), "{found}");
+    let containerd = Containerd::new(node).unwrap();
+    let cri = containerd.cri();
+    let config = PodSandboxConfig::of("web").host_port(8088, 80);
+    let id = cri.run(config).unwrap();
+    let (pod, address) = enter(cri, &id);
+    scene.assert_reaches_all(&pod, address);
+    let _echo = pod.serve_echo(80).unwrap();
+    let peer = scene.lab.peer();
+    let seen = peer.tcp(node.addr(), 8088).unwrap().peer_ip();
+    assert_eq!(seen, peer.addr());
+    // printf default.web | sha1sum
+    let route = node.exec(&["ip", "route", "show", "dev", "azv68caf03a5f4"]);
+    assert!(route.unwrap().contains(&address.to_string()));
+    cri.stop(&id).unwrap();
+    cri.remove(&id).unwrap();
 }
 
 /// What makes a pod stay `Terminating`: the kubelet asks until `StopPodSandbox` succeeds.
