@@ -255,9 +255,10 @@ fn what_is_unknown_or_spelt_otherwise_is_fine() {
         .replace("\"name\"", "\"NAME\"")
         .replace("cniVersion", "CNIVERSION")
         .replace("ipam\":", "Ipam\":");
+    // Of two keys the last counts, as in Go: the first of these would be refused.
     let doubled = netconf()
         .to_string()
-        .replacen("{\"bridge\"", "{\"name\":\"old\",\"bridge\"", 1);
+        .replacen("{\"bridge\"", "{\"name\":\"../x\",\"bridge\"", 1);
     for conf in [netconf_with(azure).to_string(), shouted, doubled] {
         sandbox
             .azure_vnet("ADD")
@@ -268,6 +269,13 @@ fn what_is_unknown_or_spelt_otherwise_is_fine() {
         assert_eq!(answer["cniVersion"], "0.3.0");
         assert_eq!(answer["ips"][0]["address"], "10.240.0.5/16");
     }
+    let worsened = netconf().to_string();
+    let worsened = format!(
+        "{},\"name\":\"../x\"}}",
+        worsened.strip_suffix('}').unwrap()
+    );
+    let refused = sandbox.azure_vnet("ADD").stdin(worsened.as_bytes()).run();
+    refused.error_saying(7, &["name", "../x"]);
     let unsaid = netconf_with(json!({"cniVersion": null}));
     let answer = sandbox.ipam("ADD").conf(&unsaid).run().document();
     assert_eq!(answer["ip4"]["ip"], "10.240.0.5/16");

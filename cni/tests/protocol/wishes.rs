@@ -126,6 +126,10 @@ fn the_address_that_is_asked_for_is_the_pods() {
             "10.240.0.70/16",
         ),
         (
+            add(&sandbox, json!({"args": {"cni": {"ips": ["10.240.0.73"]}}})),
+            "10.240.0.73/16",
+        ),
+        (
             add(&sandbox, json!({})).env(
                 "CNI_ARGS",
                 "K8S_POD_NAMESPACE=ns;K8S_POD_NAME=web;IP=10.240.0.71",

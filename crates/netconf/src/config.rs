@@ -7,6 +7,7 @@ use rpc::MacAddr;
 use serde_json::Value;
 
 use crate::args::Args;
+use crate::asked::Asked;
 use crate::attachments::Attachments;
 use crate::dns::DnsWish;
 use crate::document::{Object, lower_keys};
@@ -76,9 +77,7 @@ pub struct Netconf {
     pub ipam: Ipam,
     /// A pod that the runtime does not name is named after its container.
     pub allow_non_kubernetes: bool,
-    /// What the runtime passes for this attachment alone, `mac` and `ips`.
-    runtime_mac: Option<String>,
-    runtime_ips: Vec<String>,
+    asked: Asked,
     dns: DnsWish,
     /// Destinations that pods reach through the node's own stack, whatever their class.
     pub via_host: Vec<Ipv4Addr>,
@@ -131,7 +130,6 @@ impl Netconf {
 
     fn take(root: Object<'_>, mode: Mode) -> Result<Self, NetconfError> {
         let (version, name) = identity(root)?;
-        let runtime = root.object("runtimeConfig")?;
         Ok(Self {
             version,
             name,
@@ -142,18 +140,7 @@ impl Netconf {
                 .object("ipam")?
                 .map_or_else(|| Ok(Ipam::default()), Ipam::parse)?,
             allow_non_kubernetes: keys::allows_non_kubernetes(root)?,
-            runtime_mac: match runtime {
-                Some(runtime) => nonempty(runtime.text("mac")?),
-                None => None,
-            },
-            runtime_ips: match runtime {
-                Some(runtime) => runtime
-                    .texts("ips")?
-                    .into_iter()
-                    .map(str::to_owned)
-                    .collect(),
-                None => Vec::new(),
-            },
+            asked: Asked::parse(root)?,
             dns: DnsWish::parse(root)?,
             via_host: keys::via_host(root)?,
             attachments: Attachments::parse(root)?,
@@ -215,49 +202,14 @@ impl Netconf {
         })
     }
 
-    /// The Ethernet address that is asked for: capability `mac`, else `CNI_ARGS` (CONVENTIONS.md's precedence).
+    /// The Ethernet address that is asked for.
     pub fn mac(&self, args: &Args) -> Result<Option<MacAddr>, NetconfError> {
-        let (key, text) = match &self.runtime_mac {
-            Some(mac) => ("runtimeConfig.mac", mac),
-            None if args.mac.is_empty() => return Ok(None),
-            None => ("CNI_ARGS MAC", &args.mac),
-        };
-        text.parse()
-            .ok()
-            .filter(|MacAddr([first, ..])| first & 1 == 0)
-            .map(Some)
-            .ok_or_else(|| NetconfError::Value {
-                key,
-                value: text.clone(),
-                rule: "it must be a unicast Ethernet address such as 02:00:00:00:00:01",
-            })
+        self.asked.mac(args)
     }
 
-    /// The address that is asked for: capability `ips`, else `CNI_ARGS`, else `ipam.ipAddress`.
+    /// The address that is asked for, at last by `ipam.ipAddress`.
     pub fn address(&self, args: &Args) -> Result<Option<Ipv4Addr>, NetconfError> {
-        let (key, text) = match self.runtime_ips.as_slice() {
-            [] if args.ip.is_empty() => return Ok(self.ipam.address),
-            [] => ("CNI_ARGS IP", &args.ip),
-            [one] => ("runtimeConfig.ips", one),
-            several => {
-                return Err(NetconfError::Value {
-                    key: "runtimeConfig.ips",
-                    value: several.join(", "),
-                    rule: "an attachment gets exactly one IPv4 address",
-                });
-            }
-        };
-        let address = text
-            .split_once('/')
-            .map_or(text.as_str(), |(address, _)| address);
-        address
-            .parse()
-            .map(Some)
-            .map_err(|_not_ipv4| NetconfError::Value {
-                key,
-                value: text.clone(),
-                rule: "it must be an IPv4 address, with or without prefix length",
-            })
+        Ok(self.asked.address(args)?.or(self.ipam.address))
     }
 }
 
@@ -294,7 +246,7 @@ fn version(root: Object<'_>) -> Result<Version, NetconfError> {
     })
 }
 
-fn nonempty(text: Option<&str>) -> Option<String> {
+pub(crate) fn nonempty(text: Option<&str>) -> Option<String> {
     text.filter(|text| !text.is_empty()).map(str::to_owned)
 }
 
@@ -309,10 +261,6 @@ mod tests {
         Netconf::parse(conf.to_string().as_bytes()).unwrap()
     }
 
-    fn args(text: &str) -> Args {
-        Args::parse(text).unwrap()
-    }
-
     #[test]
     fn an_empty_mode_means_tunnel_as_in_azures_plugin() {
         for (mode, meant) in [
@@ -325,43 +273,6 @@ mod tests {
         ] {
             let conf = parse(&json!({"name": "azure", "mode": mode}));
             assert_eq!(conf.mode, meant);
-        }
-    }
-
-    #[test]
-    fn the_runtime_comes_before_the_arguments_and_these_before_the_configuration() {
-        let ip = |last| Some(Ipv4Addr::new(10, 0, 0, last));
-        let ipam = json!({"ipAddress": "10.0.0.3"});
-        let all = json!({"name": "a", "ipam": ipam, "runtimeConfig": {"ips": ["10.0.0.1/24"], "mac": "02:00:00:00:00:01"}});
-        let less = json!({"name": "a", "ipam": ipam});
-        let given = args("IP=10.0.0.2;MAC=02:00:00:00:00:02");
-        let none = args("");
-        for (conf, args, address, mac) in [
-            (&all, &given, ip(1), Some(1)),
-            (&less, &given, ip(2), Some(2)),
-            (&less, &none, ip(3), None),
-            (&json!({"name": "a"}), &none, None, None),
-        ] {
-            let conf = parse(conf);
-            assert_eq!(conf.address(args).unwrap(), address);
-            let mac = mac.map(|last| MacAddr([2, 0, 0, 0, 0, last]));
-            assert_eq!(conf.mac(args).unwrap(), mac);
-        }
-    }
-
-    #[test]
-    fn several_or_foreign_addresses_are_refused() {
-        for ips in [
-            json!(["10.0.0.1", "10.0.0.2"]),
-            json!(["fd00::1"]),
-            json!([""]),
-        ] {
-            let conf = parse(&json!({"name": "a", "runtimeConfig": {"ips": ips}}));
-            conf.address(&args("")).unwrap_err();
-        }
-        for mac in ["x", "ff:ff:ff:ff:ff:ff", "01:00:5e:00:00:01"] {
-            let conf = parse(&json!({"name": "a", "runtimeConfig": {"mac": mac}}));
-            conf.mac(&args("")).unwrap_err();
         }
     }
 

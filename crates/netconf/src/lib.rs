@@ -11,6 +11,7 @@
 //! | What may a name be? | [`names`] |
 
 mod args;
+mod asked;
 mod attachments;
 pub mod code;
 mod config;

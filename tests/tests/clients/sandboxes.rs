@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use lab::{AZURE_CONFLIST, Namespace, eventually};
+use lab::{AZURE_CONFLIST, Namespace, Node, eventually};
 use nix::sys::signal::Signal;
 
 use crate::containerd::{CALL_LIMIT, Containerd};
@@ -18,6 +18,11 @@ fn enter(cri: Cri<'_>, id: &str) -> (Namespace, Ipv4Addr) {
     assert!(sandbox.ready, "{sandbox:?}");
     let namespace = cri.node.open("the sandbox", &sandbox.netns).unwrap();
     (namespace, sandbox.address.parse().unwrap())
+}
+
+/// A call of the plug-in that works on an attachment has a file here.
+fn locks(node: &Node) -> String {
+    node.exec(&["ls", "/run/azure-vnet/locks"]).unwrap()
 }
 
 #[test]
@@ -52,6 +57,21 @@ fn a_sandbox_reaches_all_and_may_be_stopped_twice() {
     assert_eq!(scene.left(&before), Vec::<String>::new());
 }
 
+/// Of the NIC what pods could disturb, and the bridges of the node, of which there is none.
+fn nic(node: &Node) -> Vec<String> {
+    let asked = [
+        "addr show dev eth0",
+        "route show dev eth0",
+        "rule show",
+        "link show type bridge",
+    ];
+    let ask = |words: &str| {
+        let line: Vec<_> = ["ip"].into_iter().chain(words.split(' ')).collect();
+        node.exec(&line).unwrap()
+    };
+    asked.map(ask).to_vec()
+}
+
 #[test]
 fn twenty_sandboxes_start_and_stop_at_once() {
     let scene = Scene::new();
@@ -59,6 +79,8 @@ fn twenty_sandboxes_start_and_stop_at_once() {
     let containerd = Containerd::new(node).unwrap();
     let cri = containerd.cri();
     let before = node.snapshot().unwrap();
+    let its_nic = nic(node);
+    assert_eq!(its_nic[3], "", "no bridge");
     let ids: Vec<String> = std::thread::scope(|scope| {
         let start =
             |number| scope.spawn(move || cri.run(PodSandboxConfig::of(&format!("pod{number}"))));
@@ -71,6 +93,7 @@ fn twenty_sandboxes_start_and_stop_at_once() {
     let pods: Vec<_> = ids.iter().map(|id| enter(cri, id)).collect();
     let addresses: BTreeSet<_> = pods.iter().map(|(_, address)| *address).collect();
     assert_eq!(addresses.len(), 20, "an address each");
+    assert_eq!(nic(node), its_nic, "F24: the NIC stays as it is");
     for (pod, address) in &pods {
         scene.assert_reaches_all(pod, *address);
     }
@@ -93,13 +116,19 @@ fn an_add_that_the_deadline_kills_leaves_nothing() {
     let containerd = Containerd::new(node).unwrap();
     let cri = containerd.cri();
     let before = node.snapshot().unwrap();
+    let unlocked = locks(node);
     // ADD waits for a loader that does not answer, longer than the kubelet waits for ADD.
     node.loader().signal(Signal::SIGSTOP).unwrap();
     let hasty = Cri {
         limit: Duration::from_secs(2),
         ..cri
     };
-    let error = hasty.run(PodSandboxConfig::of("web")).unwrap_err();
+    let error = std::thread::scope(|scope| {
+        let run = scope.spawn(|| hasty.run(PodSandboxConfig::of("web")));
+        let begun = || (locks(node) != unlocked).then_some(());
+        eventually(CALL_LIMIT, begun).expect("an ADD that has begun");
+        run.join().unwrap().unwrap_err()
+    });
     let status = error.downcast_ref::<Status>();
     assert_eq!(
         status.map(|status| status.code),
@@ -205,14 +234,13 @@ fn an_add_that_outlives_its_containerd_is_deleted_by_the_next() {
     let node = scene.lab.node(1);
     let containerd = Containerd::new(node).unwrap();
     let before = node.snapshot().unwrap();
-    let locks = || node.exec(&["ls", "/run/azure-vnet/locks"]).unwrap();
-    let unlocked = locks();
+    let unlocked = locks(node);
     // ADD is in its middle as long as the loader does not answer.
     node.loader().signal(Signal::SIGSTOP).unwrap();
     let cri = containerd.cri();
     let containerd = std::thread::scope(|scope| {
         let run = scope.spawn(|| cri.run(PodSandboxConfig::of("orphan")));
-        let begun = || (locks() != unlocked).then_some(());
+        let begun = || (locks(node) != unlocked).then_some(());
         eventually(CALL_LIMIT, begun).expect("an ADD that has begun");
         let next = containerd.kill_and_restart().unwrap();
         run.join().unwrap().unwrap_err();
