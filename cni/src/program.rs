@@ -23,6 +23,7 @@ use crate::signals;
 use crate::steps::Steps;
 use netconf::Netconf;
 use netconf::Version;
+use rpc::{CallFailure, CallReport, RunDirectory};
 
 /// One of the plug-ins.
 pub(crate) struct Program {
@@ -292,4 +293,22 @@ fn record(program: &Program, command: &OsStr, told: &Told, failure: Option<&Valu
         "error": failure,
     });
     log::write(Path::new(program.log), &entry);
+    tell(program, command, told, failure);
+}
+
+/// Tells the loader, for its metrics. A loader that is not there is nobody's business here.
+fn tell(program: &Program, command: &OsStr, told: &Told, failure: Option<&Value>) {
+    let code = |failure: &Value| failure.get("code").and_then(Value::as_u64);
+    let report = CallReport {
+        plugin: program.name.to_owned(),
+        verb: command.to_string_lossy().into_owned(),
+        total_us: told.steps.total(),
+        error: failure.map(|failure| CallFailure {
+            code: code(failure)
+                .and_then(|code| u32::try_from(code).ok())
+                .unwrap_or(0),
+            step: told.steps.failed().to_owned(),
+        }),
+    };
+    drop(rpc::tell(&RunDirectory::default().socket(), report));
 }

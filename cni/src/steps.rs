@@ -36,6 +36,16 @@ impl Steps {
         self.current
     }
 
+    /// The step that failed, when something did: the one that is under way, or that is being undone.
+    pub(crate) fn failed(&self) -> &'static str {
+        let before = self.done.last().map_or(self.current, |(step, _)| *step);
+        if self.current == "undo" {
+            before
+        } else {
+            self.current
+        }
+    }
+
     /// Every step and how long it took, the current one up to now; microseconds.
     pub(crate) fn timings(&self) -> Vec<(&'static str, u64)> {
         let mut all = self.done.clone();

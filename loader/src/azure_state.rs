@@ -14,8 +14,10 @@ use ipnet::Ipv4Net;
 use rpc::{Endpoint, Lease, NodeView, Pools, RunDirectory, StateError, azure, leases};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
-use tracing::warn;
+use tokio::task::spawn_blocking;
+use tracing::{error, warn};
 
+use crate::daemon::Daemon;
 use crate::reconcile;
 
 /// The parts that follow `Version` and `TimeStamp`, as they were last written.
@@ -38,12 +40,7 @@ struct Stamped<'a> {
 const VERSION: &str = concat!("azure-vnet-ebpf v", env!("CARGO_PKG_VERSION"));
 
 /// Writes what has changed.
-pub(crate) fn write(
-    run: &RunDirectory,
-    nic: &NodeView,
-    pools: Option<&Pools>,
-    written: &mut Written,
-) {
+fn write(run: &RunDirectory, nic: &NodeView, pools: Option<&Pools>, written: &mut Written) {
     let leases: Vec<Lease> = leases(run)
         .into_iter()
         .filter_map(|(_, lease)| lease)
@@ -248,4 +245,21 @@ fn addresses(nic: &NodeView, pools: Option<&Pools>, leases: &[Lease]) -> Value {
         .map(|(prefix, pool)| (prefix.to_string(), pool.value(prefix)))
         .collect();
     json!({"AddressSpaces": {"local": {"Id": "local", "Scope": 0, "Pools": pools}}})
+}
+
+impl Daemon {
+    /// Brings the files that Azure's tools read up to date.
+    pub(crate) async fn tell_azures_tools(&self) {
+        let (run, nic) = (self.run.clone(), self.node.borrow().nic.clone());
+        let pools = self.pools.borrow().as_ref().ok().cloned();
+        let mut written = self.azure.take();
+        let done = spawn_blocking(move || {
+            write(&run, &nic, pools.as_ref(), &mut written);
+            written
+        });
+        match done.await {
+            Ok(written) => drop(self.azure.replace(written)),
+            Err(error) => error!(%error, "write the files for Azure's tools"),
+        }
+    }
 }

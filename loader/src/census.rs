@@ -49,6 +49,11 @@ impl Census {
         Ok(())
     }
 
+    /// How many bindings are open; the others only keep their port for a moment.
+    pub(crate) fn open(&self) -> u32 {
+        self.open.values().sum()
+    }
+
     /// The remote ends (address, port, protocol) that take the most ports of the primary address, and how many.
     pub(crate) fn busiest(&self) -> Vec<((Ip4, Port, u8), u32)> {
         let mut all: Vec<_> = self

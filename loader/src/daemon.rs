@@ -12,7 +12,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, TryLockError};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::rc::Rc;
 use std::time::Instant;
@@ -21,18 +21,21 @@ use anyhow::{Context as _, bail};
 use hooks::Pins;
 use rpc::{GuardView, Pools, Reply, Request, RunDirectory, boot_id, read_json, write_json};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tokio::task::{LocalSet, spawn_blocking};
 use tracing::{error, info, warn};
 
 use crate::classes::{Inputs, Rule, classify};
 use crate::configuration::Configuration;
 use crate::gc::Swept;
+use crate::metrics::Metrics;
 use crate::nic::{self, Node};
+use crate::ready::Beats;
 use crate::registry::Registry;
 use crate::server::{self, refused};
 use crate::{
     azure_state, conntrack, fallback, guard, leaks, links, object, pools, reconcile, tasks,
-    via_host,
+    via_host, web,
 };
 
 /// The running daemon.
@@ -69,6 +72,14 @@ pub struct Daemon {
     pub(crate) azure: RefCell<azure_state::Written>,
     /// How `xdp_guard` does.
     pub(crate) guard: RefCell<GuardView>,
+    /// On how many pods' veths each program ran when it was last looked.
+    pub(crate) guarded: Cell<[u64; 2]>,
+    /// What is counted as it happens.
+    pub(crate) metrics: Metrics,
+    /// Where metrics are served.
+    pub(crate) metrics_address: watch::Sender<Option<SocketAddrV4>>,
+    /// Whether the tasks are alive.
+    pub(crate) beats: Beats,
 }
 
 /// Starts, serves until SIGTERM or SIGINT, and leaves the data plane running.
@@ -95,6 +106,8 @@ async fn start_and_serve(configuration: Configuration, run: RunDirectory) -> any
     let daemon = Rc::new(Daemon::start(configuration, run).await?);
     let listener = server::listen(&daemon.run)?;
     tokio::task::spawn_local(server::serve(listener, Rc::clone(&daemon)));
+    let address = daemon.metrics_address.subscribe();
+    tokio::task::spawn_local(web::serve(Rc::clone(&daemon), address));
     tokio::task::spawn_local(tasks::refresh_pools(Rc::clone(&daemon)));
     tokio::task::spawn_local(tasks::collect_garbage(Rc::clone(&daemon)));
     tokio::task::spawn_local(tasks::keep_true(Rc::clone(&daemon)));
@@ -185,6 +198,7 @@ impl Daemon {
         );
 
         let flows_full = registry.flows_full()?;
+        let address = configuration.config.metrics;
         let daemon = Self {
             configuration: RefCell::new(configuration),
             run,
@@ -207,6 +221,10 @@ impl Daemon {
             leaks: RefCell::default(),
             azure: RefCell::default(),
             guard: RefCell::new(guard),
+            guarded: Cell::default(),
+            metrics: Metrics::default(),
+            metrics_address: watch::Sender::new(address),
+            beats: Beats::default(),
         };
         fallback::enable_forwarding()?;
         daemon.install_fallback();
@@ -266,6 +284,10 @@ impl Daemon {
                 Ok(classes) => Reply::Classes { classes },
                 Err(error) => refused("look up the classes", &error, "see the loader's log"),
             },
+            Request::Report(report) => {
+                self.metrics.call(&report);
+                Reply::Done
+            }
             Request::Status => match self.status() {
                 Ok(status) => Reply::Status(Box::new(status)),
                 Err(error) => refused("gather the status", &error, "restart azure-vnet-loader"),
@@ -298,6 +320,7 @@ impl Daemon {
         let mut fresh = match read {
             Ok(pools) => pools,
             Err(error) => {
+                self.metrics.pools_not_read();
                 let why = error.to_string();
                 let mut known = self.pools.borrow_mut();
                 if known.is_err() {
@@ -337,21 +360,6 @@ impl Daemon {
         }
     }
 
-    /// Brings the files that Azure's tools read up to date.
-    pub(crate) async fn tell_azures_tools(&self) {
-        let (run, nic) = (self.run.clone(), self.node.borrow().nic.clone());
-        let pools = self.pools.borrow().as_ref().ok().cloned();
-        let mut written = self.azure.take();
-        let done = spawn_blocking(move || {
-            azure_state::write(&run, &nic, pools.as_ref(), &mut written);
-            written
-        });
-        match done.await {
-            Ok(written) => drop(self.azure.replace(written)),
-            Err(error) => error!(%error, "write the files for Azure's tools"),
-        }
-    }
-
     /// Brings records, maps and programs together.
     pub(crate) fn reconcile(&self) {
         for error in reconcile::reconcile(
@@ -363,7 +371,9 @@ impl Daemon {
             error!(%error, "reconcile");
         }
         // After the endpoints: what a record has and the maps had lost is guarded, too.
-        for error in reconcile::guard_pods(&self.pins, &mut self.registry.borrow_mut(), &self.run) {
+        let guarded = reconcile::guard_pods(&self.pins, &mut self.registry.borrow_mut(), &self.run);
+        self.guarded.set(guarded.veths);
+        for error in guarded.errors {
             error!(%error, "attach to a pod's veth");
         }
     }

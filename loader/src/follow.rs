@@ -12,6 +12,7 @@ use crate::classes::{Inputs, classify, oddities};
 use crate::configuration::Configuration;
 use crate::daemon::Daemon;
 use crate::registry::RegistryError;
+use crate::repairs::Repair;
 use crate::{conntrack, fallback, nic, reconcile, via_host};
 
 impl Daemon {
@@ -43,6 +44,8 @@ impl Daemon {
         if let Err(error) = self.configure() {
             error!(%error, "write the settings");
         }
+        self.metrics_address
+            .send_replace(self.configuration.borrow().config.metrics);
         self.follow_guard();
         if !self.reclassify() && block_changed {
             self.install_fallback();
@@ -128,6 +131,7 @@ impl Daemon {
     pub(crate) fn repair_fallback(&self) {
         if !fallback::is_installed() {
             warn!("the nftables table `azure-vnet` is gone: installing it again");
+            Repair::Fallback.count();
             self.install_fallback();
         }
     }

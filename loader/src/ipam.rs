@@ -15,7 +15,7 @@ use crate::leaks::{Holding, MAIN, State, holdings};
 /// Where the plug-ins are.
 pub const BIN: &str = "/opt/cni/bin";
 /// The plug-in that gives the addresses.
-const IPAM: &str = "azure-vnet-ipam";
+pub(crate) const IPAM: &str = "azure-vnet-ipam";
 /// The interface of pods whose interface nobody remembers.
 const IFNAME: &str = "eth0";
 /// Their network.

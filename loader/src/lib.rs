@@ -26,6 +26,10 @@
 //! | What is repaired at start? | [`reconcile`] |
 //! | How does a host veth go away without anybody waiting? | [`links`] |
 //! | What does `xdp_guard` do, and what does it cost? | `guard`, `offloads` |
+//! | How much went which way, over all pods that ever were? | `traffic` |
+//! | What do metrics say, and who may read them? | `metrics`, `web` |
+//! | Would an ADD work, and does the loader's loop turn? | `ready` |
+//! | How often has what was there been put back? | [`repairs`] |
 //! | Which flows does the kernel translate already? | [`conntrack`] |
 //! | When do table entries die? | [`gc`] |
 //! | Who may ask, and how? | [`server`] |
@@ -53,24 +57,29 @@ pub mod ipam;
 pub mod leaks;
 pub mod links;
 pub mod masq;
+mod metrics;
 mod netlink;
 pub mod nic;
 pub mod object;
 mod offloads;
 pub mod pools;
 pub mod ports;
+mod ready;
 pub mod reconcile;
 pub mod registry;
+pub mod repairs;
 pub mod report;
 pub mod routes;
 pub mod server;
 mod settings;
 pub mod status;
 mod tasks;
+mod traffic;
 mod transition;
 pub mod tunnel;
 pub mod validate;
 pub mod via_host;
 pub mod vnetctl;
+mod web;
 pub mod wireserver;
 mod words;

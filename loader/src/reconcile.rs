@@ -10,6 +10,7 @@ use tracing::{info, warn};
 
 use crate::conntrack;
 use crate::registry::{Registry, RegistryError, flags_of};
+use crate::repairs::Repair;
 
 /// Something could not be repaired.
 #[derive(Debug, thiserror::Error)]
@@ -67,18 +68,33 @@ pub fn attach_nic_if_needed(
         interface = nic,
         "the NIC's programs do not run: attaching them anew"
     );
+    Repair::Program.count();
     // A program that learns has missed nothing while it ran.
     let [learns, _] = Hook::NIC;
     let has_missed = !hooks::runs(pins, learns, nic);
     attach_nic(pins, nic, || if has_missed { take_over() } else { Ok(()) })
 }
 
+/// How far the pods' veths are guarded.
+#[derive(Debug)]
+pub struct Guarded {
+    /// On how many of them each program of [`Hook::POD`] runs.
+    pub veths: [u64; 2],
+    /// What went wrong on the others.
+    pub errors: Vec<ReconcileError>,
+}
+
 /// Attaches, to every registered pod's host veth, the programs that do not run there or that are older than the pinned
 /// ones. Goes on after an error and returns all of them: one bad veth must not leave the others unguarded.
-pub fn guard_pods(pins: &Pins, registry: &mut Registry, run: &RunDirectory) -> Vec<ReconcileError> {
+pub fn guard_pods(pins: &Pins, registry: &mut Registry, run: &RunDirectory) -> Guarded {
     let veths = match registry.host_veths() {
         Ok(veths) => veths,
-        Err(error) => return vec![error.into()],
+        Err(error) => {
+            return Guarded {
+                veths: [0; 2],
+                errors: vec![error.into()],
+            };
+        }
     };
     let [learns, decides] = Hook::POD;
     let (mut errors, mut learning) = (Vec::new(), Vec::new());
@@ -97,14 +113,14 @@ pub fn guard_pods(pins: &Pins, registry: &mut Registry, run: &RunDirectory) -> V
     if is_new && let Err(error) = conntrack::take_over_or_fill(registry, run) {
         errors.push(error.into());
     }
+    let mut veths = [learning.len() as u64, 0];
     for ifname in learning {
-        errors.extend(
-            attach_missing(pins, decides, ifname)
-                .err()
-                .map(ReconcileError::from),
-        );
+        match attach_missing(pins, decides, ifname) {
+            Ok(_) => veths[1] += 1,
+            Err(error) => errors.push(error.into()),
+        }
     }
-    errors
+    Guarded { veths, errors }
 }
 
 /// Attaches a program to a pod's host veth where it does not run, or where an older one than the pinned one does. `None`: it
@@ -124,6 +140,7 @@ fn attach_missing(pins: &Pins, hook: Hook, ifname: &str) -> Result<Option<Outcom
                 program = hook.program,
                 "was not attached: attached anew"
             );
+            Repair::Program.count();
             Ok(Some(Outcome::Attached))
         }
         // Deleted meanwhile.
@@ -171,7 +188,10 @@ pub fn reconcile(
     }
     match registry.remove_dead() {
         Ok(0) => {}
-        Ok(pods) => info!(pods, "removed pods whose interface is gone"),
+        Ok(pods) => {
+            info!(pods, "removed pods whose interface is gone");
+            Repair::DeadEntry.count();
+        }
         Err(error) => errors.push(error.into()),
     }
     errors
@@ -213,6 +233,7 @@ fn restore(
         Some(_) => return Ok(()),
         None => {
             warn!(endpoint = %endpoint.key, address = %endpoint.address, "the maps had lost an endpoint: restored");
+            Repair::Endpoint.count();
         }
     }
     for hook in Hook::POD {
@@ -232,6 +253,7 @@ fn replay_tombstone(registry: &mut Registry, path: &Path) -> Result<(), Reconcil
             warn!(path = %path.display(), why, "damaged tombstone: removed");
         }
     }
+    Repair::Tombstone.count();
     Ok(remove_durably(path)?)
 }
 

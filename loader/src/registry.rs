@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
-use abi::{Counter, EndpointFlags, IfIndex, Ip4, MAX_PODS, Mac, Path, Pod, Slot, Veth};
-use aya::maps::{MapError, PerCpuValues};
+use abi::{EndpointFlags, IfIndex, Ip4, MAX_PODS, Mac, Pod, Slot, Veth};
+use aya::maps::MapError;
 use hooks::{Abi, Hook, Maps, Pins};
 use nix::net::if_::if_nametoindex;
 use rpc::{Endpoint, Refusal};
@@ -252,8 +252,10 @@ impl Registry {
     }
 
     fn remove_pod(&mut self, addr: Ip4) -> Result<(), RegistryError> {
+        let known = self.pod(addr)?;
         removed(self.maps.pods.remove(&Abi(addr))).map_err(map_error("remove a pod", "pods"))?;
-        self.next_epoch()
+        self.next_epoch()?;
+        known.map_or(Ok(()), |pod| self.retire(pod.slot))
     }
 
     fn remove_veth(&mut self, ifindex: IfIndex) -> Result<(), RegistryError> {
@@ -262,7 +264,8 @@ impl Registry {
         self.next_epoch()
     }
 
-    /// The lowest slot that no pod has, its counters back at zero. Slot 0 stays free, so that it can mean "no pod".
+    /// The lowest slot that no pod has, its counters back at zero. Slot 0 stays free, so that it can mean "no pod", and keeps
+    /// the counts of pods that are gone.
     fn free_slot(&mut self) -> Result<Slot, RegistryError> {
         let taken: BTreeSet<u16> = self.pods()?.iter().map(|(_, pod)| pod.slot.get()).collect();
         let last = u16::try_from(MAX_PODS - 1).unwrap_or(u16::MAX);
@@ -274,15 +277,8 @@ impl Registry {
                 why: format!("all {last} slots are taken"),
                 remedy: "delete pods; Azure allows 250 on a node".into(),
             })?;
-        let cpus = aya::util::nr_cpus().map_err(|(_, error)| RegistryError::Cpus(error))?;
-        for path in Path::ALL {
-            let zeros = vec![Abi(Counter::default()); cpus];
-            let zero = PerCpuValues::try_from(zeros).map_err(RegistryError::Cpus)?;
-            self.maps
-                .stats
-                .set(path.index(slot), zero, 0)
-                .map_err(map_error("reset the counters", "stats"))?;
-        }
+        // What its veth counted after its last pod was taken out.
+        self.retire(slot)?;
         // Or the new pod's share of the ports would be spent by its predecessor's.
         self.maps
             .snat_open

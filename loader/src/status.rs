@@ -50,7 +50,7 @@ impl Daemon {
         })
     }
 
-    fn warnings(&self) -> Vec<String> {
+    pub(crate) fn warnings(&self) -> Vec<String> {
         let mut warnings = self.configuration.borrow().warnings();
         warnings.extend(self.oddities());
         let own: Vec<String> = self
@@ -111,7 +111,7 @@ impl Daemon {
     }
 }
 
-fn pool_view(pools: &Pools) -> PoolView {
+pub(crate) fn pool_view(pools: &Pools) -> PoolView {
     let subnets = pools
         .interfaces
         .iter()
@@ -125,7 +125,7 @@ fn pool_view(pools: &Pools) -> PoolView {
 
 /// How full the tables are. Flows and bindings are those of the last sweep: counting up to half a million entries would
 /// keep everybody else waiting.
-fn tables(maps: &Maps, swept: &Swept) -> Vec<TableView> {
+pub(crate) fn tables(maps: &Maps, swept: &Swept) -> Vec<TableView> {
     let view = |name: &str, used: u32, capacity: u32| TableView {
         name: name.to_owned(),
         used,
@@ -145,7 +145,7 @@ fn tables(maps: &Maps, swept: &Swept) -> Vec<TableView> {
 }
 
 /// The remote ends that take the most SNAT ports, as of the last sweep.
-fn destinations(swept: &Swept) -> Vec<DestinationView> {
+pub(crate) fn destinations(swept: &Swept) -> Vec<DestinationView> {
     let busiest = swept.census.busiest().into_iter();
     busiest
         .map(|((addr, port, proto), ports)| DestinationView {

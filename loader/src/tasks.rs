@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rpc::LOADER_CONFIG;
 use tokio::signal::unix::Signal;
@@ -65,7 +65,9 @@ pub(crate) async fn collect_garbage(daemon: Rc<Daemon>) {
 async fn sweep(daemon: &Daemon) {
     if let Err(error) = try_sweep(daemon).await {
         error!(%error, "sweep the tables");
+        daemon.metrics.sweep_failed();
     }
+    daemon.beats.swept();
 }
 
 async fn try_sweep(daemon: &Daemon) -> anyhow::Result<()> {
@@ -78,7 +80,12 @@ async fn try_sweep(daemon: &Daemon) -> anyhow::Result<()> {
         flows: was_full,
         bindings: daemon.swept.borrow().bindings_full(),
     };
-    let swept = spawn_blocking(move || gc::sweep(&pins, pressure)).await??;
+    let (swept, took) = spawn_blocking(move || {
+        let started = Instant::now();
+        gc::sweep(&pins, pressure).map(|swept| (swept, started.elapsed()))
+    })
+    .await??;
+    daemon.metrics.swept(&swept, took);
     // A repair may have found meanwhile that the kernel's connections do not fit.
     let was_full = was_full || daemon.registry.borrow().flows_full()?;
     let filled = swept.flows_full(was_full);
@@ -109,6 +116,7 @@ pub(crate) async fn keep_true(daemon: Rc<Daemon>) {
         daemon.follow_tunnels().await;
         daemon.repair_fallback();
         daemon.look_for_leaks().await;
+        daemon.beats.repaired();
     }
 }
 

@@ -6,8 +6,7 @@ use std::net::Ipv4Addr;
 
 use super::pools::Pool;
 
-/// How long a released address rests, milliseconds: peers may still have connections, ARP and conntrack entries for it.
-pub(super) const COOL_DOWN_MS: u64 = 30_000;
+pub(super) use rpc::COOL_DOWN_MS;
 
 /// What is known of the addresses.
 #[derive(Clone, Debug, Default)]

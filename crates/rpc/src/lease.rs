@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Key, RunDirectory, read_json};
 
+/// How long a released address rests, milliseconds: peers may still have connections, ARP and conntrack entries for it.
+pub const COOL_DOWN_MS: u64 = 30_000;
+
 /// An address in somebody's hands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {

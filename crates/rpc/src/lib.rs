@@ -5,6 +5,7 @@
 //! the loader checks `SO_PEERCRED` for uid 0.
 
 pub mod azure;
+mod call;
 mod client;
 mod endpoint;
 mod lease;
@@ -15,9 +16,10 @@ mod state;
 mod told;
 mod utc;
 
+pub use call::{CallFailure, CallReport, tell};
 pub use client::{CallError, call};
 pub use endpoint::{BadMac, Endpoint, Key, MacAddr};
-pub use lease::{Lease, leases, netns_lives};
+pub use lease::{COOL_DOWN_MS, Lease, leases, netns_lives};
 pub use message::{
     Attached, ClassView, Classified, ConfigView, Counted, DestinationView, GuardView, NodeView,
     PodView, PoolView, Refusal, Reply, Request, Status, TableView,

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-use crate::{Endpoint, Key, MacAddr, Pools};
+use crate::{CallReport, Endpoint, Key, MacAddr, Pools};
 
 /// What the loader can be asked.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -42,6 +42,8 @@ pub enum Request {
     },
     /// Everything that `vnetctl status` shows.
     Status,
+    /// A call of a plug-in is over: for the metrics. Whoever tells does not wait for the answer.
+    Report(CallReport),
 }
 
 /// What the loader answers.

@@ -62,6 +62,11 @@ impl RunDirectory {
         self.ipam().join("owners")
     }
 
+    /// When addresses were given back: `<address>@<ms>`.
+    pub fn released(&self) -> PathBuf {
+        self.ipam().join("released")
+    }
+
     /// Azure's state of networks and endpoints.
     pub fn azure_network(&self) -> PathBuf {
         self.root.with_file_name("azure-vnet.json")
