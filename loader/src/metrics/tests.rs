@@ -149,3 +149,89 @@ fn names_and_units_are_conventional() {
         assert!(help.len() > 15 && !help.contains('|'), "{of}");
     }
 }
+
+/// Words of a text that can only be names of metrics.
+fn named(text: &str) -> BTreeSet<&str> {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    words
+        .filter(|word| word.starts_with("azure_vnet_") || word.starts_with("process_"))
+        .collect()
+}
+
+/// Under which names Prometheus knows what is exposed.
+fn series() -> BTreeSet<String> {
+    let names = exposed().into_iter().flat_map(|(name, (kind, _))| {
+        let parts = ["_bucket", "_sum", "_count"].map(|part| format!("{name}{part}"));
+        if kind == "histogram" {
+            parts.to_vec()
+        } else {
+            vec![name]
+        }
+    });
+    names.collect()
+}
+
+#[test]
+fn alerts_and_dashboard_name_metrics_that_exist() {
+    let series = series();
+    for path in [
+        "deploy/prometheus/alerts.yaml",
+        "deploy/prometheus/alerts_test.yaml",
+        "deploy/grafana/azure-vnet.json",
+    ] {
+        let text = repository(path);
+        let names = named(&text);
+        let unknown: Vec<_> = names
+            .iter()
+            .filter(|name| !series.contains(**name))
+            .collect();
+        assert!(unknown.is_empty(), "{path}: {unknown:?}");
+        assert!(names.len() >= 8, "{path}: {names:?}");
+    }
+}
+
+#[test]
+fn the_dashboard_shows_everything_there_is() {
+    let text = repository("deploy/grafana/azure-vnet.json");
+    let dashboard: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert!(dashboard["panels"].as_array().unwrap().len() > 20);
+    let shown = named(&text);
+    for (name, (kind, _)) in exposed() {
+        let name = if kind == "histogram" {
+            format!("{name}_bucket")
+        } else {
+            name
+        };
+        assert!(
+            shown.contains(name.as_str()),
+            "{name} is on no panel of the dashboard"
+        );
+    }
+}
+
+#[test]
+fn every_alert_says_what_is_wrong_and_what_to_do() {
+    let text = repository("deploy/prometheus/alerts.yaml");
+    let file: serde_json::Value = serde_yaml_ng::from_str(&text).unwrap();
+    for rule in file["groups"][0]["rules"].as_array().unwrap() {
+        assert!(rule["alert"].as_str().unwrap().starts_with("AzureVnet"));
+        for key in ["summary", "description"] {
+            assert!(rule["annotations"][key].as_str().unwrap().len() > 20);
+        }
+        assert!(["warning", "critical"].contains(&rule["labels"]["severity"].as_str().unwrap()));
+    }
+}
+
+/// Where there is one (Debian's package `prometheus`): rules are well-formed, fire when they should, and do not otherwise.
+#[test]
+fn promtool_accepts_the_alerts() {
+    let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/prometheus");
+    for (what, file) in [("check", "alerts.yaml"), ("test", "alerts_test.yaml")] {
+        let mut promtool = std::process::Command::new("promtool");
+        promtool.args([what, "rules", file]).current_dir(&directory);
+        match promtool.output() {
+            Ok(done) => assert!(done.status.success(), "{done:?}"),
+            Err(error) => println!("promtool: {error}: nothing checked"),
+        }
+    }
+}
