@@ -38,6 +38,8 @@
 //! | Is a conflist right? | [`validate`] |
 //! | How are ages and reasons said to people? | `words` |
 //! | What may an operator ask? | [`vnetctl`] |
+//! | What would happen to a packet, and why? | [`trace`] |
+//! | Which pod is meant? | [`podname`] |
 
 mod azure_state;
 pub mod census;
@@ -62,6 +64,7 @@ mod netlink;
 pub mod nic;
 pub mod object;
 mod offloads;
+pub mod podname;
 pub mod pools;
 pub mod ports;
 mod ready;
@@ -75,6 +78,7 @@ mod settings;
 pub mod status;
 mod tasks;
 mod traffic;
+pub mod trace;
 mod transition;
 pub mod tunnel;
 pub mod validate;

@@ -21,7 +21,7 @@ use tracing::{debug, info, warn};
 
 use crate::config::TableSizes;
 
-static OBJECT: &[u8] = include_bytes_aligned!(env!("BPF_OBJECT"));
+pub(crate) static OBJECT: &[u8] = include_bytes_aligned!(env!("BPF_OBJECT"));
 
 /// `BPF_FS_MAGIC` of `linux/magic.h`.
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;

@@ -77,6 +77,8 @@ enum Command {
     Snat(snat::Arguments),
     /// The flows whose way is known. Needs no loader.
     Flows(flows::Arguments),
+    /// What would happen to a packet of a pod, and why, step by step. Nothing is sent. Needs no loader.
+    Trace(crate::trace::Query),
     /// What an error code or a drop reason means, and what to do; without one, all of them. Needs no loader.
     Explain {
         /// `11`, or `source_address`.
@@ -146,6 +148,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         Command::Endpoints => endpoints::run(output),
         Command::Snat(arguments) => snat::run(output, arguments),
         Command::Flows(arguments) => flows::run(output, arguments),
+        Command::Trace(query) => output.print(&crate::trace::trace(query)?, crate::trace::render),
         Command::Explain { topic } => explain::run(output, topic.as_deref()),
         Command::Completions { shell } => {
             let mut script = Vec::new();

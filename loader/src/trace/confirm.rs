@@ -1,0 +1,140 @@
+//! Does the kernel decide the same? The program is loaded once more, over maps of its own that hold a copy of what the
+//! decision has read, and run on the frame. Nothing is pinned or attached, and the frame goes nowhere.
+
+use std::collections::BTreeSet;
+
+use abi::pins::map;
+use abi::{DropReason, IfIndex, Path};
+use anyhow::{Context as _, Result};
+use aya::EbpfLoader;
+use aya::programs::{ProgramInfo, SchedClassifier};
+use datapath::Verdict;
+use datapath::model::Frame;
+use hooks::model::{Ran, action, test_run};
+use hooks::{Hook, Maps, Pins, total};
+use serde::Serialize;
+
+use super::recorder::{Recording, counted};
+use crate::object::OBJECT;
+
+/// Room in the copied maps; a decision reads less than a hundred entries.
+const ENTRIES: u32 = 256;
+
+/// What the kernel said.
+#[derive(Clone, Debug, Serialize)]
+pub struct Confirmation {
+    /// Whether it decides the same in every respect.
+    pub agrees: bool,
+    /// In what it differs.
+    pub differences: Vec<String>,
+    /// Whether the program that the node runs is the one that was asked.
+    pub same_build: bool,
+}
+
+/// The decision that is to be confirmed.
+pub(super) struct Decision<'a> {
+    pub(super) hook: Hook,
+    pub(super) ifindex: IfIndex,
+    pub(super) sent: &'a Frame,
+    pub(super) verdict: Verdict,
+    pub(super) became: &'a Frame,
+}
+
+/// Asks the kernel.
+pub(super) fn confirm(
+    pins: &Pins,
+    decision: &Decision<'_>,
+    recording: &Recording,
+) -> Result<Confirmation> {
+    let mut object = EbpfLoader::new()
+        .map_max_entries(map::FLOWS, ENTRIES)
+        .map_max_entries(map::SNAT, ENTRIES)
+        .load(OBJECT)
+        .context("load the BPF object with maps of its own")?;
+    let name = decision.hook.program;
+    let program = object.program_mut(name);
+    let program: &mut SchedClassifier = program
+        .with_context(|| format!("the BPF object has no program {name}"))?
+        .try_into()?;
+    program.load().with_context(|| format!("load {name}"))?;
+    let tag = program.info()?.tag();
+    let pinned = ProgramInfo::from_pin(pins.program(name));
+    let mut maps = Maps::from_object(&mut object)?;
+    maps.fill(&recording.before).context("copy the maps")?;
+    let program: &SchedClassifier = object
+        .program(name)
+        .with_context(|| format!("the BPF object has no program {name}"))?
+        .try_into()?;
+    let ran = test_run(program, decision.sent, decision.ifindex, 1)
+        .with_context(|| format!("run {name} on the packet"))?;
+    let differences = differences(decision, recording, &ran, &maps)?;
+    Ok(Confirmation {
+        agrees: differences.is_empty(),
+        differences,
+        same_build: pinned.is_ok_and(|pinned| pinned.tag() == tag),
+    })
+}
+
+fn differences(
+    decision: &Decision<'_>,
+    recording: &Recording,
+    ran: &Ran,
+    maps: &Maps,
+) -> Result<Vec<String>> {
+    let mut differences = Vec::new();
+    let mut compare =
+        |what: String, ours: &dyn std::fmt::Debug, same: bool, theirs: &dyn std::fmt::Debug| {
+            if !same {
+                differences.push(format!("{what}: {ours:x?} here, {theirs:x?} in the kernel"));
+            }
+        };
+    let code = action(decision.verdict);
+    compare("verdict".into(), &code, code == ran.code, &ran.code);
+    let (ours, theirs) = (decision.became, &ran.frame);
+    compare(
+        "mark".into(),
+        &ours.mark,
+        ours.mark == theirs.mark,
+        &theirs.mark,
+    );
+    compare(
+        "bytes".into(),
+        &ours.bytes,
+        ours.bytes == theirs.bytes,
+        &theirs.bytes,
+    );
+    let after = &recording.after;
+    for reason in DropReason::ALL {
+        let ours = counted(&after.drops.borrow(), reason.index());
+        let theirs = total(&maps.drops, reason.index())?;
+        compare(
+            format!("drops {}", reason.name()),
+            &ours,
+            ours == theirs,
+            &theirs,
+        );
+    }
+    for pod in after.pods.values() {
+        for path in Path::ALL {
+            let ours = counted(&after.stats.borrow(), path.index(pod.slot));
+            let theirs = total(&maps.stats, path.index(pod.slot))?;
+            compare(
+                format!("count {}", path.name()),
+                &ours,
+                ours == theirs,
+                &theirs,
+            );
+        }
+    }
+    // Not what they hold: the clock may be a second further on.
+    let ours: BTreeSet<_> = after.bindings.borrow().keys().copied().collect();
+    let theirs: Result<BTreeSet<_>, _> = maps.snat.keys().map(|key| key.map(|key| key.0)).collect();
+    let theirs = theirs?;
+    compare("snat".into(), &ours, ours == theirs, &theirs);
+    let ours: BTreeSet<_> = after.flows.borrow().keys().copied().collect();
+    let theirs: Result<BTreeSet<_>, _> =
+        maps.flows.keys().map(|key| key.map(|key| key.0)).collect();
+    let theirs = theirs?;
+    compare("flows".into(), &ours, ours == theirs, &theirs);
+    Ok(differences)
+}
