@@ -1,72 +1,122 @@
-//! What a connection costs a pod, against the node itself, in one run in the lab.
+//! Ours, today's designs and the node itself, side by side in one run in the lab: docs/performance.md.
 //!
-//! Node and pod take turns (A B A B …) at connecting to a server beyond the fabric, exchanging one byte and closing;
-//! medians and ratios over all rounds are printed. The first measure of `docs/performance.md`-to-be; more follow.
+//! `cargo xtask bench` builds what is measured, and runs this.
 #![expect(clippy::print_stdout, reason = "a command-line tool")]
 
-use std::net::Ipv4Addr;
-use std::time::Duration;
+mod load;
+mod names;
+mod node;
+mod report;
+mod run;
+mod scene;
+mod series;
 
-use anyhow::{Result, ensure};
-use clap::Parser;
-use lab::{Lab, Namespace, Ratio};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
-/// Where the servers listen.
-const PORT: u16 = 9000;
+use anyhow::Result;
+use clap::{Parser, Subcommand, ValueEnum as _};
 
-/// Measures connect/request/close per second from a node and from a pod, to the peered VNet and to the Internet.
+use crate::names::{Measure, SideName};
+use crate::report::{Machine, Report, compare};
+use crate::run::{Book, Plan};
+
+/// Measures the network of pods against the node's own and against today's plug-ins.
 #[derive(Debug, Parser)]
+#[command(name = "bench", args_conflicts_with_subcommands = true)]
 struct Arguments {
-    /// Rounds; the median counts
-    #[arg(long, default_value_t = 7)]
-    rounds: usize,
-    /// Seconds per round and side
-    #[arg(long, default_value_t = 1.0)]
-    seconds: f64,
+    #[command(subcommand)]
+    verb: Option<Verb>,
+    /// Three minutes: shorter and fewer rounds, and of what grows two points only
+    #[arg(long)]
+    quick: bool,
+    /// Only these; may be given several times
+    #[arg(long, value_enum, num_args = 1.., value_delimiter = ',')]
+    only: Vec<Measure>,
+    /// A report.json of before: what is worse by more than a tenth is told, and the exit status is 1
+    #[arg(long, value_name = "FILE")]
+    compare: Option<PathBuf>,
+    /// Also writes the report into docs/performance.md
+    #[arg(long, conflicts_with_all = ["quick", "only"])]
+    publish: bool,
+    /// Where the report goes
+    #[arg(long, value_name = "FOLDER")]
+    out: Option<PathBuf>,
 }
 
-fn main() -> Result<()> {
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Compares two reports without measuring anything
+    Compare { before: PathBuf, now: PathBuf },
+    /// The same loads between two real machines
+    Node(node::Arguments),
+}
+
+fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
-    ensure!(
-        arguments.rounds > 0 && arguments.seconds > 0.0,
-        "rounds and seconds must be greater than 0"
-    );
-    // Recording every frame is the fabric's habit, and would be what is measured.
-    let lab = Lab::new().nodes(1).record(false).build()?;
-    let node = lab.node(1);
-    node.write("/etc/azure-vnet/loader.yaml", "vnetCidrs: [10.50.0.0/16]\n")?;
-    node.start_loader()?;
-    let pod = node.add_pod("client")?;
-
-    println!(
-        "connect/request/close per second, {} rounds of {} s, alternating",
-        arguments.rounds, arguments.seconds
-    );
-    println!(
-        "{:<12} {:>8} {:>8} {:>7} {:>15}",
-        "PATH", "NODE", "POD", "RATIO", "RATIO, MIN-MAX"
-    );
-    let time = Duration::from_secs_f64(arguments.seconds);
-    for (path, server) in [("peer VNet", lab.peer()), ("Internet", lab.inet())] {
-        let _serving = server.serve_connect_close(PORT)?;
-        let ratio = Ratio::measure(
-            arguments.rounds,
-            || rate(node, server.addr(), time),
-            || rate(&pod, server.addr(), time),
-        )?;
-        println!("{path:<12} {ratio}");
+    match &arguments.verb {
+        Some(Verb::Compare { before, now }) => {
+            return Ok(told(&Report::read(before)?, &Report::read(now)?));
+        }
+        Some(Verb::Node(arguments)) => return node::run(arguments).map(|()| ExitCode::SUCCESS),
+        None => {}
     }
-    Ok(())
+    // Read first: what cannot be compared with should not cost three minutes.
+    let before = arguments.compare.as_deref().map(Report::read).transpose()?;
+    let report = measure(&arguments);
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let default = root.join("target/bench");
+    let folder = arguments.out.as_ref().unwrap_or(&default);
+    report.write(folder)?;
+    say(&format!("report: {}/report.md", folder.display()));
+    if arguments.publish {
+        report.publish(&root.join("docs/performance.md"))?;
+    }
+    let compared = before.map_or(ExitCode::SUCCESS, |before| told(&before, &report));
+    let ours = |side| side == Some(SideName::Ours);
+    if report
+        .machine
+        .failures
+        .iter()
+        .any(|failure| ours(failure.side))
+    {
+        say("something of ours could not be measured, see the report");
+        return Ok(ExitCode::FAILURE);
+    }
+    Ok(compared)
 }
 
-/// Connections per second. A connection that fails is an error.
-fn rate(client: &Namespace, server: Ipv4Addr, time: Duration) -> Result<f64> {
-    let counted = client.connect_close(server, PORT, time)?;
-    ensure!(
-        counted.failed == 0,
-        "{} connections failed: {:?}",
-        counted.failed,
-        counted.first_failure
-    );
-    Ok(counted.rate())
+fn measure(arguments: &Arguments) -> Report {
+    let plan = if arguments.quick {
+        Plan::quick()
+    } else {
+        Plan::full()
+    };
+    let wanted = if arguments.only.is_empty() {
+        Measure::value_variants()
+    } else {
+        &arguments.only
+    };
+    let machine = Machine::describe(plan.quick);
+    let mut book = Book::new(plan);
+    book.run(wanted);
+    book.report(machine)
+}
+
+/// Says what is worse; a failure if anything is.
+fn told(before: &Report, now: &Report) -> ExitCode {
+    let worse = compare(before, now);
+    for figure in &worse {
+        say(&figure.to_string());
+    }
+    if worse.is_empty() {
+        say("nothing is worse by more than a tenth");
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+fn say(line: &str) {
+    println!("{line}");
 }

@@ -1,16 +1,31 @@
-//! `cargo xtask bench`: what a connection costs a pod, against the node itself.
+//! `cargo xtask bench`: ours, today's designs and the node itself, side by side.
 
 use crate::{build, command, setup, workspace};
 use anyhow::{Context as _, Result, ensure};
 
 #[derive(Debug, clap::Args)]
+#[command(disable_help_flag = true)]
 pub(crate) struct Arguments {
-    /// Handed to the benchmark: --rounds N, --seconds S
-    #[arg(last = true)]
+    /// Handed to the benchmark: --quick, --only MEASURE…, --compare FILE, --help, …
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     rest: Vec<String>,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    // What measures nothing asks for nothing.
+    let measures = !["compare", "node", "help", "--help", "-h"]
+        .iter()
+        .any(|word| arguments.rest.iter().any(|given| given == word));
+    if measures {
+        prepare()?;
+    }
+    let mut cargo = command::cargo();
+    cargo.env("AZURE_VNET_BIN_DIR", workspace::product_dir());
+    cargo.args(["run", "--release", "--quiet", "--package", "bench", "--"]);
+    command::run(cargo.args(&arguments.rest)).context("run the benchmark")
+}
+
+fn prepare() -> Result<()> {
     ensure!(
         nix::unistd::geteuid().is_root(),
         "the benchmark makes network namespaces and loads BPF programs: run it as root"
@@ -19,9 +34,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         run_time: true,
         ..setup::Needs::BUILD
     })?;
-    build::run()?;
-    let mut cargo = command::cargo();
-    cargo.env("AZURE_VNET_BIN_DIR", workspace::product_dir());
-    cargo.args(["run", "--release", "--quiet", "--package", "bench", "--"]);
-    command::run(cargo.args(&arguments.rest)).context("run the benchmark")
+    let tools = setup::Needs {
+        bench: true,
+        ..setup::Needs::BUILD
+    };
+    if let Err(error) = setup::ensure(tools) {
+        // The report says which measure it was.
+        println!("bench: goes on without a tool: {error:#}");
+    }
+    build::run()
 }

@@ -49,7 +49,7 @@ enum Verb {
     Fuzz(fuzz::Arguments),
     /// Two simulated nodes, four pods, and a table of what they can and cannot reach
     Demo(demo::Arguments),
-    /// What a connection costs a pod, against the node itself
+    /// What a pod's network costs, against the node itself and today's plug-ins
     Bench(bench::Arguments),
     /// Load, attach, agreement and core system tests on other kernels, in virtual machines; a few minutes a kernel
     Vm(vm::Arguments),

@@ -24,6 +24,10 @@ pub(crate) struct Arguments {
 
 /// What a verb needs beside the eBPF toolchain.
 #[derive(Clone, Copy, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each stands for a list of its own"
+)]
 pub(crate) struct Needs {
     /// The programs that demo and tests run: `ip`, `nft`, `bpftool`, …
     pub(crate) run_time: bool,
@@ -31,6 +35,8 @@ pub(crate) struct Needs {
     pub(crate) lint: bool,
     /// What `vm` alone uses: qemu and what goes with it.
     pub(crate) vm: bool,
+    /// What `bench` alone uses.
+    pub(crate) bench: bool,
 }
 
 impl Needs {
@@ -39,6 +45,7 @@ impl Needs {
         run_time: false,
         lint: false,
         vm: false,
+        bench: false,
     };
 }
 
@@ -77,6 +84,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         run_time: true,
         lint: true,
         vm: arguments.vm,
+        bench: true,
     };
     let missing = Missing::look(needs);
     if missing.nothing() {

@@ -103,13 +103,31 @@ const VM_TOOLS: [Tool; 4] = [
     },
 ];
 
+/// What `bench` uses beside them.
+const BENCH_TOOLS: [Tool; 3] = [
+    Tool {
+        file: "iperf3",
+        package: "iperf3",
+    },
+    Tool {
+        file: "sockperf",
+        package: "sockperf",
+    },
+    Tool {
+        file: "ebtables",
+        package: "ebtables",
+    },
+];
+
 /// Those that are needed and not here.
 pub(crate) fn missing_tools(needs: Needs) -> Vec<&'static Tool> {
     let tools = if needs.run_time { &TOOLS[..] } else { &[] };
     let vm_tools = if needs.vm { &VM_TOOLS[..] } else { &[] };
+    let bench_tools = if needs.bench { &BENCH_TOOLS[..] } else { &[] };
     tools
         .iter()
         .chain(vm_tools)
+        .chain(bench_tools)
         .filter(|tool| find_program(tool.file).is_none())
         .collect()
 }

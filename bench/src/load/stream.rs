@@ -1,0 +1,70 @@
+//! Bytes of TCP, by iperf3.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use lab::{Namespace, eventually};
+use serde_json::Value;
+
+use super::PATIENCE;
+use super::cpu::{Clock, Cpu};
+use crate::series::Sample;
+
+/// How long iperf3's server may take to end after its one test.
+const END: Duration = Duration::from_secs(5);
+
+/// One test of `streams` connections that carry `mebibytes` together. Gbit/s.
+pub(crate) fn stream(
+    client: &Namespace,
+    (server, address): (&Namespace, Ipv4Addr),
+    port: u16,
+    streams: usize,
+    mebibytes: u32,
+) -> Result<Sample> {
+    let (port, address) = (port.to_string(), address.to_string());
+    let cpu = Clock::start()?;
+    let serving = server.start(&["iperf3", "-s", "-1", "-p", &port])?;
+    let listening = || is_listening(server, &port).then_some(());
+    eventually(PATIENCE, listening)
+        .with_context(|| format!("iperf3 -s -1 -p {port} does not listen: {}", serving.log()))?;
+    let (streams, amount) = (streams.to_string(), format!("{mebibytes}M"));
+    let cpus = format!("{},{}", Cpu::Client.number(), Cpu::Server.number());
+    let line = [
+        "iperf3", "-J", "-c", &address, "-p", &port, "-P", &streams, "-n", &amount, "-A", &cpus,
+    ];
+    let printed = client.exec(&line)?;
+    serving.wait(END)?;
+    let bits = rate(&printed).with_context(|| format!("{}: {printed}", line.join(" ")))?;
+    Ok(Sample {
+        cpu: Some((cpu.elapsed()?, f64::from(mebibytes))),
+        ..Sample::of(bits / 1e9)
+    })
+}
+
+/// What the receiver got, in bits per second.
+fn rate(printed: &str) -> Result<f64> {
+    let report: Value = serde_json::from_str(printed).context("iperf3 printed no JSON")?;
+    let found = report.pointer("/end/sum_received/bits_per_second");
+    found.and_then(Value::as_f64).context("no rate")
+}
+
+/// Whether a TCP socket of the namespace listens.
+fn is_listening(namespace: &Namespace, port: &str) -> bool {
+    let filter = format!("sport = :{port}");
+    let sockets = namespace.exec(&["ss", "-Htln", &filter]);
+    sockets.is_ok_and(|sockets| !sockets.trim().is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_receivers_rate_counts() {
+        let printed = r#"{"end":{"sum_sent":{"bits_per_second":3e9},"sum_received":{"bits_per_second":2.5e9}}}"#;
+        assert!((rate(printed).unwrap() - 2.5e9).abs() < 1.0);
+        rate(r#"{"error":"unable to connect"}"#).unwrap_err();
+        rate("").unwrap_err();
+    }
+}

@@ -1,0 +1,174 @@
+//! What is measured, where, and of whom: the words of the report.
+
+use std::fmt::{Display, Formatter};
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+#[value(rename_all = "snake_case")]
+pub(crate) enum Measure {
+    /// Bytes of TCP, by iperf3
+    TcpStream,
+    /// A byte there and back over a connection that stays
+    TcpRr,
+    /// Connect, a byte there and back, close
+    TcpCrr,
+    /// Small datagrams
+    UdpPps,
+    /// Latency while datagrams come at a fixed rate
+    LatencyLoad,
+    /// ADD of the whole plug-in, its IPAM included
+    Add,
+    /// DEL of the same
+    Del,
+    /// A flood that is dropped
+    XdpDrop,
+    /// New connections beside 10 to 250 pods
+    GrowthPods,
+    /// New connections beside 0 to 200,000 bindings
+    GrowthBindings,
+    /// New connections with 0 to 1,000 prefixes that are not masqueraded
+    GrowthExclusions,
+    /// New connections beside 0 to 5,000 Services of kube-proxy, in its iptables shape
+    GrowthServicesIptables,
+    /// The same in its nftables shape
+    GrowthServicesNft,
+    /// ADD beside 0 to 250 pods
+    GrowthAdd,
+}
+
+impl Measure {
+    /// Measures whose path is a number of something.
+    pub(crate) const GROWTH: [Self; 6] = [
+        Self::GrowthPods,
+        Self::GrowthBindings,
+        Self::GrowthExclusions,
+        Self::GrowthServicesIptables,
+        Self::GrowthServicesNft,
+        Self::GrowthAdd,
+    ];
+
+    pub(crate) fn grows(self) -> bool {
+        Self::GROWTH.contains(&self)
+    }
+
+    /// A heading.
+    pub(crate) fn title(self) -> &'static str {
+        match self {
+            Self::TcpStream => "TCP stream",
+            Self::TcpRr => "TCP request/response",
+            Self::TcpCrr => "TCP connect, request, response, close",
+            Self::UdpPps => "Small UDP packets",
+            Self::LatencyLoad => "Latency under load",
+            Self::Add => "ADD",
+            Self::Del => "DEL",
+            Self::XdpDrop => "A flood that is dropped",
+            Self::GrowthPods => "New connections to the Internet, by pods on the node",
+            Self::GrowthBindings => "New connections to the Internet, by bindings that are there",
+            Self::GrowthExclusions => {
+                "New connections to the Internet, by prefixes without masquerading"
+            }
+            Self::GrowthServicesIptables => {
+                "New connections to the Internet, by Services (iptables)"
+            }
+            Self::GrowthServicesNft => "New connections to the Internet, by Services (nftables)",
+            Self::GrowthAdd => "ADD, by pods on the node",
+        }
+    }
+}
+
+impl Display for Measure {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        let value = self.to_possible_value();
+        f.write_str(value.as_ref().map_or("", |value| value.get_name()))
+    }
+}
+
+/// Whose figure it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum SideName {
+    Host,
+    Bridge,
+    Ptp,
+    Ours,
+}
+
+impl SideName {
+    pub(crate) const ALL: [Self; 4] = [Self::Host, Self::Bridge, Self::Ptp, Self::Ours];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Host => "host",
+            Self::Bridge => "bridge",
+            Self::Ptp => "ptp",
+            Self::Ours => "ours",
+        }
+    }
+}
+
+impl Display for SideName {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// The way that packets go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Path {
+    ToVnet,
+    FromVnet,
+    Local,
+    Internet,
+}
+
+impl Path {
+    pub(crate) const ALL: [Self; 4] = [Self::ToVnet, Self::FromVnet, Self::Local, Self::Internet];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::ToVnet => "pod→VNet",
+            Self::FromVnet => "VNet→pod",
+            Self::Local => "pod↔pod",
+            Self::Internet => "pod→Internet",
+        }
+    }
+}
+
+impl Display for Path {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What a figure counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Unit {
+    #[serde(rename = "Gbit/s")]
+    Gigabits,
+    #[serde(rename = "1/s")]
+    PerSecond,
+    #[serde(rename = "ms")]
+    Milliseconds,
+    #[serde(rename = "us")]
+    Microseconds,
+}
+
+impl Unit {
+    /// Whether more of it is worse.
+    pub(crate) fn is_time(self) -> bool {
+        matches!(self, Self::Milliseconds | Self::Microseconds)
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Gigabits => "Gbit/s",
+            Self::PerSecond => "1/s",
+            Self::Milliseconds => "ms",
+            Self::Microseconds => "µs",
+        }
+    }
+}

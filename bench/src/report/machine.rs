@@ -1,0 +1,107 @@
+//! On what was it measured, and what could not be?
+
+use std::fs;
+use std::process::Command;
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+use crate::names::SideName;
+
+/// Where and how a report came about.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Machine {
+    pub(crate) cpu: String,
+    pub(crate) cpus: usize,
+    pub(crate) memory_mib: u64,
+    pub(crate) kernel: String,
+    pub(crate) virtualization: String,
+    /// Runnable processes that were there already; a figure from a busy machine is worth little.
+    pub(crate) load_before: f64,
+    pub(crate) commit: String,
+    /// Seconds since 1970.
+    pub(crate) time: u64,
+    pub(crate) quick: bool,
+    pub(crate) seconds: f64,
+    pub(crate) sizes: Vec<Size>,
+    pub(crate) failures: Vec<Failure>,
+}
+
+/// How large something is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Size {
+    pub(crate) what: String,
+    pub(crate) bytes: u64,
+    /// More would be too much.
+    pub(crate) limit: Option<u64>,
+}
+
+/// What could not be measured, and why: the command that failed and what it said.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Failure {
+    pub(crate) side: Option<SideName>,
+    pub(crate) what: String,
+    pub(crate) error: String,
+}
+
+impl Machine {
+    /// This one, as it is before anything is measured.
+    pub(crate) fn describe(quick: bool) -> Self {
+        let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+        let field = |text: &str, name: &str| {
+            let line = text.lines().find(|line| line.starts_with(name));
+            let value = line.and_then(|line| line.split_once(':'));
+            value.map_or_else(String::new, |(_, value)| value.trim().to_owned())
+        };
+        let cpuinfo = read("/proc/cpuinfo");
+        let memory = field(&read("/proc/meminfo"), "MemTotal");
+        let kib: u64 = memory
+            .split(' ')
+            .next()
+            .map_or(0, |n| n.parse().unwrap_or(0));
+        let load = read("/proc/loadavg");
+        let version = read("/proc/sys/kernel/osrelease");
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let hypervisor = cpuinfo.contains(" hypervisor");
+        Self {
+            cpu: field(&cpuinfo, "model name"),
+            cpus: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            memory_mib: kib / 1024,
+            kernel: version.trim().to_owned(),
+            virtualization: if hypervisor {
+                "a virtual machine"
+            } else {
+                "none seen"
+            }
+            .into(),
+            load_before: load
+                .split(' ')
+                .next()
+                .map_or(0.0, |n| n.parse().unwrap_or(0.0)),
+            commit: commit(),
+            time: since.map_or(0, |since| since.as_secs()),
+            quick,
+            seconds: 0.0,
+            sizes: Vec::new(),
+            failures: Vec::new(),
+        }
+    }
+
+    /// Whether absolute figures of the other machine mean anything here.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        (&self.cpu, self.cpus, &self.kernel) == (&other.cpu, other.cpus, &other.kernel)
+    }
+}
+
+/// The commit that was measured; empty outside a repository.
+fn commit() -> String {
+    let mut git = Command::new("git");
+    git.current_dir(env!("CARGO_MANIFEST_DIR"));
+    let output = git
+        .args(["describe", "--always", "--dirty", "--exclude=*"])
+        .output();
+    let output = output.ok().filter(|output| output.status.success());
+    output.map_or_else(String::new, |output| {
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    })
+}

@@ -1,0 +1,231 @@
+//! `report.md`: the tables for people.
+
+use std::fmt::Write as _;
+
+use super::bars::{bytes_as_mebi, judge};
+use super::plot::Plot;
+use super::{Report, Row};
+use crate::names::{Measure, SideName};
+
+use clap::ValueEnum as _;
+
+/// The whole report.
+pub(super) fn report(report: &Report, plots: &[Plot]) -> String {
+    format!(
+        "# What a pod's network costs\n\nWritten by `cargo xtask bench`; how it is measured and what it cannot show: \
+         docs/performance.md. Every side ran in this one run, in turns; figures are medians of the rounds, with the least and \
+         the greatest. Nothing is carried over from elsewhere.\n\n{}",
+        body(report, plots)
+    )
+}
+
+/// All tables.
+pub(super) fn body(report: &Report, plots: &[Plot]) -> String {
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    write(&mut text, report, plots).unwrap_or_default();
+    text
+}
+
+fn write(text: &mut String, report: &Report, plots: &[Plot]) -> std::fmt::Result {
+    machine(text, report)?;
+    failures(text, report)?;
+    bars(text, report)?;
+    for measure in Measure::value_variants() {
+        let paths = report.paths(*measure);
+        if paths.is_empty() {
+            continue;
+        }
+        writeln!(text, "## {} (`{measure}`)\n", measure.title())?;
+        for plot in plots.iter().filter(|plot| plot.measure == *measure) {
+            writeln!(text, "![{}]({})\n", measure.title(), plot.file)?;
+        }
+        table(text, report, *measure, &paths)?;
+        ratios(text, report, *measure)?;
+    }
+    Ok(())
+}
+
+fn machine(text: &mut String, report: &Report) -> std::fmt::Result {
+    let machine = &report.machine;
+    writeln!(text, "## The machine\n\n| | |\n|---|---|")?;
+    let lines = [
+        ("CPU", format!("{} × {}", machine.cpus, machine.cpu)),
+        ("memory", format!("{} MiB", machine.memory_mib)),
+        ("kernel", machine.kernel.clone()),
+        ("virtualization", machine.virtualization.clone()),
+        ("load before", format!("{:.2}", machine.load_before)),
+        ("commit", machine.commit.clone()),
+        (
+            "run",
+            format!(
+                "{} of {:.0} s, at {} s since 1970",
+                if machine.quick {
+                    "a quick one"
+                } else {
+                    "a full one"
+                },
+                machine.seconds,
+                machine.time
+            ),
+        ),
+    ];
+    for (name, value) in lines {
+        writeln!(text, "| {name} | {value} |")?;
+    }
+    for size in &report.machine.sizes {
+        writeln!(
+            text,
+            "| {} | {:.1} MiB |",
+            size.what,
+            bytes_as_mebi(size.bytes)
+        )?;
+    }
+    writeln!(text)
+}
+
+fn failures(text: &mut String, report: &Report) -> std::fmt::Result {
+    if report.machine.failures.is_empty() {
+        return Ok(());
+    }
+    writeln!(
+        text,
+        "## What could not be measured\n\n| What | Side | Why |\n|---|---|---|"
+    )?;
+    for failure in &report.machine.failures {
+        let side = failure.side.map_or("all", SideName::name);
+        let why = failure.error.replace('|', "\\|").replace('\n', "<br>");
+        writeln!(text, "| {} | {side} | {why} |", failure.what)?;
+    }
+    writeln!(text)
+}
+
+fn bars(text: &mut String, report: &Report) -> std::fmt::Result {
+    writeln!(
+        text,
+        "## Bars\n\n| What | Bar | Found | |\n|---|---|---|---|"
+    )?;
+    for judged in judge(report) {
+        let verdict = match judged.met {
+            Some(true) => "met",
+            Some(false) => "**missed**",
+            None => "",
+        };
+        let (what, bar, found) = (judged.what, judged.bar, judged.found);
+        writeln!(text, "| {what} | {bar} | {found} | {verdict} |")?;
+    }
+    writeln!(text)
+}
+
+/// A line for each path, a column for each side.
+fn table(text: &mut String, report: &Report, measure: Measure, paths: &[&str]) -> std::fmt::Result {
+    let sides: Vec<SideName> = SideName::ALL
+        .into_iter()
+        .filter(|side| {
+            report
+                .rows
+                .iter()
+                .any(|row| (row.measure, row.side) == (measure, *side))
+        })
+        .collect();
+    write!(text, "| Path | Unit |")?;
+    for side in &sides {
+        write!(text, " {side} |")?;
+    }
+    writeln!(text, "\n|---|---|{}", "---|".repeat(sides.len()))?;
+    for path in paths {
+        let rows = sides.iter().map(|side| report.row(measure, path, *side));
+        let rows: Vec<_> = rows.collect();
+        let unit = rows
+            .iter()
+            .flatten()
+            .next()
+            .map_or("", |row| row.unit.name());
+        write!(text, "| {path} | {unit} |")?;
+        for row in rows {
+            write!(text, " {} |", row.map_or_else(|| "–".into(), figure))?;
+        }
+        writeln!(text)?;
+    }
+    writeln!(text)
+}
+
+/// The median with its spread, and the latency of single requests if there is one.
+fn figure(row: &Row) -> String {
+    let mut text = format!(
+        "**{}** ({}–{})",
+        number(row.median),
+        number(row.min),
+        number(row.max)
+    );
+    if let (Some(p50), Some(p99)) = (row.p50_us, row.p99_us) {
+        // Writing to a String cannot fail.
+        write!(text, "; p50 {} p99 {} µs", number(p50), number(p99)).unwrap_or_default();
+    }
+    text
+}
+
+/// Three digits that mean something.
+pub(super) fn number(value: f64) -> String {
+    match value {
+        value if value >= 100.0 => format!("{value:.0}"),
+        value if value >= 10.0 => format!("{value:.1}"),
+        value => format!("{value:.2}"),
+    }
+}
+
+fn ratios(text: &mut String, report: &Report, measure: Measure) -> std::fmt::Result {
+    let mut ratios = report
+        .ratios
+        .iter()
+        .filter(|ratio| ratio.measure == measure)
+        .peekable();
+    if ratios.peek().is_none() {
+        return Ok(());
+    }
+    writeln!(
+        text,
+        "Ours against each; more is better:\n\n| Path | over host | over bridge | over ptp | rounds from, to |\n|---|---|---|---|---|"
+    )?;
+    for ratio in ratios {
+        write!(text, "| {} |", ratio.path)?;
+        for (_, found) in ratio.named() {
+            write!(
+                text,
+                " {} |",
+                found.map_or_else(|| "–".into(), |found| format!("{found:.3}"))
+            )?;
+        }
+        writeln!(text, " {:.3}–{:.3} |", ratio.low, ratio.high)?;
+    }
+    writeln!(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::Failure;
+
+    #[test]
+    fn what_failed_is_said_with_its_command_and_no_figure_stands_for_it() {
+        let mut found = Report::default();
+        found.machine.failures.push(Failure {
+            side: Some(SideName::Bridge),
+            what: "set-up".into(),
+            error: "iptables -t nat in node1: exit status: 1\nno | such chain".into(),
+        });
+        let text = report(&found, &[]);
+        assert!(text.contains(
+            "| set-up | bridge | iptables -t nat in node1: exit status: 1<br>no \\| such chain |"
+        ));
+        assert!(!text.contains("## TCP"), "{text}");
+    }
+
+    #[test]
+    fn figures_have_three_digits() {
+        assert_eq!(
+            [0.973, 9.87, 12.345, 1234.5].map(number),
+            ["0.97", "9.87", "12.3", "1234"]
+        );
+    }
+}

@@ -1,0 +1,306 @@
+//! The measurements: which sides take turns, how often, and what becomes of one that fails.
+
+mod growth;
+mod pods;
+mod traffic;
+mod xdp;
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use lab::Node;
+
+use crate::names::{Measure, Path, SideName, Unit};
+use crate::report::{Failure, Machine, Report, Size};
+use crate::scene::{Kind, Side};
+use crate::series::{Sample, Series};
+
+/// How much is measured.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plan {
+    pub(crate) quick: bool,
+    pub(crate) rounds: usize,
+    /// Of each load.
+    pub(crate) time: Duration,
+    /// When nothing more is begun.
+    pub(crate) limit: Option<Duration>,
+}
+
+impl Plan {
+    pub(crate) fn full() -> Self {
+        Self {
+            quick: false,
+            rounds: 9,
+            time: Duration::from_secs(1),
+            limit: None,
+        }
+    }
+
+    /// Three minutes, what has begun included.
+    pub(crate) fn quick() -> Self {
+        Self {
+            quick: true,
+            rounds: 5,
+            time: Duration::from_millis(120),
+            limit: Some(Duration::from_secs(160)),
+        }
+    }
+
+    /// Rounds of what starts programs or changes a whole node, and takes its time however short it measures.
+    fn rounds_of_programs(self) -> usize {
+        if self.quick { 3 } else { self.rounds }
+    }
+
+    /// The points of something that grows: all, or the first and a nearer last one.
+    fn points(self, full: &[u32], quick: [u32; 2]) -> Vec<u32> {
+        if self.quick {
+            quick.to_vec()
+        } else {
+            full.to_vec()
+        }
+    }
+}
+
+/// What has been found so far.
+#[derive(Debug)]
+pub(crate) struct Book {
+    pub(crate) plan: Plan,
+    started: Instant,
+    series: Vec<Series>,
+    failures: Vec<Failure>,
+    sizes: Vec<Size>,
+}
+
+/// One side's turn: a figure for each measurement of the series that are taken together.
+type Go<'a> = Box<dyn FnMut() -> Result<Vec<Sample>> + 'a>;
+
+impl Book {
+    pub(crate) fn new(plan: Plan) -> Self {
+        Self {
+            plan,
+            started: Instant::now(),
+            series: Vec::new(),
+            failures: Vec::new(),
+            sizes: Vec::new(),
+        }
+    }
+
+    /// Everything that is wanted; what cannot be measured is noted.
+    pub(crate) fn run(&mut self, wanted: &[Measure]) {
+        let any = |measures: &[Measure]| measures.iter().any(|one| wanted.contains(one));
+        let traffic: Vec<_> = wanted
+            .iter()
+            .copied()
+            .filter(|one| traffic::does(*one))
+            .collect();
+        if !traffic.is_empty() {
+            traffic::run(self, &traffic);
+        }
+        if any(&[Measure::Add, Measure::Del]) {
+            pods::run(self);
+        }
+        if any(&[Measure::XdpDrop]) {
+            xdp::run(self);
+        }
+        growth::run(self, wanted);
+    }
+
+    pub(crate) fn report(mut self, mut machine: Machine) -> Report {
+        machine.seconds = self.started.elapsed().as_secs_f64();
+        machine.failures = std::mem::take(&mut self.failures);
+        machine.sizes = std::mem::take(&mut self.sizes);
+        self.series.sort_by_key(|series| series.measure);
+        Report {
+            machine,
+            rows: self.series.iter().flat_map(Series::rows).collect(),
+            ratios: self.series.iter().filter_map(Series::ratio).collect(),
+        }
+    }
+
+    fn fail(&mut self, side: Option<SideName>, what: impl Into<String>, error: &anyhow::Error) {
+        let (what, error) = (what.into(), format!("{error:#}"));
+        let of = side.map_or("all sides", SideName::name);
+        crate::say(&format!("  {of}: {what}: {error}"));
+        self.failures.push(Failure { side, what, error });
+    }
+
+    fn note_size(&mut self, what: impl Into<String>, bytes: u64, limit: Option<u64>) {
+        let what = what.into();
+        self.sizes.push(Size { what, bytes, limit });
+    }
+
+    /// The sides that can be set up.
+    fn scene(
+        &mut self,
+        what: &str,
+        kind: Kind,
+        names: &[SideName],
+        configure: impl Fn(&Node) -> Result<()>,
+    ) -> Vec<Side> {
+        if self.is_late(what) {
+            return Vec::new();
+        }
+        let mut sides = Vec::new();
+        for name in names {
+            match Side::build(*name, kind, &configure) {
+                Ok(side) => sides.push(side),
+                Err(error) => self.fail(Some(*name), format!("set-up for {what}"), &error),
+            }
+        }
+        sides
+    }
+
+    /// Whether there is no time left to begin with something, which is noted then.
+    fn is_late(&mut self, what: &str) -> bool {
+        let late = self
+            .plan
+            .limit
+            .is_some_and(|limit| self.started.elapsed() > limit);
+        if late {
+            let limit = self.plan.limit.unwrap_or_default();
+            let error = anyhow::anyhow!("left out: the {limit:?} of a quick run are over");
+            self.fail(None, what, &error);
+        }
+        late
+    }
+
+    /// Lets the sides take turns, A B C D A B …, and keeps the rounds of those that never failed. A round before the first is
+    /// left out, for neighbours, caches and first entries.
+    fn alternate(
+        &mut self,
+        mut series: Vec<Series>,
+        rounds: usize,
+        turns: Vec<(SideName, Go<'_>)>,
+    ) {
+        let Some(first) = series.first() else { return };
+        let what = format!("{}, {}", first.measure, first.path);
+        if self.is_late(&what) {
+            return;
+        }
+        crate::say(&what);
+        let mut alive: Vec<_> = turns
+            .into_iter()
+            .map(|(side, go)| (side, go, Vec::new()))
+            .collect();
+        for round in 0..=rounds {
+            alive.retain_mut(|(side, go, found)| match go() {
+                Ok(samples) => {
+                    if round > 0 {
+                        found.push(samples);
+                    }
+                    true
+                }
+                Err(error) => {
+                    self.fail(Some(*side), what.as_str(), &error);
+                    false
+                }
+            });
+        }
+        for (side, _, found) in alive {
+            for samples in found {
+                for (series, sample) in series.iter_mut().zip(samples) {
+                    series.sides.entry(side).or_default().push(sample);
+                }
+            }
+        }
+        for series in &series {
+            for (side, samples) in &series.sides {
+                let values = samples.iter().map(|sample| sample.value).collect();
+                let found = crate::series::Spread::of(values);
+                let median = found.map_or(0.0, |found| found.median);
+                let unit = series.unit.name();
+                crate::say(&format!(
+                    "  {:<8} {side:<8} {median:>12.2} {unit}",
+                    series.measure
+                ));
+            }
+        }
+        self.series
+            .extend(series.into_iter().filter(|series| !series.sides.is_empty()));
+    }
+}
+
+/// A label for one path.
+fn on(measure: Measure, path: Path, unit: Unit) -> Vec<Series> {
+    vec![Series::new(measure, path.name(), unit)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use SideName::{Host, Ours};
+    use anyhow::bail;
+
+    fn book() -> Book {
+        Book::new(Plan::full())
+    }
+
+    fn series() -> Vec<Series> {
+        on(Measure::TcpRr, Path::ToVnet, Unit::PerSecond)
+    }
+
+    #[test]
+    fn sides_take_turns_and_the_first_round_is_left_out() {
+        let order = std::cell::RefCell::new(Vec::new());
+        let go = |side: SideName| -> (SideName, Go<'_>) {
+            let order = &order;
+            let go = move || {
+                order.borrow_mut().push(side);
+                Ok(vec![Sample::of(f64::from(u32::try_from(
+                    order.borrow().len(),
+                )?))])
+            };
+            (side, Box::new(go))
+        };
+        let mut book = book();
+        let turns = vec![go(Host), go(Ours)];
+        book.alternate(series(), 2, turns);
+        assert_eq!(*order.borrow(), [Host, Ours].repeat(3));
+        let report = book.report(Machine::default());
+        assert_eq!((report.rows[0].min, report.rows[0].rounds), (3.0, 2));
+    }
+
+    #[test]
+    fn a_side_that_fails_once_has_no_figure_and_the_others_go_on() {
+        let mut rounds = 0;
+        let fails: Go<'_> = Box::new(|| {
+            rounds += 1;
+            if rounds == 3 {
+                bail!("iperf3 -c 10.0.0.1 in node1: exit status: 1");
+            }
+            Ok(vec![Sample::of(1.0)])
+        });
+        let works: Go<'_> = Box::new(|| Ok(vec![Sample::of(2.0)]));
+        let mut book = book();
+        book.alternate(series(), 5, vec![(SideName::Bridge, fails), (Ours, works)]);
+        assert_eq!(rounds, 3, "not asked again");
+        let report = book.report(Machine::default());
+        let sides: Vec<_> = report
+            .rows
+            .iter()
+            .map(|row| (row.side, row.rounds))
+            .collect();
+        assert_eq!(sides, [(Ours, 5)]);
+        assert_eq!(report.ratios, []);
+        let failure = &report.machine.failures[0];
+        assert_eq!(
+            (failure.side, failure.what.as_str()),
+            (Some(SideName::Bridge), "tcp_rr, pod→VNet")
+        );
+        assert!(failure.error.contains("iperf3 -c 10.0.0.1"));
+    }
+
+    #[test]
+    fn what_there_is_no_time_for_is_said() {
+        let plan = Plan {
+            limit: Some(Duration::ZERO),
+            ..Plan::quick()
+        };
+        let mut book = Book::new(plan);
+        let works: Go<'_> = Box::new(|| Ok(vec![Sample::of(2.0)]));
+        book.alternate(series(), 5, vec![(Ours, works)]);
+        let report = book.report(Machine::default());
+        assert_eq!(report.rows, []);
+        assert!(report.machine.failures[0].error.starts_with("left out"));
+    }
+}

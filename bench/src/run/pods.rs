@@ -1,0 +1,183 @@
+//! What does a pod cost its runtime? ADD and DEL one by one, 32 and 250 at the same moment.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use lab::libcni::{Network, Verb, outcome};
+use lab::{Pod, at_once};
+use serde_json::json;
+
+use super::traffic::turns;
+use super::{Book, Go};
+use crate::load::histogram;
+use crate::names::{Measure, SideName, Unit};
+use crate::scene::{Kind, Side};
+use crate::series::{Sample, Series};
+
+/// Those that have pods.
+pub(super) const SIDES: [SideName; 3] = [SideName::Bridge, SideName::Ptp, SideName::Ours];
+
+/// Pods of a round that come one by one.
+const SERIAL: usize = 10;
+const PARALLEL: usize = 32;
+/// As many as Azure allows on a node.
+const CROWD: usize = 250;
+
+/// The product's plug-ins are to be no larger.
+const LARGEST_PLUGIN: u64 = 5_000_000;
+
+pub(super) fn run(book: &mut Book) {
+    sizes(book);
+    let sides = book.scene("ADD and DEL", Kind::Pods, &SIDES, |_| Ok(()));
+    let quick = book.plan.quick;
+    let (rounds, serial) = (book.plan.rounds, if quick { SERIAL / 2 } else { SERIAL });
+    one_by_one(book, &sides, "serial", serial, rounds, masquerading);
+    if !quick {
+        // What bridge and ptp cost without `ipMasq`; ours again beside them.
+        one_by_one(
+            book,
+            &sides,
+            "serial, peers without ipMasq",
+            serial,
+            rounds,
+            plain,
+        );
+    }
+    together(book, &sides, PARALLEL, if quick { 2 } else { rounds });
+    // A peer takes half a minute for as many; a quick run has three minutes for all.
+    let crowds = if quick { 1 } else { 7 };
+    let able = |side: &&Side| !quick || side.name == SideName::Ours;
+    let (some, left_out): (Vec<_>, Vec<_>) = sides.into_iter().partition(|side| able(&side));
+    if !left_out.is_empty() {
+        let error =
+            anyhow::anyhow!("left out for bridge and ptp: takes them minutes; run without --quick");
+        book.fail(None, "add, 250 at once", &error);
+    }
+    together(book, &some, CROWD, crowds);
+}
+
+/// Both as the documents want them: the peers masquerade by their own plug-in.
+fn masquerading(side: &Side) -> Result<Network> {
+    with_masquerade(side, true)
+}
+
+fn plain(side: &Side) -> Result<Network> {
+    with_masquerade(side, false)
+}
+
+fn with_masquerade(side: &Side, masquerade: bool) -> Result<Network> {
+    let network = side.network()?.clone();
+    Ok(match side.name {
+        SideName::Bridge | SideName::Ptp => network.with("ipMasq", json!(masquerade)),
+        SideName::Host | SideName::Ours => network,
+    })
+}
+
+fn labels(path: &str) -> Vec<Series> {
+    [Measure::Add, Measure::Del]
+        .map(|measure| Series::new(measure, path, Unit::Milliseconds))
+        .to_vec()
+}
+
+/// `count` pods come and go one after the other: the median of their times.
+fn one_by_one(
+    book: &mut Book,
+    sides: &[Side],
+    path: &str,
+    count: usize,
+    rounds: usize,
+    network: fn(&Side) -> Result<Network>,
+) {
+    let turns = turns(book, sides, &format!("add, {path}"), |side| {
+        let network = network(side)?;
+        Ok(Box::new(move || {
+            rest(side)?;
+            let (mut adds, mut dels) = (Vec::new(), Vec::new());
+            for number in 0..count {
+                let pod = side.node().new_netns(&format!("serial{number}"))?;
+                adds.push(call(&pod, &network, Verb::Add)?);
+                dels.push(call(&pod, &network, Verb::Del)?);
+                pod.remove_netns()?;
+            }
+            [adds, dels]
+                .into_iter()
+                .map(|times| median(&times))
+                .collect()
+        }) as Go<'_>)
+    });
+    book.alternate(labels(path), rounds, turns);
+}
+
+/// `count` pods come at the same moment, and go at the same moment: how long until the last one is done.
+fn together(book: &mut Book, sides: &[Side], count: usize, rounds: usize) {
+    let path = format!("{count} at once");
+    let turns = turns(book, sides, &format!("add, {path}"), |side| {
+        let network = masquerading(side)?;
+        let pods = (0..count).map(|number| side.node().new_netns(&format!("crowd{number}")));
+        let pods: Vec<Pod> = pods.collect::<Result<_>>()?;
+        Ok(Box::new(move || {
+            rest(side)?;
+            let all = |verb| all(&pods, &network, verb);
+            Ok(vec![all(Verb::Add)?, all(Verb::Del)?])
+        }) as Go<'_>)
+    });
+    book.alternate(labels(&path), rounds, turns);
+}
+
+fn all(pods: &[Pod], network: &Network, verb: Verb) -> Result<Sample> {
+    let (done, took) = at_once(pods, |pod| call(pod, network, verb));
+    let failed = done.iter().filter(|one| one.is_err()).count();
+    let times: Result<Vec<Duration>> = done.into_iter().collect();
+    let times = times.with_context(|| format!("{failed} of {} failed, one with", pods.len()))?;
+    let single = median(&times)?;
+    Ok(Sample {
+        value: took.as_secs_f64() * 1e3,
+        ..single
+    })
+}
+
+/// Ends the rest of addresses that were given back: hundreds a second would use up any NIC.
+fn rest(side: &Side) -> Result<()> {
+    if side.name == SideName::Ours {
+        side.node().end_rest()?;
+    }
+    Ok(())
+}
+
+/// How long the first plug-in takes, from exec to exit.
+pub(super) fn call(pod: &Pod, network: &Network, verb: Verb) -> Result<Duration> {
+    let done = pod.call(network, verb)?;
+    let plugin = network.plugins().next().unwrap_or_default();
+    outcome(plugin, &done).with_context(|| format!("{} of {plugin}", verb.name()))?;
+    Ok(done.elapsed)
+}
+
+/// The middle one, milliseconds; all of them in the histogram.
+pub(super) fn median(times: &[Duration]) -> Result<Sample> {
+    let mut latency = histogram()?;
+    for time in times {
+        latency.saturating_record(u64::try_from(time.as_nanos())?);
+    }
+    let middle = Duration::from_nanos(latency.value_at_quantile(0.5));
+    Ok(Sample {
+        latency: Some(latency),
+        ..Sample::of(middle.as_secs_f64() * 1e3)
+    })
+}
+
+/// The binaries as they are on the node.
+fn sizes(book: &mut Book) {
+    let Some(side) = book
+        .scene("sizes", Kind::Traffic, &[SideName::Ours], |_| Ok(()))
+        .pop()
+    else {
+        return;
+    };
+    for plugin in ["azure-vnet", "azure-vnet-ipam"] {
+        let path = format!("{}/{plugin}", lab::libcni::CNI_PATH);
+        match side.node().run(|| Ok(std::fs::metadata(&path)?.len())) {
+            Ok(bytes) => book.note_size(format!("binary {plugin}"), bytes, Some(LARGEST_PLUGIN)),
+            Err(error) => book.fail(Some(SideName::Ours), path, &error),
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! What a pod's packets cost on their way.
+
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket};
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use anyhow::{Context as _, Result};
+
+use super::{Book, Go, on};
+use crate::load::{Counted, Times, cpu::Cpu, stream, tcp, udp};
+use crate::names::{Measure, Path, SideName, Unit};
+use crate::scene::{End, Kind, Side};
+use crate::series::{Sample, Series};
+
+/// Datagrams a second under which latency is looked at: what every side can do.
+const PACE: u32 = 10_000;
+/// What a round of iperf3 carries, MiB.
+const STREAM: u32 = 2048;
+const QUICK_STREAM: u32 = 128;
+
+pub(super) fn does(measure: Measure) -> bool {
+    matches!(
+        measure,
+        Measure::TcpStream
+            | Measure::TcpRr
+            | Measure::TcpCrr
+            | Measure::UdpPps
+            | Measure::LatencyLoad
+    )
+}
+
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "others are asked for elsewhere"
+)]
+pub(super) fn run(book: &mut Book, wanted: &[Measure]) {
+    let sides = book.scene("traffic", Kind::Traffic, &SideName::ALL, |_| Ok(()));
+    let quick = book.plan.quick;
+    for measure in wanted {
+        for path in Path::ALL {
+            let main = matches!(path, Path::ToVnet | Path::Internet);
+            match measure {
+                Measure::TcpStream => streams(book, &sides, path),
+                Measure::TcpRr => requests(book, &sides, *measure, path, tcp::request_response),
+                Measure::TcpCrr => requests(book, &sides, *measure, path, tcp::connect_close),
+                Measure::UdpPps if path != Path::Local => {
+                    flood(book, &sides, path);
+                    if !quick || path == Path::ToVnet {
+                        one_by_one(book, &sides, path);
+                    }
+                }
+                Measure::LatencyLoad if !quick || main => paced(book, &sides, path),
+                // Not for this path, or not of traffic.
+                _ => {}
+            }
+        }
+    }
+}
+
+/// The sides' turns. A side whose turn cannot be made is noted.
+pub(super) fn turns<'a>(
+    book: &mut Book,
+    sides: &'a [Side],
+    what: &str,
+    make: impl Fn(&'a Side) -> Result<Go<'a>>,
+) -> Vec<(SideName, Go<'a>)> {
+    let mut turns = Vec::new();
+    for side in sides {
+        match make(side) {
+            Ok(go) => turns.push((side.name, go)),
+            Err(error) => book.fail(Some(side.name), what, &error),
+        }
+    }
+    turns
+}
+
+/// A port that nobody has used in this run, so that nothing of an earlier connection is in the way.
+pub(super) fn new_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(9000);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+fn streams(book: &mut Book, sides: &[Side], path: Path) {
+    let most = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let amount = if book.plan.quick {
+        QUICK_STREAM
+    } else {
+        STREAM
+    };
+    let rounds = book.plan.rounds_of_programs();
+    for count in [1, most.max(2)] {
+        if count > 1 && book.plan.quick && path != Path::ToVnet {
+            continue;
+        }
+        let label = format!("{path}, {count} streams");
+        let label = if count == 1 {
+            format!("{path}, 1 stream")
+        } else {
+            label
+        };
+        let turns = turns(book, sides, &label, |side| {
+            let (client, server) = side.ends(path)?;
+            Ok(Box::new(move || {
+                let at = (&server.namespace, server.address);
+                stream(&client.namespace, at, new_port(), count, amount).map(|sample| vec![sample])
+            }))
+        });
+        let series = vec![Series::new(Measure::TcpStream, label, Unit::Gigabits)];
+        book.alternate(series, rounds, turns);
+    }
+}
+
+type Requests = fn(SocketAddrV4, Times) -> Result<Counted>;
+
+fn requests(book: &mut Book, sides: &[Side], measure: Measure, path: Path, load: Requests) {
+    let times = Times::of(book.plan.time);
+    let turns = turns(book, sides, &format!("{measure}, {path}"), |side| {
+        requests_of(&side.ends(path)?, times, load)
+    });
+    book.alternate(on(measure, path, Unit::PerSecond), book.plan.rounds, turns);
+}
+
+/// One side's requests to a server that stays for all rounds.
+pub(super) fn requests_of(ends: &(End, End), times: Times, load: Requests) -> Result<Go<'static>> {
+    let ((client, server), port) = (ends.clone(), new_port());
+    let listen = || TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).context("listen");
+    let serving = tcp::Server::start(server.namespace.run(listen)?)?;
+    let address = SocketAddrV4::new(server.address, port);
+    Ok(Box::new(move || {
+        let _serving = &serving;
+        let counted = client.namespace.run(|| {
+            Cpu::Client.pin()?;
+            load(address, times)
+        })?;
+        counted.sample().map(|sample| vec![sample])
+    }))
+}
+
+/// A client of a UDP server, both sockets in their namespaces.
+fn sockets(side: &Side, path: Path, service: udp::Service) -> Result<(UdpSocket, udp::Server)> {
+    let ((client, server), port) = (side.ends(path)?, new_port());
+    let bind = |port| move || UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).context("bind");
+    let serving = udp::Server::start(server.namespace.run(bind(port))?, service)?;
+    let socket = client.namespace.run(bind(0))?;
+    client
+        .namespace
+        .run(|| Ok(socket.connect((server.address, port))?))?;
+    Ok((socket, serving))
+}
+
+/// The load on a thread of its own, bound to the client's CPU.
+fn on_clients_cpu(load: impl FnOnce() -> Result<Counted> + Send) -> Result<Vec<Sample>> {
+    let counted = std::thread::scope(|scope| {
+        let bound = || {
+            Cpu::Client.pin()?;
+            load()
+        };
+        let thread = scope.spawn(bound);
+        thread
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })?;
+    counted.sample().map(|sample| vec![sample])
+}
+
+fn flood(book: &mut Book, sides: &[Side], path: Path) {
+    let times = Times::of(book.plan.time);
+    let turns = turns(book, sides, &format!("udp_pps, {path}"), |side| {
+        let (client, serving) = sockets(side, path, udp::Service::Count)?;
+        Ok(Box::new(move || {
+            on_clients_cpu(|| udp::flood(&client, &serving, times))
+        }))
+    });
+    book.alternate(
+        on(Measure::UdpPps, path, Unit::PerSecond),
+        book.plan.rounds,
+        turns,
+    );
+}
+
+fn one_by_one(book: &mut Book, sides: &[Side], path: Path) {
+    let (times, label) = (Times::of(book.plan.time), format!("{path}, there and back"));
+    let turns = turns(book, sides, &format!("udp_pps, {label}"), |side| {
+        let (client, serving) = sockets(side, path, udp::Service::Echo)?;
+        Ok(Box::new(move || {
+            let _serving = &serving;
+            on_clients_cpu(|| udp::one_by_one(&client, times))
+        }))
+    });
+    let series = vec![Series::new(Measure::UdpPps, label, Unit::PerSecond)];
+    book.alternate(series, book.plan.rounds, turns);
+}
+
+/// The median latency of each round, and the percentiles of all.
+fn paced(book: &mut Book, sides: &[Side], path: Path) {
+    let times = Times::of(book.plan.time);
+    let turns = turns(book, sides, &format!("latency_load, {path}"), |side| {
+        let (client, serving) = sockets(side, path, udp::Service::Echo)?;
+        Ok(Box::new(move || {
+            let _serving = &serving;
+            let samples = on_clients_cpu(|| udp::paced(&client, PACE, times))?;
+            Ok(samples.into_iter().map(median_latency).collect())
+        }))
+    });
+    book.alternate(
+        on(Measure::LatencyLoad, path, Unit::Microseconds),
+        book.plan.rounds,
+        turns,
+    );
+}
+
+fn median_latency(sample: Sample) -> Sample {
+    let nanos = sample
+        .latency
+        .as_ref()
+        .map_or(0, |latency| latency.value_at_quantile(0.5));
+    Sample {
+        value: std::time::Duration::from_nanos(nanos).as_secs_f64() * 1e6,
+        ..sample
+    }
+}

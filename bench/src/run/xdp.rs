@@ -1,0 +1,138 @@
+//! How fast is a flood dropped? By the guard, by nftables as early as it can and by iptables, each with one source that is refused.
+
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, ensure};
+use lab::frame::udp;
+use lab::{Node, VIRTUAL_MAC};
+use serde_json::Value;
+use std::net::Ipv4Addr;
+
+use super::traffic::turns;
+use super::{Book, Go};
+use crate::load::Times;
+use crate::load::cpu::{Clock, Cpu};
+use crate::names::{Measure, SideName, Unit};
+use crate::scene::{Kind, Side};
+use crate::series::{Sample, Series};
+
+/// Whose packets are not wanted.
+const REFUSED: &str = "192.0.2.0/24";
+const SOURCE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 66);
+const GUARD: &str = "xdp: guard\ndenyCidrs: [192.0.2.0/24]\n";
+/// Frames between two looks at the clock.
+const BATCH: u32 = 64;
+
+pub(super) fn run(book: &mut Book) {
+    let guard = |node: &Node| node.write("/etc/azure-vnet/loader.yaml", GUARD);
+    let sides = book.scene("a flood", Kind::Traffic, &SideName::ALL, guard);
+    let times = Times::of(book.plan.time);
+    let path = "host: nft ingress, bridge and ptp: iptables, ours: guard";
+    let turns = turns(book, &sides, "xdp_drop", |side| {
+        refuse(side)?;
+        Ok(Box::new(move || flood(side, times).map(|sample| vec![sample])) as Go<'_>)
+    });
+    let series = vec![Series::new(Measure::XdpDrop, path, Unit::PerSecond)];
+    book.alternate(series, book.plan.rounds, turns);
+}
+
+/// Makes the node drop the flood; the loader has done it for ours.
+fn refuse(side: &Side) -> Result<()> {
+    let node = side.node();
+    match side.name {
+        SideName::Host => {
+            // Where tc's programs run; tc's own actions are a module that not every kernel has.
+            node.nft(&format!(
+                "table netdev flood {{ chain ingress {{\ntype filter hook ingress device eth0 priority 0\n\
+                 ip saddr {REFUSED} counter drop\n}}\n}}\n"
+            ))?;
+        }
+        SideName::Bridge | SideName::Ptp => {
+            let rule = "iptables -w -t raw -I PREROUTING -j DROP -s";
+            let mut line: Vec<&str> = rule.split(' ').collect();
+            line.push(REFUSED);
+            node.exec(&line)?;
+        }
+        SideName::Ours => {
+            let guard = node.status()?;
+            let mode = guard.pointer("/guard/mode").and_then(Value::as_str);
+            ensure!(mode == Some("native"), "the guard is {mode:?}, not native");
+        }
+    }
+    Ok(())
+}
+
+/// As many frames as one CPU puts onto the node's wire and the node drops there. Dropped a second, by the node's own count.
+fn flood(side: &Side, times: Times) -> Result<Sample> {
+    let node = side.node();
+    let to = (node.mac(), node.addr(), 4000);
+    let frame = udp(to, (VIRTUAL_MAC, SOURCE, 4000), b"flood");
+    let sender = side.lab().fabric().sender(node.name())?;
+    let before = dropped(side)?;
+    let send = || -> Result<_> {
+        Cpu::Client.pin()?;
+        let (cpu, start) = (Clock::start()?, Instant::now());
+        let mut sent = 0_u32;
+        while start.elapsed() < times.counted {
+            for _ in 0..BATCH {
+                sender.send(&frame)?;
+            }
+            sent += BATCH;
+        }
+        Ok((sent, start.elapsed(), cpu.elapsed()?))
+    };
+    let (sent, took, cpu) = std::thread::scope(|scope| {
+        let sending = scope.spawn(send).join();
+        sending.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })?;
+    let count = dropped(side)?.saturating_sub(before);
+    let count = f64::from(u32::try_from(count)?);
+    ensure!(
+        count >= 0.95 * f64::from(sent),
+        "of {sent} frames only {count} were counted as dropped"
+    );
+    Ok(Sample {
+        cpu: Some((cpu, count)),
+        ..Sample::of(count / took.as_secs_f64())
+    })
+}
+
+fn dropped(side: &Side) -> Result<u64> {
+    let node = side.node();
+    match side.name {
+        SideName::Host => {
+            let shown = node.exec(&["nft", "list", "table", "netdev", "flood"])?;
+            counted(&shown, "packets ").with_context(|| format!("no counter in {shown}"))
+        }
+        SideName::Bridge | SideName::Ptp => {
+            let shown = node.exec(&["iptables", "-w", "-t", "raw", "-nvxL", "PREROUTING"])?;
+            let mut lines = shown.lines().filter(|line| line.contains(REFUSED));
+            let first = lines.next().and_then(|line| line.split_whitespace().next());
+            let first = first.with_context(|| format!("no counter in {shown}"))?;
+            Ok(first.parse()?)
+        }
+        SideName::Ours => node.drops("deny_list"),
+    }
+}
+
+/// The number behind a word.
+fn counted(text: &str, word: &str) -> Option<u64> {
+    let (_, behind) = text.split_once(word)?;
+    behind
+        .split(|c: char| !c.is_ascii_digit())
+        .next()?
+        .parse()
+        .ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_drops_of_nft_are_read() {
+        let shown = "ip saddr 192.0.2.0/24 counter packets 567 bytes 34020 drop";
+        assert_eq!(counted(shown, "packets "), Some(567));
+        assert_eq!(counted("nothing", "packets "), None);
+    }
+}

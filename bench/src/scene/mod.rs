@@ -1,0 +1,128 @@
+//! The four sides, each a node of its own lab, all there at the same time.
+
+mod peers;
+
+use std::net::Ipv4Addr;
+
+use anyhow::{Context as _, Result};
+use lab::libcni::Network;
+use lab::{Lab, Namespace, Node, Pod};
+
+use crate::names::{Path, SideName};
+
+/// What the labs are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Another node to talk with.
+    Traffic,
+    /// Room for hundreds of pods.
+    Pods,
+}
+
+/// One side: a node with its network set up, and two pods if it is one with pods.
+#[derive(Debug)]
+pub(crate) struct Side {
+    pub(crate) name: SideName,
+    /// What makes pods there.
+    pub(crate) network: Option<Network>,
+    /// Before the lab, whose end is also theirs.
+    pub(crate) pods: Vec<Pod>,
+    lab: Lab,
+}
+
+/// Who talks.
+#[derive(Clone, Debug)]
+pub(crate) struct End {
+    pub(crate) namespace: Namespace,
+    pub(crate) address: Ipv4Addr,
+}
+
+impl End {
+    fn new(namespace: &Namespace, address: Ipv4Addr) -> Self {
+        Self {
+            namespace: namespace.clone(),
+            address,
+        }
+    }
+}
+
+impl Side {
+    /// `configure` changes the node before its network is set up.
+    pub(crate) fn build(
+        name: SideName,
+        kind: Kind,
+        configure: &dyn Fn(&Node) -> Result<()>,
+    ) -> Result<Self> {
+        // Recording every frame is the fabric's habit, and would be what is measured.
+        let lab = match kind {
+            Kind::Traffic => Lab::new().nodes(2).secondaries(240),
+            Kind::Pods => Lab::new().nodes(1).secondaries(1000),
+        };
+        let lab = lab.record(false).build()?;
+        configure(lab.node(1))?;
+        let network = peers::set_up(name, kind, lab.node(1))?;
+        let mut side = Self {
+            name,
+            network,
+            pods: Vec::new(),
+            lab,
+        };
+        if side.network.is_some() {
+            side.add_pods(2)?;
+        }
+        Ok(side)
+    }
+
+    pub(crate) fn node(&self) -> &Node {
+        self.lab.node(1)
+    }
+
+    pub(crate) fn lab(&self) -> &Lab {
+        &self.lab
+    }
+
+    pub(crate) fn network(&self) -> Result<&Network> {
+        let network = self.network.as_ref();
+        network.with_context(|| format!("{} has no pods", self.name))
+    }
+
+    /// Adds pods until there are `count`.
+    pub(crate) fn add_pods(&mut self, count: usize) -> Result<()> {
+        let network = self.network()?.clone();
+        while self.pods.len() < count {
+            let mut pod = self.node().new_netns(&format!("pod{}", self.pods.len()))?;
+            pod.add(&network)?;
+            if self.name == SideName::Bridge {
+                peers::bridged(self.node(), &pod)?;
+            }
+            self.pods.push(pod);
+        }
+        Ok(())
+    }
+
+    /// Client and server of a path. The host's own processes stand where other sides have pods.
+    pub(crate) fn ends(&self, path: Path) -> Result<(End, End)> {
+        let far = || {
+            let node = self.lab.node(2);
+            End::new(node, node.addr())
+        };
+        let ends = match path {
+            Path::ToVnet => (self.end(0)?, far()),
+            Path::FromVnet => (far(), self.end(0)?),
+            Path::Local => (self.end(0)?, self.end(1)?),
+            Path::Internet => {
+                let inet = self.lab.inet();
+                (self.end(0)?, End::new(inet, inet.addr()))
+            }
+        };
+        Ok(ends)
+    }
+
+    fn end(&self, number: usize) -> Result<End> {
+        if self.name == SideName::Host {
+            return Ok(End::new(self.node(), self.node().addr()));
+        }
+        let pod = self.pods.get(number).context("a pod is missing")?;
+        Ok(End::new(pod, pod.addr()))
+    }
+}

@@ -1,0 +1,247 @@
+//! What the rounds of one measurement say: medians, their spread, and ratios of rounds that belong together.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+
+use crate::names::{Measure, SideName, Unit};
+use crate::report::{Ratio, Row};
+
+/// What one round of one side gave.
+#[derive(Clone, Debug)]
+pub(crate) struct Sample {
+    pub(crate) value: f64,
+    /// Of single requests, nanoseconds.
+    pub(crate) latency: Option<Histogram<u64>>,
+    /// CPU time of the machine, and for how many packets or transactions.
+    pub(crate) cpu: Option<(Duration, f64)>,
+}
+
+impl Sample {
+    pub(crate) fn of(value: f64) -> Self {
+        Self {
+            value,
+            latency: None,
+            cpu: None,
+        }
+    }
+}
+
+/// One measurement on one path: every side's rounds, in order.
+#[derive(Clone, Debug)]
+pub(crate) struct Series {
+    pub(crate) measure: Measure,
+    pub(crate) path: String,
+    pub(crate) unit: Unit,
+    pub(crate) sides: BTreeMap<SideName, Vec<Sample>>,
+}
+
+impl Series {
+    pub(crate) fn new(measure: Measure, path: impl Into<String>, unit: Unit) -> Self {
+        Self {
+            measure,
+            path: path.into(),
+            unit,
+            sides: BTreeMap::new(),
+        }
+    }
+
+    /// A row for each side, and where CPU time was taken another one for it.
+    pub(crate) fn rows(&self) -> Vec<Row> {
+        let figures = self.sides.iter().filter_map(|(side, samples)| {
+            let mut row = self.row(*side, self.unit, samples.iter().map(|s| s.value).collect())?;
+            let found = percentiles(samples);
+            (row.p50_us, row.p99_us) = (found.map(|[p50, _]| p50), found.map(|[_, p99]| p99));
+            Some(row)
+        });
+        let cpu = self.sides.iter().filter_map(|(side, samples)| {
+            let each = samples.iter().filter_map(|sample| {
+                let (time, work) = sample.cpu.filter(|(_, work)| *work > 0.0)?;
+                Some(time.as_secs_f64() * 1e6 / work)
+            });
+            let mut row = self.row(*side, Unit::Microseconds, each.collect())?;
+            row.path = format!("{}, {CPU}", self.path);
+            Some(row)
+        });
+        figures.chain(cpu).collect()
+    }
+
+    fn row(&self, side: SideName, unit: Unit, values: Vec<f64>) -> Option<Row> {
+        let rounds = values.len();
+        let Spread { low, median, high } = Spread::of(values)?;
+        Some(Row {
+            measure: self.measure,
+            path: self.path.clone(),
+            side,
+            unit,
+            median,
+            p50_us: None,
+            p99_us: None,
+            min: low,
+            max: high,
+            rounds,
+        })
+    }
+
+    /// How ours compares with each other side; `None` when ours was not measured, or nobody else was.
+    pub(crate) fn ratio(&self) -> Option<Ratio> {
+        let [host, bridge, ptp] =
+            [SideName::Host, SideName::Bridge, SideName::Ptp].map(|side| self.ours_over(side));
+        let first = host.as_ref().or(bridge.as_ref()).or(ptp.as_ref())?;
+        Some(Ratio {
+            measure: self.measure,
+            path: self.path.clone(),
+            low: first.low,
+            high: first.high,
+            ours_over_host: host.map(|spread| spread.median),
+            ours_over_bridge: bridge.map(|spread| spread.median),
+            ours_over_ptp: ptp.map(|spread| spread.median),
+        })
+    }
+
+    /// Of each round, so that what slows the whole machine for a round does not count.
+    fn ours_over(&self, side: SideName) -> Option<Spread> {
+        let (ours, theirs) = (self.sides.get(&SideName::Ours)?, self.sides.get(&side)?);
+        let rounds = ours.iter().zip(theirs).map(|(ours, theirs)| {
+            if self.unit.is_time() {
+                theirs.value / ours.value
+            } else {
+                ours.value / theirs.value
+            }
+        });
+        Spread::of(rounds.filter(|ratio| ratio.is_finite()).collect())
+    }
+}
+
+/// What the path of a row about CPU time ends with.
+pub(crate) const CPU: &str = "CPU each";
+
+/// The 50th and the 99th percentile of all rounds' requests together, microseconds.
+pub(crate) fn percentiles(samples: &[Sample]) -> Option<[f64; 2]> {
+    let latency = merged(samples)?;
+    Some([50.0, 99.0].map(|percent| {
+        let found = Duration::from_nanos(latency.value_at_percentile(percent));
+        found.as_secs_f64() * 1e6
+    }))
+}
+
+/// All rounds' requests together.
+fn merged(samples: &[Sample]) -> Option<Histogram<u64>> {
+    let mut all: Option<Histogram<u64>> = None;
+    for latency in samples.iter().filter_map(|sample| sample.latency.as_ref()) {
+        match &mut all {
+            // Fails for a value beyond the bounds only, and all have the same.
+            Some(all) => all.add(latency).unwrap_or_default(),
+            None => all = Some(latency.clone()),
+        }
+    }
+    all.filter(|all| !all.is_empty())
+}
+
+/// The least, the middle and the greatest of some values.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Spread {
+    pub(crate) low: f64,
+    pub(crate) median: f64,
+    pub(crate) high: f64,
+}
+
+impl Spread {
+    /// `None` of no values.
+    pub(crate) fn of(mut values: Vec<f64>) -> Option<Self> {
+        values.sort_by(f64::total_cmp);
+        let middle = values.len() / 2;
+        let upper = *values.get(middle)?;
+        let lower = if values.len().is_multiple_of(2) {
+            *values.get(middle - 1)?
+        } else {
+            upper
+        };
+        Some(Self {
+            low: *values.first()?,
+            median: f64::midpoint(lower, upper),
+            high: *values.last()?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn samples(values: &[f64]) -> Vec<Sample> {
+        values.iter().copied().map(Sample::of).collect()
+    }
+
+    fn series(unit: Unit) -> Series {
+        let mut series = Series::new(Measure::TcpCrr, "pod→VNet", unit);
+        series
+            .sides
+            .insert(SideName::Host, samples(&[10.0, 20.0, 40.0]));
+        series
+            .sides
+            .insert(SideName::Ours, samples(&[9.0, 20.0, 30.0]));
+        series
+    }
+
+    #[test]
+    fn the_middle_value_counts_and_of_an_even_number_the_mean_of_two() {
+        let odd = Spread::of(vec![3.0, 1.0, 2.0]).unwrap();
+        let wanted = Spread {
+            low: 1.0,
+            median: 2.0,
+            high: 3.0,
+        };
+        assert_eq!(odd, wanted);
+        assert!((Spread::of(vec![4.0, 1.0, 2.0, 3.0]).unwrap().median - 2.5).abs() < 1e-9);
+        assert_eq!(Spread::of(Vec::new()), None);
+    }
+
+    #[test]
+    fn a_ratio_is_the_median_of_the_rounds_own_ratios() {
+        let ratio = series(Unit::PerSecond).ratio().unwrap();
+        assert_eq!(ratio.ours_over_host, Some(0.9));
+        assert_eq!((ratio.low, ratio.high), (0.75, 1.0));
+        assert_eq!(ratio.ours_over_bridge, None, "not measured, so no figure");
+    }
+
+    #[test]
+    fn of_times_less_is_better() {
+        let ratio = series(Unit::Milliseconds).ratio().unwrap();
+        assert!(ratio.ours_over_host.unwrap() > 1.1);
+    }
+
+    #[test]
+    fn without_ours_or_without_anybody_else_there_is_no_ratio() {
+        let mut alone = series(Unit::PerSecond);
+        alone.sides.remove(&SideName::Host);
+        assert_eq!(alone.ratio(), None);
+        let mut theirs = series(Unit::PerSecond);
+        theirs.sides.remove(&SideName::Ours);
+        assert_eq!(theirs.ratio(), None);
+        assert_eq!(theirs.rows().len(), 1);
+    }
+
+    #[test]
+    fn percentiles_are_of_all_rounds_and_cpu_time_has_its_own_row() {
+        let mut series = Series::new(Measure::TcpRr, "pod→VNet", Unit::PerSecond);
+        let round = |micros: u64| {
+            let mut latency = Histogram::new_with_bounds(1, 1 << 40, 3).unwrap();
+            latency.record_n(micros * 1000, 99).unwrap();
+            Sample {
+                value: 1.0,
+                latency: Some(latency),
+                cpu: Some((Duration::from_micros(500), 100.0)),
+            }
+        };
+        series
+            .sides
+            .insert(SideName::Ours, vec![round(10), round(10), round(500)]);
+        let rows = series.rows();
+        assert!((rows[0].p50_us.unwrap() - 10.0).abs() < 0.1);
+        assert!((rows[0].p99_us.unwrap() - 500.0).abs() < 1.0);
+        assert_eq!(rows[1].path, "pod→VNet, CPU each");
+        assert!((rows[1].median - 5.0).abs() < 1e-9);
+    }
+}
