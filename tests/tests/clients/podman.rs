@@ -6,7 +6,7 @@ use anyhow::Result;
 use lab::{Namespace, Node};
 
 use crate::image::{self, IMAGE};
-use crate::scene::{Scene, WITHOUT_KUBERNETES};
+use crate::scene::{Scene, WITHOUT_KUBERNETES, address_of, transparent};
 
 /// Limits that the machine of a test cannot set, or has no controllers for, are not asked for.
 const CONF: &str = r#"[containers]
@@ -79,6 +79,31 @@ fn a_container_of_podman_reaches_all() {
     let before = node.snapshot().unwrap();
     live_and_die();
     assert_eq!(scene.left(&before), Vec::<String>::new());
+}
+
+/// podman says the container's name as the pod's, and no namespace.
+#[test]
+fn a_container_that_is_called_like_a_pod_leaves_that_pod_its_veths_name() {
+    let scene = Scene::with(&transparent(&WITHOUT_KUBERNETES));
+    let node = scene.lab.node(1);
+    let podman = Podman::new(node).unwrap();
+    podman
+        .run(&[
+            "run",
+            "--detach",
+            "--name",
+            "web",
+            "--network",
+            "azure",
+            IMAGE,
+        ])
+        .unwrap();
+    let pod = node.add_pod("web").unwrap();
+    // printf default.web | sha1sum
+    assert_eq!(pod.host_veth().unwrap(), "azv68caf03a5f4");
+    scene.assert_reaches_all(&pod, pod.addr());
+    let container = podman.enter("web");
+    scene.assert_reaches_all(&container, address_of(&container));
 }
 
 #[test]

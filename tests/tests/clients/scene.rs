@@ -14,6 +14,13 @@ pub(crate) static WITHOUT_KUBERNETES: LazyLock<String> = LazyLock::new(|| {
     allowed
 });
 
+/// The list with the host veths named after the pods.
+pub(crate) fn transparent(conflist: &str) -> String {
+    let changed = conflist.replace("\"mode\":\"bridge\"", "\"mode\":\"transparent\"");
+    assert_ne!(changed, conflist);
+    changed
+}
+
 /// Files that the runtimes keep, or make once.
 const RUNTIMES: [&str; 8] = [
     "/containerd/",
