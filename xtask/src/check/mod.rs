@@ -35,7 +35,7 @@ enum Name {
     Loops,
     /// Generated documents are current
     Docs,
-    /// docs/conformance.md names tests that exist for every row, docs/errors.md tells every code
+    /// docs/conformance.md names tests that exist for every row, docs/errors.md tells every code and step
     Evidence,
     /// Crates depend on each other only in the direction that ARCHITECTURE.md says
     Directions,
