@@ -10,7 +10,7 @@
 //! 8. Pools, garbage, repairs and changes for ever after ([`crate::tasks`]).
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs::{self, File, TryLockError};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -31,11 +31,11 @@ use crate::gc::Swept;
 use crate::metrics::Metrics;
 use crate::nic::{self, Node};
 use crate::ready::Beats;
+use crate::reclaim::Reclaim;
 use crate::registry::Registry;
 use crate::server::{self, refused};
 use crate::{
-    azure_state, conntrack, fallback, guard, leaks, links, object, pools, reconcile, tasks,
-    via_host, web,
+    azure_state, conntrack, fallback, guard, links, object, pools, reconcile, tasks, via_host, web,
 };
 
 /// The running daemon.
@@ -66,8 +66,8 @@ pub struct Daemon {
     pub(crate) swept: RefCell<Swept>,
     /// Secondary addresses of the NIC that the node has given itself.
     pub(crate) own_secondaries: RefCell<Vec<Ipv4Addr>>,
-    /// Addresses that leaked when it was last looked, and whether the time before, too.
-    pub(crate) leaks: RefCell<BTreeMap<Ipv4Addr, bool>>,
+    /// Addresses that leaked when it was last looked.
+    pub(crate) reclaim: RefCell<Reclaim>,
     /// What Azure's tools read.
     pub(crate) azure: RefCell<azure_state::Written>,
     /// How `xdp_guard` does.
@@ -113,6 +113,7 @@ async fn start_and_serve(configuration: Configuration, run: RunDirectory) -> any
     tokio::task::spawn_local(tasks::keep_true(Rc::clone(&daemon)));
     tokio::task::spawn_local(tasks::follow_configuration(Rc::clone(&daemon), hangup));
     tokio::task::spawn_local(tasks::tell_azures_tools(Rc::clone(&daemon)));
+    tokio::task::spawn_local(tasks::free_leaks(Rc::clone(&daemon)));
     tokio::task::spawn_local(tasks::follow_node(Rc::clone(&daemon)));
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         warn!(%error, "tell the service manager that we are ready");
@@ -218,7 +219,7 @@ impl Daemon {
             last_read: tokio::sync::Mutex::default(),
             swept: RefCell::default(),
             own_secondaries: RefCell::default(),
-            leaks: RefCell::default(),
+            reclaim: RefCell::default(),
             azure: RefCell::default(),
             guard: RefCell::new(guard),
             guarded: Cell::default(),
@@ -231,7 +232,7 @@ impl Daemon {
         daemon.reconcile();
         daemon.follow_tunnels().await;
         daemon.tell_azures_tools().await;
-        daemon.look_for_leaks().await;
+        daemon.reclaim_leaks().await;
         Ok(daemon)
     }
 
@@ -335,29 +336,6 @@ impl Daemon {
         *self.pools.borrow_mut() = Ok(fresh.clone());
         self.reclassify();
         Ok(fresh)
-    }
-
-    /// Looks for addresses that nobody uses and nobody will give back. Only those are told that were found twice: a DEL may be
-    /// on its way.
-    pub(crate) async fn look_for_leaks(&self) {
-        let run = self.run.clone();
-        let found = match spawn_blocking(move || leaks::holdings(&run)).await {
-            Ok(Ok(found)) => found,
-            Ok(Err(error)) => return error!(%error, "look for leaked addresses"),
-            Err(error) => return error!(%error, "look for leaked addresses"),
-        };
-        let mut known = self.leaks.borrow_mut();
-        let before = std::mem::take(&mut *known);
-        for holding in found {
-            if holding.state != leaks::State::Leaked {
-                continue;
-            }
-            let earlier = before.get(&holding.address);
-            if earlier == Some(&false) {
-                warn!(address = %holding.address, owner = %holding.key, why = holding.why, "an address leaks: free it with `vnetctl ipam gc`");
-            }
-            known.insert(holding.address, earlier.is_some());
-        }
     }
 
     /// Brings records, maps and programs together.

@@ -1,7 +1,8 @@
-//! `vnetctl ipam`: who has which address, which ones nobody will give back, and giving those back.
+//! `vnetctl ipam`: who has which address, which ones nobody will give back, and giving those back; the loader does that, too.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -20,6 +21,8 @@ pub(crate) const IPAM: &str = "azure-vnet-ipam";
 const IFNAME: &str = "eth0";
 /// Their network.
 const NETWORK: &str = "azure";
+/// A container that nobody remembers at all.
+const NOBODY: &str = "nobody";
 
 /// What was done about a leaked address.
 #[derive(Debug, Serialize)]
@@ -89,23 +92,51 @@ pub fn complaint(done: &[Freed]) -> Result<()> {
     Ok(())
 }
 
-fn free(bin: &Path, holding: &Holding) -> Result<()> {
-    let is_still = |state| {
-        let now = show()?;
-        let same = |one: &&Holding| (one.address, &one.key) == (holding.address, &holding.key);
-        anyhow::Ok(now.iter().find(same).is_some_and(|one| one.state == state))
+/// Frees one address for good, whoever had it: for an owner that nobody can ask any more. One that a live pod has is refused.
+pub fn free_address(bin: &Path, address: Ipv4Addr) -> Result<Vec<Freed>> {
+    let holding = show()?
+        .into_iter()
+        .find(|holding| holding.address == address)
+        .with_context(|| format!("{address} is given to nobody; see `vnetctl ipam show`"))?;
+    let Holding {
+        key, pod, netns, ..
+    } = &holding;
+    match holding.state {
+        State::Used => bail!(
+            "{address} is in use: pod {pod}, attachment {key}, network namespace {netns}; delete the pod, and its runtime gives the address back"
+        ),
+        State::Busy => bail!("a call works on {key}, which has {address}; try again"),
+        State::Unknown if key.container_id.is_empty() && !holding.is_taken_over => {
+            bail!("{address}: {}", holding.why)
+        }
+        State::Unknown | State::Leaked => free(bin, &holding)?,
     };
-    // The pod may have been deleted, and its address given to another one, since we looked.
-    if !is_still(State::Leaked)? {
-        return Ok(());
+    Ok(vec![Freed {
+        holding,
+        freed: true,
+        error: None,
+    }])
+}
+
+/// Whether there was still something to free: the pod may have been deleted, and its address given to another one, since we
+/// looked.
+pub(crate) fn free(bin: &Path, holding: &Holding) -> Result<bool> {
+    let is_still = || {
+        let same = |one: &Holding| {
+            (one.address, &one.key, one.state) == (holding.address, &holding.key, holding.state)
+        };
+        anyhow::Ok(show()?.iter().any(same))
+    };
+    if !is_still()? {
+        return Ok(false);
     }
     let plugin = if holding.is_ours { MAIN } else { IPAM };
     del(&bin.join(plugin), bin, holding)?;
     ensure!(
-        !is_still(State::Leaked)?,
+        !is_still()?,
         "{plugin} says that it is done, but the lease is still there"
     );
-    Ok(())
+    Ok(true)
 }
 
 /// Runs the plug-in's DEL.
@@ -114,13 +145,16 @@ fn del(plugin: &Path, bin: &Path, holding: &Holding) -> Result<()> {
         let text = if text.is_empty() { default } else { text };
         text.to_owned()
     };
+    // Its owner may have others, which are in use.
+    let only = holding.is_taken_over.then(|| holding.address.to_string());
+    let ipam = json!({"type": IPAM, "ipAddress": only.unwrap_or_default()});
     let conf = json!({
-        "cniVersion": "1.0.0", "name": or(&holding.key.network, NETWORK), "type": MAIN, "ipam": {"type": IPAM},
+        "cniVersion": "1.0.0", "name": or(&holding.key.network, NETWORK), "type": MAIN, "ipam": ipam,
     });
     let mut child = Command::new(plugin)
         .env_clear()
         .env("CNI_COMMAND", "DEL")
-        .env("CNI_CONTAINERID", &holding.key.container_id)
+        .env("CNI_CONTAINERID", or(&holding.key.container_id, NOBODY))
         .env("CNI_IFNAME", or(&holding.key.ifname, IFNAME))
         .env("CNI_PATH", bin)
         .stdin(Stdio::piped())

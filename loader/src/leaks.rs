@@ -1,4 +1,4 @@
-//! Which addresses are given to nobody that lives? Looked at by the loader, which tells, and by `vnetctl ipam`, which frees.
+//! Which addresses are given to nobody that lives? Looked at by the loader and by `vnetctl ipam`, which both free them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, TryLockError};
@@ -10,12 +10,13 @@ use rpc::{Endpoint, Key, Lease, RunDirectory, StateError, boot_id, leases, netns
 use serde::Serialize;
 
 use crate::reconcile;
+use crate::sight::{self, Blind};
 
 /// The plug-in that writes an endpoint record for each attachment.
 pub(crate) const MAIN: &str = netconf::MAIN_PLUGIN;
 
 /// What becomes of an address.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "documents", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum State {
@@ -50,6 +51,9 @@ pub struct Holding {
     /// Whether the main plug-in is ours.
     #[serde(skip)]
     pub is_ours: bool,
+    /// Whether Azure's plug-in gave it, which knew its container at most.
+    #[serde(skip)]
+    pub is_taken_over: bool,
 }
 
 /// A view of the node, read in one go.
@@ -68,12 +72,26 @@ enum Call {
     Interrupted,
 }
 
+/// Nothing is known.
+#[derive(Debug, thiserror::Error)]
+pub enum LeakError {
+    /// A file could not be read.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// From here.
+    #[error(transparent)]
+    Blind(#[from] Blind),
+}
+
 /// Every lease and what becomes of it.
 ///
 /// Leases are read first: what is made meanwhile is not among them, and what an ADD has just finished has a record by then.
-pub fn holdings(run: &RunDirectory) -> Result<Vec<Holding>, StateError> {
+pub fn holdings(run: &RunDirectory) -> Result<Vec<Holding>, LeakError> {
     let boot_id = boot_id()?;
     let leases = leases(run);
+    let readable = leases.iter().filter_map(|(_, lease)| lease.as_ref());
+    let of_now: Vec<&Lease> = readable.filter(|lease| lease.boot_id == boot_id).collect();
+    sight::require(run, &of_now)?;
     let mut calls = Vec::new();
     for (_, lease) in &leases {
         let key = lease.as_ref().map(|lease| &lease.key);
@@ -101,14 +119,12 @@ impl Node {
     fn judge(&self, run: &RunDirectory, lease: Lease, call: Call) -> Holding {
         let record = self.records.get(&lease.key);
         let netns = record.map_or(&lease.netns, |record| &record.netns);
-        let is_ours = lease.plugin == MAIN || record.is_some();
+        let is_ours = !lease.is_taken_over() && (lease.plugin == MAIN || record.is_some());
+        let is_routed = self.routed.contains(&lease.ip);
         let lost = || {
             // A record that cannot be read is one, and a pod with a route is served, whatever became of its record.
             let has_record = record_of(run, &lease.key).exists();
-            lease.plugin == MAIN
-                && !has_record
-                && call == Call::None
-                && !self.routed.contains(&lease.ip)
+            lease.plugin == MAIN && !has_record && call == Call::None && !is_routed
         };
         let (state, why) = if lease.boot_id != self.boot_id {
             (State::Leaked, "it was given before the node started".into())
@@ -116,26 +132,28 @@ impl Node {
             (State::Busy, "a call works on it just now".into())
         } else {
             match netns_lives(netns) {
-                // The veth goes with the namespace: who sees one without the other does not see the node as it is.
+                // Whatever else is missing: who has a namespace may use the address.
+                Some(true) => (State::Used, String::new()),
+                // The veth goes with the namespace, so that lives, wherever it is bound.
                 Some(false) if record.is_some_and(has_veth) => (
-                    State::Unknown,
+                    State::Used,
                     format!(
-                        "its network namespace {netns} is not to be seen from here, but its veth is there"
+                        "its network namespace is not at {netns} any more, but its veth is there"
                     ),
                 ),
                 Some(false) => (
                     State::Leaked,
                     format!("its network namespace {netns} is gone"),
                 ),
-                _ if lost() => (
+                None if lost() => (
                     State::Leaked,
                     "it has no endpoint record and no route, and no call works on it".into(),
                 ),
-                None if record.is_none() => (
+                None if record.is_some_and(has_veth) || is_routed => (State::Used, String::new()),
+                None => (
                     State::Unknown,
                     "nothing tells whether its network namespace lives".into(),
                 ),
-                Some(true) | None => (State::Used, String::new()),
             }
         };
         Holding {
@@ -144,6 +162,7 @@ impl Node {
                 format!("{}/{}", record.pod_namespace, record.pod_name)
             }),
             netns: netns.clone(),
+            is_taken_over: lease.is_taken_over(),
             key: lease.key,
             state,
             why,
@@ -170,6 +189,7 @@ fn unreadable(address: Ipv4Addr) -> Holding {
         state: State::Unknown,
         why: "its lease is damaged; a reboot frees it".into(),
         is_ours: false,
+        is_taken_over: false,
     }
 }
 

@@ -33,7 +33,7 @@
 //! | Which flows does the kernel translate already? | [`conntrack`] |
 //! | When do table entries die? | [`gc`] |
 //! | Who may ask, and how? | [`server`] |
-//! | Which addresses has nobody that lives? | [`leaks`], freed by [`ipam`] |
+//! | Which addresses has nobody that lives? | [`leaks`], if `sight` allows; freed by [`ipam`], twice found by `reclaim` |
 //! | What does `vnetctl status` show? | [`status`] |
 //! | Is a conflist right? | [`validate`] |
 //! | How are ages and reasons said to people? | `words` |
@@ -68,6 +68,7 @@ pub mod podname;
 pub mod pools;
 pub mod ports;
 mod ready;
+mod reclaim;
 pub mod reconcile;
 pub mod registry;
 pub mod repairs;
@@ -75,10 +76,11 @@ pub mod report;
 pub mod routes;
 pub mod server;
 mod settings;
+pub mod sight;
 pub mod status;
 mod tasks;
-mod traffic;
 pub mod trace;
+mod traffic;
 mod transition;
 pub mod tunnel;
 pub mod validate;

@@ -46,6 +46,7 @@ impl Daemon {
             pods: pods(&registry.maps, &reconcile::endpoints(&self.run))?,
             guard: self.guard.borrow().clone(),
             drops: drops(&registry.maps)?,
+            leaks_freed: self.reclaim.borrow().freed,
             warnings: self.warnings(),
         })
     }
@@ -67,7 +68,7 @@ impl Daemon {
                 own.join(", ")
             ));
         }
-        warnings.extend(self.leaked());
+        warnings.extend(self.reclaim.borrow().warnings());
         let sizes = self.configuration.borrow().config.sizes;
         let swept = self.swept.borrow();
         for (key, wanted, is) in [
@@ -93,21 +94,6 @@ impl Daemon {
             );
         }
         warnings
-    }
-}
-
-impl Daemon {
-    fn leaked(&self) -> Option<String> {
-        let leaks = self.leaks.borrow();
-        let told = leaks.iter().filter(|(_, twice)| **twice);
-        let told: Vec<String> = told.map(|(address, _)| address.to_string()).collect();
-        (!told.is_empty()).then(|| {
-            format!(
-                "{} addresses are given to pods that are gone ({}): see `vnetctl ipam check`, free them with `vnetctl ipam gc`",
-                told.len(),
-                told.join(", ")
-            )
-        })
     }
 }
 
@@ -268,18 +254,7 @@ fn write_status(out: &mut String, status: &Status, rows: usize) -> std::fmt::Res
         node.nic, node.primary, node.nic_ifindex, node.nic_mac, node.mtu
     )?;
     writeln!(out, "SNAT        to {} ports {first}-{last}", node.primary)?;
-    match &status.pools {
-        Ok(pools) => {
-            writeln!(
-                out,
-                "Pools       {} addresses from {}, read {} ago",
-                pools.addresses,
-                pools.source,
-                duration(pools.age_s)
-            )?;
-        }
-        Err(why) => writeln!(out, "Pools       none: {why}")?,
-    }
+    write_addresses(out, status)?;
     let tables: Vec<String> = status
         .tables
         .iter()
@@ -352,6 +327,29 @@ fn write_status(out: &mut String, status: &Status, rows: usize) -> std::fmt::Res
             out,
             "{reason:<20} {:>10} {:>12}",
             count.packets, count.bytes
+        )?;
+    }
+    Ok(())
+}
+
+fn write_addresses(out: &mut String, status: &Status) -> std::fmt::Result {
+    match &status.pools {
+        Ok(pools) => {
+            writeln!(
+                out,
+                "Pools       {} addresses from {}, read {} ago",
+                pools.addresses,
+                pools.source,
+                duration(pools.age_s)
+            )?;
+        }
+        Err(why) => writeln!(out, "Pools       none: {why}")?,
+    }
+    if status.leaks_freed > 0 {
+        let freed = status.leaks_freed;
+        writeln!(
+            out,
+            "Leaks       {freed} addresses of pods that are gone were freed"
         )?;
     }
     Ok(())

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use rpc::LOADER_CONFIG;
 use tokio::signal::unix::Signal;
 use tokio::task::spawn_blocking;
+use tokio::time::MissedTickBehavior;
 use tracing::{debug, error, warn};
 
 use crate::daemon::Daemon;
@@ -115,8 +116,19 @@ pub(crate) async fn keep_true(daemon: Rc<Daemon>) {
         daemon.reconcile();
         daemon.follow_tunnels().await;
         daemon.repair_fallback();
-        daemon.look_for_leaks().await;
         daemon.beats.repaired();
+    }
+}
+
+/// Frees addresses that nobody gives back. On its own: a plug-in may take its time, or wait for us.
+pub(crate) async fn free_leaks(daemon: Rc<Daemon>) {
+    let mut ticks = tokio::time::interval(RECONCILE_PERIOD);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // The first tick is immediate, and start has just looked.
+    ticks.tick().await;
+    loop {
+        ticks.tick().await;
+        daemon.reclaim_leaks().await;
     }
 }
 

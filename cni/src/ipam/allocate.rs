@@ -1,9 +1,10 @@
 //! What an ADD or DEL changes: a list of steps, of which a crash may have done any first part.
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
-use rpc::{Key, Lease, Pools};
+use rpc::{Key, Lease, Pools, View};
 
 use super::IpamError;
 use super::choose::{Ledger, Rest, choose, exhausted};
@@ -65,6 +66,7 @@ pub(super) fn plan_add(
         boot_id: store.boot_id().to_owned(),
         netns: wish.netns.clone(),
         plugin: wish.plugin.clone(),
+        view: View::here(),
     };
     let mut changes = vec![
         Change::WriteOwner(lease.clone()),
@@ -79,14 +81,16 @@ pub(super) fn plan_add(
 /// The lease that the owner has, of a container that may have started again in another namespace: whoever looks for
 /// addresses of namespaces that are gone must not find this one.
 fn kept(lease: Lease, wish: &Wish) -> (Lease, Vec<Change>) {
-    if lease.netns == wish.netns && lease.plugin == wish.plugin {
-        return (lease, Vec::new());
-    }
-    let lease = Lease {
+    let now = Lease {
         netns: wish.netns.clone(),
         plugin: wish.plugin.clone(),
-        ..lease
+        view: View::here(),
+        ..lease.clone()
     };
+    if now == lease {
+        return (lease, Vec::new());
+    }
+    let lease = now;
     let changes = vec![
         Change::WriteOwner(lease.clone()),
         Change::WriteLease(lease.clone()),
@@ -94,22 +98,46 @@ fn kept(lease: Lease, wish: &Wish) -> (Lease, Vec<Change>) {
     (lease, changes)
 }
 
-/// The steps that take back what `key` has; if it has nothing, what Azure's plug-in gave to its container.
-pub(super) fn plan_del(store: &Store, key: &Key, now_ms: u64) -> Result<Vec<Change>, Error> {
-    let mut changes = Vec::new();
-    let lease = match store.lease_of(key)? {
-        Some(lease) => Some(lease),
-        None => store.taken_over(key)?,
-    };
-    if let Some(lease) = lease {
-        changes.push(Change::Mark(lease.ip, now_ms));
-        changes.push(Change::RemoveLease(lease.ip));
-        if lease.key != *key {
-            changes.push(Change::RemoveOwner(lease.key));
+/// The steps that take back what `key` has; if it has nothing, what Azure's plug-in gave to its container. `address`: of what
+/// Azure's plug-in gave only this, to whose owner nothing else happens; its owner may be unknown.
+pub(super) fn plan_del(
+    store: &Store,
+    key: &Key,
+    address: Option<Ipv4Addr>,
+    now_ms: u64,
+) -> Result<Vec<Change>, Error> {
+    if let Some(address) = address {
+        for container_id in [key.container_id.as_str(), ""] {
+            let all = store.taken_over(&key.network, container_id)?;
+            if all.iter().any(|lease| lease.ip == address) {
+                return Ok(take(all, |lease| lease.ip == address, now_ms));
+            }
         }
     }
+    let own = store.lease_of(key)?.filter(|own| !own.is_taken_over());
+    let leases = match (own, address) {
+        (Some(lease), _) => vec![lease],
+        (None, None) => store.taken_over(&key.network, &key.container_id)?,
+        // It is not there any more, and the container may have others that are in use.
+        (None, Some(_)) => Vec::new(),
+    };
+    let mut changes = take(leases, |_| true, now_ms);
     changes.push(Change::RemoveOwner(key.clone()));
     Ok(changes)
+}
+
+/// Takes those leases back that are `going`, and their owners unless they keep one.
+fn take(leases: Vec<Lease>, going: impl Fn(&Lease) -> bool, now_ms: u64) -> Vec<Change> {
+    let (going, staying): (Vec<Lease>, Vec<Lease>) = leases.into_iter().partition(going);
+    let mut changes = Vec::new();
+    for lease in &going {
+        changes.push(Change::Mark(lease.ip, now_ms));
+        changes.push(Change::RemoveLease(lease.ip));
+    }
+    let mut owners: BTreeSet<Key> = going.into_iter().map(|lease| lease.key).collect();
+    owners.retain(|owner| staying.iter().all(|lease| lease.key != *owner));
+    changes.extend(owners.into_iter().map(Change::RemoveOwner));
+    changes
 }
 
 /// An address that somebody insists on; it need not have rested.

@@ -39,7 +39,7 @@ fn free(ipam: &Ipam, key: &Key) -> Result<(), Error> {
     if is_attached {
         return Ok(());
     }
-    ipam.take_back(key)
+    ipam.take_back(key, None)
 }
 
 /// Is there an address to give, now or after its rest?

@@ -14,6 +14,7 @@ mod pools;
 mod store;
 mod takeover;
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use rpc::{Key, Lease, Pools, RunDirectory, StateError, read_json};
@@ -100,7 +101,7 @@ fn add(call: &mut Call) -> Result<(), Error> {
         call.steps.begin("undo");
         // What the owner had before is a live pod's.
         let taken_back = if given.is_new {
-            ipam.take_back(&wish.key)
+            ipam.take_back(&wish.key, None)
         } else {
             Ok(())
         };
@@ -122,7 +123,8 @@ fn del(call: &mut Call) -> Result<(), Error> {
                 call.warn(&format_args!("passed over at DEL: {complaint}"));
             }
             call.steps.begin("release");
-            Ipam::open(&call.deadline)?.take_back(&key(call, &current.name))
+            let ipam = Ipam::open(&call.deadline)?;
+            ipam.take_back(&key(call, &current.name), current.address)
         });
     call.stdin = stdin;
     done
@@ -276,11 +278,11 @@ impl Ipam {
         }
     }
 
-    fn take_back(&self, key: &Key) -> Result<(), Error> {
+    fn take_back(&self, key: &Key, address: Option<Ipv4Addr>) -> Result<(), Error> {
         self.with_store(|store| {
             // What cannot be read there keeps new addresses from being given, not old ones from being freed.
             drop(takeover::take_over(&self.run, store));
-            let changes = allocate::plan_del(store, key, clock::boottime_ms())?;
+            let changes = allocate::plan_del(store, key, address, clock::boottime_ms())?;
             apply(store, &changes)
         })
     }

@@ -216,7 +216,7 @@ fn run(steps: Vec<Step>) {
                 }
             }
             Step::Del { owner, killed } => {
-                let changes = plan_del(&store, &key(owner), model.now_ms).unwrap();
+                let changes = plan_del(&store, &key(owner), None, model.now_ms).unwrap();
                 // What it may have, if it is unsure, only the plan tells.
                 let planned = changes.iter().find_map(|change| match change {
                     Change::Mark(address, _) => Some(*address),
@@ -244,7 +244,7 @@ fn run(steps: Vec<Step>) {
 /// After a DEL of everybody, nothing is left, and after a rest every address can be had once more, each once.
 fn everything_comes_back(store: &Store, pools: &Pools, now_ms: u64) {
     for owner in 0..OWNERS {
-        let changes = plan_del(store, &key(owner), now_ms).unwrap();
+        let changes = plan_del(store, &key(owner), None, now_ms).unwrap();
         apply(store, &changes, None);
         assert_eq!(store.lease_of(&key(owner)).unwrap(), None);
     }

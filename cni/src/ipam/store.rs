@@ -12,7 +12,7 @@
 //! file proves that there is no lease, and an owner file whose lease is missing or another's is just old. An address is free
 //! exactly when it has no lease file.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::net::Ipv4Addr;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -112,26 +112,41 @@ impl Store {
         }
     }
 
-    /// What Azure's plug-in has given to the attachment's container.
-    pub(super) fn taken_over(&self, key: &Key) -> Result<Option<Lease>, StateError> {
-        for network in [key.network.as_str(), ""] {
+    /// What Azure's plug-in has given to a container, of which it knew nothing else: several addresses may have one owner, and
+    /// one owner file. Only where there is such a file all leases are looked at.
+    pub(super) fn taken_over(
+        &self,
+        network: &str,
+        container_id: &str,
+    ) -> Result<Vec<Lease>, StateError> {
+        let mut found = BTreeMap::new();
+        for network in [network, ""] {
             let theirs = Key {
                 network: network.to_owned(),
-                container_id: key.container_id.clone(),
+                container_id: container_id.to_owned(),
                 ifname: String::new(),
             };
-            if let Some(lease) = self.lease_of(&theirs)? {
-                return Ok(Some(lease));
+            if self.owner(&theirs).exists() {
+                let leases = self.leases_of(&theirs)?;
+                found.extend(leases.into_iter().map(|lease| (lease.ip, lease)));
+                // Of a lease that is damaged the owner's own file says the same.
+                found.extend(self.lease_of(&theirs)?.map(|lease| (lease.ip, lease)));
             }
         }
-        Ok(None)
+        Ok(found.into_values().collect())
     }
 
     fn search_lease(&self, key: &Key) -> Result<Option<Lease>, StateError> {
-        Ok(list(&self.leases_dir())?
-            .into_iter()
-            .filter_map(|name| read_json::<Lease>(&self.leases_dir().join(name)).ok())
-            .find(|lease| lease.key == *key))
+        Ok(self.leases_of(key)?.pop())
+    }
+
+    fn leases_of(&self, key: &Key) -> Result<Vec<Lease>, StateError> {
+        let mut leases = Vec::new();
+        for name in list(&self.leases_dir())? {
+            let lease = readable::<Lease>(&self.leases_dir().join(name))?;
+            leases.extend(lease.filter(|lease| lease.key == *key));
+        }
+        Ok(leases)
     }
 
     /// Does one step.

@@ -12,8 +12,9 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 
 use ipnet::Ipv4Net;
+use netconf::MAIN_PLUGIN;
 use rpc::azure::{text_of, values};
-use rpc::{Key, Lease, RunDirectory, StateError, azure, netns_lives, remove_durably};
+use rpc::{Key, Lease, RunDirectory, StateError, View, azure, netns_lives, remove_durably};
 use serde_json::Value;
 
 use super::IpamError;
@@ -32,6 +33,8 @@ struct Used {
     netns: String,
     prefix: u8,
     gateway: Option<Ipv4Addr>,
+    /// An endpoint that may live has it, its owner's or another's.
+    has_endpoint: bool,
 }
 
 /// Makes leases of what Azure's plug-ins have given to pods that may live.
@@ -49,7 +52,7 @@ pub(super) fn take_over(run: &RunDirectory, store: &Store) -> Result<(), Error> 
         if known.contains(&ip) || netns_lives(&used.netns) == Some(false) {
             continue;
         }
-        let lease = used.lease(ip, store.boot_id());
+        let lease = used.lease(ip, store.boot_id(), endpoints.is_some());
         store.apply(&Change::WriteOwner(lease.clone()))?;
         store.apply(&Change::WriteLease(lease))?;
     }
@@ -131,6 +134,8 @@ fn held(network: Option<&Value>, used: &mut BTreeMap<Ipv4Addr, Used>) {
                 prefix: azure::prefix_len(text_of(address, "Mask")).unwrap_or(32),
                 ..Used::default()
             });
+            let netns = text_of(endpoint, "NetworkNameSpace");
+            found.has_endpoint |= netns_lives(netns) != Some(false);
             let owner = text_of(endpoint, "ContainerID");
             // An endpoint that Azure forgot to remove may list an address that another one has by now.
             let is_anothers = !found.container_id.is_empty() && found.container_id != owner;
@@ -139,13 +144,16 @@ fn held(network: Option<&Value>, used: &mut BTreeMap<Ipv4Addr, Used>) {
             }
             name.clone_into(&mut found.network);
             owner.clone_into(&mut found.container_id);
-            text_of(endpoint, "NetworkNameSpace").clone_into(&mut found.netns);
+            netns.clone_into(&mut found.netns);
         }
     }
 }
 
 impl Used {
-    fn lease(self, ip: Ipv4Addr, boot_id: &str) -> Lease {
+    /// `azure-vnet` has an endpoint for each address that it was given: where its endpoints are known, an address without one is
+    /// given to nobody that lives.
+    fn lease(self, ip: Ipv4Addr, boot_id: &str, endpoints_are_known: bool) -> Lease {
+        let is_lost = endpoints_are_known && !self.has_endpoint;
         Lease {
             key: Key {
                 network: self.network,
@@ -157,7 +165,8 @@ impl Used {
             gateway: self.gateway.unwrap_or(Ipv4Addr::UNSPECIFIED),
             boot_id: boot_id.to_owned(),
             netns: self.netns,
-            plugin: String::new(),
+            plugin: if is_lost { MAIN_PLUGIN } else { "" }.to_owned(),
+            view: View::here(),
         }
     }
 }

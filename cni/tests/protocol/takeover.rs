@@ -145,6 +145,71 @@ fn gc_knows_azures_pods_by_their_container() {
     );
 }
 
+/// Azure's plug-in knows the container only: several addresses have one owner, or none. A runtime's DEL takes them all, and one
+/// that names an address, as `vnetctl` does, no other.
+#[test]
+fn several_addresses_of_one_of_azures_containers_are_freed_together_or_one_by_one() {
+    let (pod, kept) = ("/run/netns/pod", |last: u8| {
+        fs::exists(format!("/run/azure-vnet/ipam/leases/10.240.0.{last}")).unwrap()
+    });
+    for gc in [false, true] {
+        let (sandbox, _loader) = node(Manner::Helpful);
+        sandbox.cache_pools(&[5, 6, 7, 8, 9]);
+        let old = [
+            (5, "old", true),
+            (6, "old", true),
+            (7, "", true),
+            (8, "old", true),
+        ];
+        write(ADDRESSES, &given(&old));
+        let mut endpoints = held(&[(5, "old", pod)]);
+        let networks = "/Network/ExternalInterfaces/eth0/Networks/azure/Endpoints";
+        let endpoint = &mut endpoints.pointer_mut(networks).unwrap()["old-eth0"];
+        endpoint["IPAddresses"] = json!([{"IP": "10.240.0.5", "Mask": "//8AAA=="}, {"IP": "10.240.0.6", "Mask": "//8AAA=="}]);
+        write(ENDPOINTS, &endpoints);
+        assert_eq!(address(&add(&sandbox, "new")), "10.240.0.9/16");
+
+        let del = |id: &str, ip: &str| {
+            let ipam = json!({"type": "azure-vnet-ipam", "ipAddress": ip});
+            let conf = netconf_with(json!({"ipam": ipam}));
+            sandbox
+                .ipam("DEL")
+                .env("CNI_CONTAINERID", id)
+                .conf(&conf)
+                .run()
+                .silence();
+        };
+        for _ in 0..2 {
+            del("old", "10.240.0.8");
+            del("other", "10.240.0.5");
+            del("anybody", "10.240.0.7");
+            assert_eq!([5, 6, 7, 8, 9].map(kept), [true, true, false, false, true]);
+        }
+        if gc {
+            let list = json!([{"containerID": "new", "ifname": "eth0"}]);
+            let conf =
+                netconf_with(json!({"cniVersion": "1.1.0", "cni.dev/valid-attachments": list}));
+            sandbox.ipam("GC").conf(&conf).run().silence();
+        } else {
+            sandbox
+                .ipam("DEL")
+                .env("CNI_CONTAINERID", "old")
+                .run()
+                .silence();
+        }
+        assert_eq!([5, 6, 9].map(kept), [false, false, true], "gc: {gc}");
+        del("new", "10.240.0.5");
+        assert!(
+            !kept(9),
+            "whoever has an address of ours gives back that one"
+        );
+        assert_eq!(
+            fs::read_dir("/run/azure-vnet/ipam/owners").unwrap().count(),
+            0
+        );
+    }
+}
+
 /// What cannot be read may be of live pods: nothing is given, and DEL goes on.
 #[test]
 fn a_damaged_file_of_azures_is_refused_with_the_remedy_and_an_empty_one_is_none() {

@@ -2,6 +2,7 @@
 //! who cleans up by hand has a whole list at hand: neither may keep an attachment alive.
 
 use std::borrow::Cow;
+use std::net::Ipv4Addr;
 
 use serde_json::Value;
 
@@ -17,6 +18,8 @@ pub struct Leaving<'a> {
     pub name: String,
     /// The IPAM plug-in, if one is named that could have been asked at ADD.
     pub plugin: Option<String>,
+    /// `ipam.ipAddress`, in a configuration that ADD would take.
+    pub address: Option<Ipv4Addr>,
     /// What that plug-in gets: what was sent, or what a runtime would have made of the list.
     pub stdin: Cow<'a, [u8]>,
     /// Why ADD would refuse it.
@@ -36,13 +39,14 @@ impl<'a> Leaving<'a> {
         lower_keys(&mut value);
         let root = Object::root(&value).ok_or(NetconfError::NotAnObject)?;
         let (_, name) = identity(root)?;
-        let (plugin, complaint) = match Netconf::validate(root) {
-            Ok(netconf) => (netconf.ipam.plugin, None),
-            Err(complaint) => (usable_plugin(root), Some(complaint)),
+        let (plugin, address, complaint) = match Netconf::validate(root) {
+            Ok(netconf) => (netconf.ipam.plugin, netconf.ipam.address, None),
+            Err(complaint) => (usable_plugin(root), None, Some(complaint)),
         };
         Ok(Self {
             name,
             plugin,
+            address,
             stdin,
             complaint,
         })

@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use nix::sys::statfs::{NSFS_MAGIC, statfs};
 use serde::{Deserialize, Serialize};
 
-use crate::{Key, RunDirectory, read_json};
+use crate::{Key, RunDirectory, View, read_json};
 
 /// How long a released address rests, milliseconds: peers may still have connections, ARP and conntrack entries for it.
 pub const COOL_DOWN_MS: u64 = 30_000;
@@ -31,9 +31,12 @@ pub struct Lease {
     /// The pod's network namespace; empty when nobody told.
     #[serde(default)]
     pub netns: String,
-    /// The main plug-in for which it was given.
+    /// The main plug-in for which it was given, if that is known; of those that Azure's has given only said when it forgot it.
     #[serde(default)]
     pub plugin: String,
+    /// From where the plug-in that gave it saw the node.
+    #[serde(default)]
+    pub view: View,
 }
 
 impl Lease {

@@ -15,6 +15,7 @@ mod pool;
 mod state;
 mod told;
 mod utc;
+mod view;
 
 pub use call::{CallFailure, CallReport, tell};
 pub use client::{CallError, call};
@@ -29,3 +30,4 @@ pub use pool::{Interface, Pools, Subnet};
 pub use state::{StateError, boot_id, read_json, remove_durably, write_json, write_synced};
 pub use told::{Nic, ToldInterface, ToldSubnet, judge};
 pub use utc::utc;
+pub use view::View;

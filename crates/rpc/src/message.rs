@@ -131,6 +131,9 @@ pub struct Status {
     pub guard: GuardView,
     /// Packets dropped by reason; reasons with no packet are left out.
     pub drops: BTreeMap<String, Counted>,
+    /// Leaked addresses that the loader has freed since it started.
+    #[serde(default)]
+    pub leaks_freed: u64,
     /// What the operator should know.
     pub warnings: Vec<String>,
 }

@@ -163,7 +163,7 @@ impl State {
         );
         page.gauge(
             "azure_vnet_ipam_leaked_addresses",
-            "Used addresses whose pod is gone and that nobody will give back: `vnetctl ipam check`",
+            "Used addresses whose pod is gone and that could not be freed: `vnetctl ipam check`",
             number(self.leaked),
         );
         let pool = self.pool.iter();

@@ -69,12 +69,7 @@ impl State {
             bindings: swept.bindings,
             destinations: status::destinations(&swept),
             addresses: Addresses::count(&daemon.run, pools),
-            leaked: daemon
-                .leaks
-                .borrow()
-                .values()
-                .filter(|twice| **twice)
-                .count(),
+            leaked: daemon.reclaim.borrow().stuck(),
             pool: pools.map(status::pool_view),
             attached: attached(daemon),
             repairs: Repair::ALL

@@ -107,6 +107,15 @@ enum Ipam {
         #[arg(long, value_name = "DIRECTORY", default_value = crate::ipam::BIN)]
         bin_dir: PathBuf,
     },
+    /// Gives one back whose pod is gone, also when nothing tells whether it is. Refused while a live pod has it.
+    Free {
+        /// Which.
+        #[arg(value_parser = address)]
+        address: Ipv4Addr,
+        /// Where the plug-ins are.
+        #[arg(long, value_name = "DIRECTORY", default_value = crate::ipam::BIN)]
+        bin_dir: PathBuf,
+    },
 }
 
 /// Runs the command line.
@@ -172,6 +181,10 @@ fn ipam(output: Output, action: &Ipam) -> anyhow::Result<()> {
             let done = ipam::gc(bin_dir, *dry_run)?;
             output.print(done.as_slice(), ipam::render_freed)?;
             ipam::complaint(&done)
+        }
+        Ipam::Free { address, bin_dir } => {
+            let freed = ipam::free_address(bin_dir, *address)?;
+            output.print(freed.as_slice(), ipam::render_freed)
         }
     }
 }

@@ -1,0 +1,271 @@
+//! Addresses that nobody gives back: found, freed by hand or by the loader, and never those of pods that live.
+
+use std::time::Duration;
+
+use lab::{Lab, Node, eventually};
+use serde_json::{Value, json};
+
+use crate::{ADDRESSES, ipam, lab, soon, told, write_originals};
+
+/// An address without record, for a main plug-in, in a namespace.
+fn give(node: &Node, plugin: &str, id: &str, netns: &str) {
+    let variables = [
+        "CNI_COMMAND=ADD",
+        &format!("CNI_CONTAINERID={id}"),
+        "CNI_IFNAME=eth0",
+        &format!("CNI_NETNS={netns}"),
+        "CNI_PATH=/opt/cni/bin",
+    ];
+    let line = [
+        &["env"],
+        variables.as_slice(),
+        &["/opt/cni/bin/azure-vnet-ipam"],
+    ]
+    .concat();
+    let conf = json!({"cniVersion": "1.0.0", "name": "azure", "type": plugin, "ipam": {"type": "azure-vnet-ipam"}});
+    let done = node.feed(&line, conf.to_string().as_bytes()).unwrap();
+    assert!(
+        done.status.success(),
+        "{}",
+        String::from_utf8_lossy(&done.stdout)
+    );
+}
+
+/// A path of which nobody can tell what is there.
+fn hidden(node: &Node) -> String {
+    let path = "/run/netns/hidden";
+    node.exec(&["ln", "-sfn", "hidden", path]).unwrap();
+    path.to_owned()
+}
+
+#[test]
+fn addresses_that_nobody_gives_back_are_found_and_freed_and_those_of_pods_that_live_are_not() {
+    let lab = lab();
+    let node = lab.node(1);
+    let [alive, gone] = ["alive", "gone"].map(|name| node.add_pod(name).unwrap());
+    let netns = alive.netns().to_str().unwrap().to_owned();
+    give(node, "bridge", "bridged", &netns);
+    give(node, "azure-vnet", "lost", &hidden(node));
+    give(node, "ptp", "dead", "/run/netns/dead");
+    let (fine, rows) = ipam(node, &["check"]);
+    assert!(!fine);
+    assert_eq!(told(&rows, "container_id"), ["lost", "dead"]);
+    // Its owner's own file says the same.
+    let lease = format!(
+        "/run/azure-vnet/ipam/leases/{}",
+        rows[1]["address"].as_str().unwrap()
+    );
+    node.write(&lease, "damaged").unwrap();
+    assert_eq!(
+        told(&ipam(node, &["check"]).1, "container_id"),
+        ["lost", "dead"]
+    );
+    let address = gone.addr().to_string();
+    let veth = gone.result()["interfaces"][1]["name"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    gone.remove_netns().unwrap();
+    // The kernel takes the veth away in its own time, and as long as it is there the pod counts as alive.
+    soon("no veth", || {
+        !node.exec(&["ip", "-br", "link"]).unwrap().contains(&veth)
+    });
+
+    let (fine, rows) = ipam(node, &["gc", "--dry-run"]);
+    assert!(fine);
+    assert_eq!(rows.len(), 3);
+    assert_eq!(rows[0]["address"], address);
+    for (row, why) in rows
+        .iter()
+        .zip(["is gone", "no endpoint record", "/run/netns/dead is gone"])
+    {
+        let text = row["why"].as_str().unwrap();
+        assert!(text.contains(why) && row["freed"] == false, "{row}");
+    }
+    assert_eq!(ipam(node, &["show"]).1.len(), 5);
+
+    let (fine, rows) = ipam(node, &["gc", "--bin-dir", "/nowhere"]);
+    assert!(
+        !fine
+            && rows.iter().all(|row| row["error"]
+                .as_str()
+                .is_some_and(|why| why.contains("/nowhere"))),
+        "{rows:?}"
+    );
+    let (fine, rows) = ipam(node, &["gc"]);
+    assert!(
+        fine && rows.iter().all(|row| row["freed"] == true),
+        "{rows:?}"
+    );
+    assert_eq!(ipam(node, &["check"]), (true, Vec::new()));
+    let (_, left) = ipam(node, &["show"]);
+    assert_eq!(
+        told(&left, "container_id"),
+        [alive.container_id(), "bridged"]
+    );
+    assert_eq!(told(&left, "state"), ["used", "used"]);
+    assert!(!node.exec(&["ip", "-br", "link"]).unwrap().contains(&veth));
+    let table = node.exec(&["vnetctl", "ipam", "show"]).unwrap();
+    assert!(
+        table.starts_with("ADDRESS ") && table.contains(" default/alive "),
+        "{table}"
+    );
+    assert_eq!(
+        alive.tcp(lab.inet().addr(), 8080).unwrap().peer_ip(),
+        node.addr()
+    );
+}
+
+/// Without a record, a route or a word of its namespace: `azure-vnet` would have made all of them. But not in one that lives.
+#[test]
+fn a_namespace_that_lives_is_reason_enough_to_leave_its_address_alone() {
+    let lab = lab();
+    let node = lab.node(1);
+    let alive = node.new_netns("alive").unwrap();
+    give(node, "azure-vnet", "made", alive.netns().to_str().unwrap());
+    assert_eq!(told(&ipam(node, &["show"]).1, "state"), ["used"]);
+    assert_eq!(ipam(node, &["gc"]), (true, Vec::new()));
+    alive.remove_netns().unwrap();
+    assert_eq!(ipam(node, &["gc"]).1.len(), 1);
+}
+
+/// Who sees neither namespaces nor veths, as in a container, knows nothing; who sees what is mounted on the node does.
+#[test]
+fn from_a_container_that_does_not_see_the_pods_nothing_is_found_leaked() {
+    let lab = lab();
+    let node = lab.node(1);
+    node.exec(&["mount", "--make-shared", "/"]).unwrap();
+    let pods = ["one", "two"].map(|name| node.add_pod(name).unwrap());
+    let from = |unshare: &[&str], arguments: &[&str]| {
+        let line = [
+            &["unshare"],
+            unshare,
+            &["vnetctl", "-o", "json", "ipam"],
+            arguments,
+        ]
+        .concat();
+        node.feed(&line, b"").unwrap()
+    };
+    for (unshare, why) in [
+        (["--net"].as_slice(), "hostNetwork: true"),
+        (&["--mount"], "HostToContainer"),
+        (&["--net", "--mount"], "hostNetwork: true"),
+    ] {
+        let address = pods[0].addr().to_string();
+        for arguments in [["check"].as_slice(), &["gc"], &["free", &address]] {
+            let done = from(unshare, arguments);
+            assert!(
+                !done.status.success() && done.stderr.contains(why),
+                "{}",
+                done.stderr
+            );
+        }
+    }
+    assert_eq!(told(&ipam(node, &["show"]).1, "state"), ["used", "used"]);
+    let [one, _two] = pods;
+    one.remove_netns().unwrap();
+    let follower = ["--mount", "--propagation", "slave"];
+    soon("the pod that is gone", || {
+        let found: Value = serde_json::from_slice(&from(&follower, &["gc"]).stdout).unwrap();
+        found.as_array().unwrap().len() == 1
+    });
+}
+
+/// For an owner that nobody can ask any more. A pod that lives keeps what it has.
+#[test]
+fn one_address_is_freed_by_hand_unless_a_live_pod_has_it() {
+    let lab = lab();
+    let node = lab.node(1);
+    let alive = node.add_pod("alive").unwrap();
+    give(node, "bridge", "unknown", &hidden(node));
+    let (_, rows) = ipam(node, &["show"]);
+    assert_eq!(told(&rows, "state"), ["used", "unknown"]);
+    let free = |address: &str| {
+        let done = node
+            .feed(&["vnetctl", "ipam", "free", address], b"")
+            .unwrap();
+        let stdout = String::from_utf8(done.stdout).unwrap();
+        (done.status.success(), stdout + &done.stderr)
+    };
+    let refused = |address: &str, words: &[&str]| {
+        let (fine, text) = free(address);
+        assert!(
+            !fine && words.iter().all(|word| text.contains(word)),
+            "{text}"
+        );
+    };
+    let address = alive.addr().to_string();
+    let netns = alive.netns().to_str().unwrap();
+    let words = [
+        "in use",
+        "default/alive",
+        alive.container_id(),
+        netns,
+        "delete the pod",
+    ];
+    refused(&address, &words);
+    // However damaged its record is.
+    let record = node
+        .exec(&["sh", "-c", "ls /run/azure-vnet/endpoints/*.json"])
+        .unwrap();
+    node.write(record.trim(), "damaged").unwrap();
+    refused(&address, &["in use", alive.container_id()]);
+    let nobodys = node.secondaries().unwrap()[9].to_string();
+    refused(&nobodys, &["given to nobody"]);
+    let unknown = rows[1]["address"].as_str().unwrap();
+    let (fine, text) = free(unknown);
+    assert!(fine && text.contains("freed"), "{text}");
+    refused(unknown, &["given to nobody"]);
+    assert_eq!(ipam(node, &["show"]).1.len(), 1);
+    assert_eq!(
+        alive.tcp(lab.inet().addr(), 8080).unwrap().peer_ip(),
+        node.addr()
+    );
+}
+
+/// Found at the start and half a minute later: not a DEL that is on its way. Three kinds at once: a pod's whose namespace is gone,
+/// one that `azure-vnet` knows nothing of, and two that Azure's plug-ins had leaked, of one container.
+#[test]
+fn the_loader_frees_addresses_that_leak_twice_in_a_row_and_counts_them() {
+    let lab = Lab::new().nodes(1).build().unwrap();
+    let node = lab.node(1);
+    let old = node.new_netns("old").unwrap();
+    let secondaries = node.secondaries().unwrap();
+    let ip = |at: usize| secondaries[at].to_string();
+    let (_, given) = write_originals(node, &ip(0), old.netns().to_str().unwrap());
+    let mut given: Value = serde_json::from_str(&given).unwrap();
+    let pool = &mut given["IPAM"]["AddressSpaces"]["local"]["Pools"]["10.240.0.0/16"];
+    for (at, id) in [(1, "3f813b02cdd4"), (2, "")] {
+        pool["Addresses"][ip(at)] = json!({"ID": id, "Addr": ip(at), "InUse": true});
+    }
+    node.write(ADDRESSES, &given.to_string()).unwrap();
+    node.start_loader().unwrap();
+    let [alive, gone] = ["alive", "gone"].map(|name| node.add_pod(name).unwrap());
+    give(node, "azure-vnet", "lost", &hidden(node));
+    give(node, "bridge", "unknown", &hidden(node));
+    gone.remove_netns().unwrap();
+    node.loader().kill9().unwrap();
+    node.start_loader().unwrap();
+    let freed = || node.status().unwrap()["leaks_freed"].as_u64().unwrap();
+    assert_eq!(ipam(node, &["show"]).1.len(), 7);
+    assert_eq!(freed(), 0);
+
+    let all = eventually(Duration::from_mins(1), || (freed() == 4).then_some(()));
+    let (_, left) = ipam(node, &["show"]);
+    assert!(all.is_some(), "{left:#?}\n{}", node.loader().log());
+    let owners = ["3f813b02cdd4", alive.container_id(), "unknown"];
+    assert_eq!(told(&left, "container_id"), owners);
+    assert_eq!(left[0]["address"], ip(0));
+    let log = node.loader().log();
+    assert!(
+        log.contains("freed an address that nobody would have given back"),
+        "{log}"
+    );
+    let status = node.exec(&["vnetctl", "status"]).unwrap();
+    assert!(status.contains("Leaks       4 addresses"), "{status}");
+    assert!(!status.contains("cannot be freed"), "{status}");
+    assert_eq!(
+        alive.tcp(lab.inet().addr(), 8080).unwrap().peer_ip(),
+        node.addr()
+    );
+}
