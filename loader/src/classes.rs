@@ -19,6 +19,7 @@ use rpc::{ClassView, LOADER_CONFIG, Pools};
 use crate::config::{Config, Imds, key};
 use crate::masq::Masq;
 use crate::nic::Node;
+use crate::pools;
 
 pub use odd::oddities;
 
@@ -36,7 +37,7 @@ pub struct Inputs<'a> {
     pub masq: &'a Masq,
     /// The node's addresses, interfaces and routes.
     pub node: &'a Node,
-    /// What the wireserver told.
+    /// What the wireserver told, or IMDS.
     pub pools: Option<&'a Pools>,
 }
 
@@ -208,11 +209,19 @@ fn not_masqueraded(inputs: Inputs<'_>) -> Option<Vec<(Ipv4Net, &Path)>> {
     Some(loader.chain(files).collect())
 }
 
+/// The subnets' source, in words.
+fn told_by(told: Option<&Pools>) -> &'static str {
+    match told.map(|pools| pools.source.as_str()) {
+        Some(pools::IMDS) => "subnet told by IMDS",
+        Some(_) | None => "subnet told by the wireserver",
+    }
+}
+
 /// Rows 7 to 9.
 fn add_vnet(rules: &mut Rules, inputs: Inputs<'_>) {
     let Inputs { config, node, .. } = inputs;
     for prefix in told_subnets(inputs.pools) {
-        rules.direct(prefix, Why::own(7, "subnet told by the wireserver"));
+        rules.direct(prefix, Why::own(7, told_by(inputs.pools)));
     }
     // Behind the VNet's own subnets, which all of the VM's NICs reach, and before wider prefixes that somebody configured.
     for &prefix in &node.elsewhere {

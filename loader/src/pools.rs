@@ -10,7 +10,7 @@ use crate::nic::Node;
 use crate::{imds, wireserver};
 
 const WIRESERVER: &str = "wireserver";
-const IMDS: &str = "imds";
+pub(crate) const IMDS: &str = "imds";
 /// For the whole exchange with the wireserver; its answer comes from the same host …
 const WIRESERVER_LIMIT: Duration = Duration::from_millis(2500);
 /// … and with IMDS. Together less than a plug-in waits for us.

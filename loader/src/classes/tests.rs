@@ -111,6 +111,29 @@ fn nothing_configured_is_safe() {
 }
 
 #[test]
+fn a_subnet_names_the_source_that_told_it() {
+    let prefix: Ipv4Net = "10.240.0.0/16".parse().unwrap();
+    for (source, why) in [
+        ("wireserver", "subnet told by the wireserver"),
+        ("imds", "subnet told by IMDS"),
+    ] {
+        let told = Pools {
+            source: source.into(),
+            ..pools(prefix)
+        };
+        let (config, node) = (config(""), node());
+        let rules = classify(Inputs {
+            config: &config,
+            masq: &masq(&[], false),
+            node: &node,
+            pools: Some(&told),
+        });
+        let rule = rule(&rules, Ipv4Addr::new(10, 240, 3, 4));
+        assert_eq!(rule.why.text, why);
+    }
+}
+
+#[test]
 fn known_services_make_the_rest_fast() {
     let rules = rules("serviceCidrs: [10.0.0.0/16]", &Masq::default());
     assert_eq!(class(&rules, "10.0.0.10"), (Class::Stack, false));
