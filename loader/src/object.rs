@@ -26,6 +26,14 @@ pub(crate) static OBJECT: &[u8] = include_bytes_aligned!(env!("BPF_OBJECT"));
 /// `BPF_FS_MAGIC` of `linux/magic.h`.
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 
+/// The kernel's types.
+pub(crate) const BTF: &str = "/sys/kernel/btf/vmlinux";
+
+/// Whether bpffs is mounted where it belongs.
+pub(crate) fn has_bpffs() -> bool {
+    statfs(BPFFS).is_ok_and(|fs| fs.filesystem_type().0 == BPF_FS_MAGIC)
+}
+
 /// Programs and maps are in the kernel and pinned.
 #[expect(missing_debug_implementations, reason = "aya's arrays have none")]
 pub struct Loaded {
@@ -99,10 +107,10 @@ pub fn load(pins: &Pins, sizes: TableSizes) -> Result<Loaded, ObjectError> {
     if OBJECT.is_empty() {
         return Err(ObjectError::Empty);
     }
-    if !statfs(BPFFS).is_ok_and(|fs| fs.filesystem_type().0 == BPF_FS_MAGIC) {
+    if !has_bpffs() {
         return Err(ObjectError::NoBpffs);
     }
-    if !Path::new("/sys/kernel/btf/vmlinux").exists() {
+    if !Path::new(BTF).exists() {
         return Err(ObjectError::NoBtf);
     }
     for path in [pins.maps(), pins.programs(), pins.links()] {

@@ -3,6 +3,7 @@
 //! | Question | Module |
 //! |---|---|
 //! | How is everything? | `status` |
+//! | What is wrong with the node? | `doctor` |
 //! | Which pods are there, and is each whole? | `endpoints` |
 //! | Who holds which SNAT ports? | `snat` |
 //! | Which flows are known, and which way do they go? | `flows` |
@@ -11,6 +12,7 @@
 //! | How is an answer printed? | `output` |
 //! | What shape has it for programs? | `schemas` |
 
+mod doctor;
 mod endpoints;
 mod explain;
 mod flows;
@@ -71,6 +73,8 @@ enum Command {
         #[command(subcommand)]
         action: Ipam,
     },
+    /// What is wrong with this node, why that matters, and what to do. Ends with 1 when anything is. Needs no loader.
+    Doctor,
     /// The pods of this node, and whether all of each is there. Needs no loader.
     Endpoints,
     /// The ports of the primary address that stand for pods', and who has them. Needs no loader.
@@ -154,6 +158,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
             crate::validate::verdict(conflist, &findings)
         }
         Command::Ipam { action } => ipam(output, action),
+        Command::Doctor => doctor::run(output),
         Command::Endpoints => endpoints::run(output),
         Command::Snat(arguments) => snat::run(output, arguments),
         Command::Flows(arguments) => flows::run(output, arguments),

@@ -9,6 +9,7 @@ use schemars::{JsonSchema, Schema};
 pub fn schemas() -> BTreeMap<&'static str, Schema> {
     BTreeMap::from([
         ("classes", of::<Vec<rpc::Classified>>()),
+        ("doctor", of::<super::doctor::Report>()),
         ("endpoints", of::<Vec<super::endpoints::EndpointView>>()),
         ("explain", of::<Vec<super::explain::Explanation>>()),
         ("flows", of::<super::flows::Flows>()),

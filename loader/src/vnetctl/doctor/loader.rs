@@ -1,0 +1,192 @@
+//! Does the loader do its work?
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+
+use abi::pins::{BPFFS, DIRECTORY};
+use hooks::Hook;
+use rpc::{Endpoint, read_json};
+
+use super::node::Node;
+use super::{Problem, some};
+use crate::vnetctl::endpoints;
+
+/// What the unit gives it: bits of `linux/capability.h`.
+const CAPABILITIES: [(u32, &str); 4] = [
+    (12, "CAP_NET_ADMIN"),
+    (21, "CAP_SYS_ADMIN"),
+    (38, "CAP_PERFMON"),
+    (39, "CAP_BPF"),
+];
+/// In percent.
+const NEARLY_FULL: u64 = 75;
+
+pub(super) fn runs(node: &Node) -> Option<Problem> {
+    let why = node.status.as_ref().err()?;
+    Some(Problem::error(
+        format!("the loader does not answer: {why}"),
+        "pods that are there work on, but ADD fails with code 11, and nothing is repaired",
+        "systemctl restart azure-vnet-loader; `journalctl -u azure-vnet-loader -n 20` says why it ended",
+    ))
+}
+
+pub(super) fn capabilities(node: &Node) -> Option<Problem> {
+    let status = fs::read_to_string(format!("/proc/{}/status", node.loader?)).ok()?;
+    let has = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))?;
+    let has = u64::from_str_radix(has.trim(), 16).ok()?;
+    let lacking = CAPABILITIES.iter().filter(|(bit, _)| has & (1 << bit) == 0);
+    let lacking: Vec<String> = lacking.map(|(_, name)| (*name).to_owned()).collect();
+    (!lacking.is_empty()).then(|| {
+        Problem::error(
+            format!("the loader runs without {}", lacking.join(", ")),
+            "the kernel refuses its programs, or hides from it which ones run",
+            "use the unit of the release; `systemctl cat azure-vnet-loader` shows who changes CapabilityBoundingSet",
+        )
+    })
+}
+
+pub(super) fn configuration(node: &Node) -> Option<Problem> {
+    let rejected = &node.status.as_ref().ok()?.config.rejected;
+    (!rejected.is_empty()).then(|| {
+        Problem::error(
+            format!("the configuration is refused: {}", rejected.join("; ")),
+            "the earlier one is in force, and a loader that starts anew does not start",
+            "what the message says behind its last semicolon; it takes effect within a second",
+        )
+    })
+}
+
+/// What no other check looks at.
+pub(super) fn warnings(node: &Node) -> Option<Problem> {
+    let warnings = &node.status.as_ref().ok()?.warnings;
+    let others = warnings
+        .iter()
+        .filter(|warning| !warning.contains("vnetctl ipam check"));
+    let others: Vec<String> = others.cloned().collect();
+    (!others.is_empty()).then(|| {
+        Problem::warning(
+            some(&others),
+            "the loader says so",
+            "what each says; more in docs/troubleshooting.md",
+        )
+    })
+}
+
+pub(super) fn run_directory(node: &Node) -> Option<Problem> {
+    let meta = fs::metadata(node.run.root()).ok()?;
+    let (mode, root) = (meta.mode() & 0o7777, node.run.root().display());
+    (meta.uid() != 0 || mode & 0o077 != 0).then(|| {
+        Problem::error(
+            format!("{root} belongs to uid {} and has mode {mode:o}", meta.uid()),
+            "who can write there gives out addresses and pods' records; who can read there sees all of them",
+            format!("chown root: {root} && chmod 700 {root}; find who changes it (RuntimeDirectoryMode= of the unit is 0700)"),
+        )
+    })
+}
+
+pub(super) fn records(node: &Node) -> Option<Problem> {
+    let files = fs::read_dir(node.run.endpoints()).ok()?;
+    let paths = files.filter_map(|file| Some(file.ok()?.path()));
+    let records = paths.filter(|path| path.extension().is_some_and(|found| found == "json"));
+    let damaged: Vec<String> = records
+        .filter_map(|path| {
+            read_json::<Endpoint>(&path)
+                .err()
+                .filter(|error| !error.is_not_found())
+        })
+        .map(|error| error.to_string())
+        .collect();
+    (!damaged.is_empty()).then(|| {
+        Problem::error(
+            some(&damaged),
+            "nobody knows whose pod that is: it is not repaired, and its address is given back by DEL only",
+            "delete the pod that the file is named after (NETWORK:CONTAINER:IFNAME), then the file; look at the disk (df, dmesg)",
+        )
+    })
+}
+
+/// Folders of other layouts, and links to interfaces that are gone.
+pub(super) fn stale_pins(node: &Node) -> Option<Problem> {
+    let root = format!("{BPFFS}/{DIRECTORY}");
+    let mut stale = Vec::new();
+    for entry in fs::read_dir(&root).ok()?.filter_map(Result::ok) {
+        if entry.path() != node.pins.root() {
+            stale.push(entry.path());
+        }
+    }
+    for nic in hooks::nics(&node.pins).unwrap_or_default() {
+        if nix::net::if_::if_nametoindex(nic.as_str()).is_err() {
+            stale.push(node.pins.links().join(nic));
+        }
+    }
+    let stale: Vec<String> = stale
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
+    (!stale.is_empty()).then(|| {
+        Problem::warning(
+            format!(
+                "another version, or an interface that is gone, has left pins: {}",
+                some(&stale)
+            ),
+            "their maps keep memory, and their programs may still run",
+            "when no loader of that version is to come back: rm -r these folders",
+        )
+    })
+}
+
+pub(super) fn nic_programs(node: &Node) -> Option<Problem> {
+    let nic = node.nic()?;
+    let absent = Hook::NIC
+        .into_iter()
+        .filter(|hook| !hooks::runs(&node.pins, *hook, &nic));
+    let absent: Vec<String> = absent.map(|hook| hook.program.to_owned()).collect();
+    (!absent.is_empty()).then(|| {
+        Problem::error(
+            format!("{} does not run on {nic}", absent.join(" and ")),
+            "answers from the Internet do not find back to pods",
+            "systemctl restart azure-vnet-loader; if it comes back, find who removes links or the clsact qdisc (Cilium, tc scripts)",
+        )
+    })
+}
+
+pub(super) fn pods(node: &Node) -> Option<Problem> {
+    let all = endpoints::read(node.pinned.as_ref()?).ok()?;
+    let broken = all.iter().filter(|one| !one.missing.is_empty());
+    let broken: Vec<String> = broken
+        .map(|one| {
+            format!(
+                "{} {} (no {})",
+                one.pod,
+                one.address,
+                one.missing.join(", no ")
+            )
+        })
+        .collect();
+    (!broken.is_empty()).then(|| {
+        Problem::error(
+            format!("pods are not whole: {}", some(&broken)),
+            "without programs a pod is unchecked and slow, without an entry it is not reached",
+            "systemctl restart azure-vnet-loader puts programs and entries back; delete a pod whose veth or record is gone",
+        )
+    })
+}
+
+pub(super) fn tables(node: &Node) -> Option<Problem> {
+    let tables = node.status.as_ref().ok()?.tables.iter();
+    let full = tables.filter(|table| {
+        u64::from(table.used) * 100 >= u64::from(table.capacity) * NEARLY_FULL && table.used > 0
+    });
+    let full: Vec<String> = full
+        .map(|table| format!("{} {} of {}", table.name, table.used, table.capacity))
+        .collect();
+    (!full.is_empty()).then(|| {
+        Problem::warning(
+            format!("tables are nearly full: {}", full.join(", ")),
+            "what finds no room takes the kernel's path",
+            "`vnetctl snat --top 10` and `vnetctl flows` tell who takes the room; raise flowsMax or snatMax in loader.yaml (takes effect with the next boot)",
+        )
+    })
+}
