@@ -4,10 +4,14 @@ use std::collections::HashMap;
 
 use abi::{Binding, BindingKey, Ip4, Pod, Port, Slot};
 use aya::maps::MapError;
+use foldhash::fast::RandomState;
 use hooks::Maps;
 
 /// Remote ends that are shown.
 const SHOWN: usize = 10;
+
+/// Pods by address. The standard library's hash would be most of what a sweep costs.
+pub(crate) type PodsByAddress = HashMap<Ip4, Pod, RandomState>;
 
 /// What the programs have counted, by slot.
 pub(crate) type Counted = Vec<(Slot, u32)>;
@@ -15,8 +19,8 @@ pub(crate) type Counted = Vec<(Slot, u32)>;
 /// Open bindings of a sweep, counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Census {
-    open: HashMap<Slot, u32>,
-    ports: HashMap<(Ip4, Port, u8), u32>,
+    open: HashMap<Slot, u32, RandomState>,
+    ports: HashMap<(Ip4, Port, u8), u32, RandomState>,
 }
 
 impl Census {
@@ -30,7 +34,7 @@ impl Census {
     }
 
     /// What the programs have counted for each pod when a sweep begins.
-    pub(crate) fn counted(maps: &Maps, pods: &HashMap<Ip4, Pod>) -> Result<Counted, MapError> {
+    pub(crate) fn counted(maps: &Maps, pods: &PodsByAddress) -> Result<Counted, MapError> {
         let slots = pods.values().map(|pod| pod.slot);
         slots
             .map(|slot| Ok((slot, maps.snat_open.get(&slot.index(), 0)?)))

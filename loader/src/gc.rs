@@ -1,16 +1,20 @@
 //! When table entries die: a sweep over `snat` and `flows` with the programs' own rules of expiry.
 
-use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use abi::{Binding, BindingKey, Flow, FlowKey, Ip4, Pod, pins};
 use aya::maps::{MapError, MapInfo};
 use datapath::{Seconds, binding_expired, flow_expired, is_closed};
-use hooks::{Abi, Maps, Pins};
+use hooks::{Abi, Maps, Pins, Remover, each_entry};
+use nix::sys::time::{TimeSpec, TimeValLike as _};
 use nix::time::{ClockId, clock_gettime};
 use tracing::debug;
 
-use crate::census::Census;
-use crate::registry::removed;
+use crate::census::{Census, PodsByAddress};
+
+/// Dead entries that are looked at once more, and then removed together: so few that nobody takes one over in between, and so
+/// many that it pays.
+const AT_A_TIME: usize = 8;
 
 /// What a sweep found and did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,6 +31,8 @@ pub struct Swept {
     pub flows_capacity: u32,
     /// Bindings that fit.
     pub bindings_capacity: u32,
+    /// How long it took.
+    pub took: Duration,
     /// Who holds the bindings.
     pub census: Census,
 }
@@ -61,9 +67,10 @@ pub struct Pressure {
     pub bindings: bool,
 }
 
-/// Sweeps both tables once. Blocks: about two microseconds an entry.
+/// Sweeps both tables once. Blocks: less than half a microsecond an entry, and one and a half for one that is removed.
 pub fn sweep(pins: &Pins, pressure: Pressure) -> anyhow::Result<Swept> {
     let mut maps = Maps::from_pins(pins)?;
+    let (started, cpu_before) = (Instant::now(), cpu());
     let now = now();
     let capacity = |name| Ok::<_, MapError>(MapInfo::from_pin(pins.map(name))?.max_entries());
     let mut swept = Swept {
@@ -71,10 +78,24 @@ pub fn sweep(pins: &Pins, pressure: Pressure) -> anyhow::Result<Swept> {
         bindings_capacity: capacity(pins::map::SNAT)?,
         ..Swept::default()
     };
-    sweep_bindings(&mut maps, now, pressure.bindings, &mut swept)?;
-    sweep_flows(&mut maps, now, pressure.flows, &mut swept)?;
-    debug!(?swept, "swept");
+    sweep_bindings(&mut maps, pins, now, pressure.bindings, &mut swept)?;
+    sweep_flows(&mut maps, pins, now, pressure.flows, &mut swept)?;
+    swept.took = started.elapsed();
+    debug!(
+        took_us = swept.took.as_micros(),
+        cpu_us = (cpu() - cpu_before).num_microseconds(),
+        bindings = swept.bindings,
+        bindings_removed = swept.bindings_removed,
+        flows = swept.flows,
+        flows_removed = swept.flows_removed,
+        "swept"
+    );
     Ok(swept)
+}
+
+/// Processor time of this thread, of which a busy node gives it little at a time.
+fn cpu() -> TimeSpec {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap_or(TimeSpec::new(0, 0))
 }
 
 /// The loader's clock, a second or so ahead of the programs' ticks.
@@ -84,7 +105,7 @@ pub(crate) fn now() -> Seconds {
 }
 
 /// All pods, read once: half a million entries are looked up in them.
-pub(crate) fn pods(maps: &Maps) -> Result<HashMap<Ip4, Pod>, MapError> {
+pub(crate) fn pods(maps: &Maps) -> Result<PodsByAddress, MapError> {
     maps.pods
         .iter()
         .map(|entry| entry.map(|(addr, pod)| (addr.0, pod.0)))
@@ -100,6 +121,7 @@ fn is_dead(binding: &Binding, proto: u8, now: Seconds, full: bool) -> bool {
 
 fn sweep_bindings(
     maps: &mut Maps,
+    pins: &Pins,
     now: Seconds,
     full: bool,
     swept: &mut Swept,
@@ -107,28 +129,34 @@ fn sweep_bindings(
     let is_dead = |key: &BindingKey, binding: &Binding| is_dead(binding, key.proto, now, full);
     let pods = pods(maps)?;
     let counted = Census::counted(maps, &pods)?;
-    let mut dead: Vec<(Abi<BindingKey>, Binding)> = Vec::new();
-    for entry in &maps.snat {
-        let (key, Abi(binding)) = entry?;
-        let pod = pods
-            .get(&binding.pod)
-            .filter(|pod| pod.generation == binding.generation);
-        match pod {
-            Some(pod) if !is_dead(&key.0, &binding) => {
-                swept.bindings += 1;
-                swept.census.count(pod.slot, &key.0, &binding);
+    let mut dead: Vec<(BindingKey, Binding)> = Vec::new();
+    each_entry(
+        &pins.map(pins::map::SNAT),
+        |key: &BindingKey, binding: &Binding| {
+            let pod = pods
+                .get(&binding.pod)
+                .filter(|pod| pod.generation == binding.generation);
+            match pod {
+                Some(pod) if !is_dead(key, binding) => {
+                    swept.bindings += 1;
+                    swept.census.count(pod.slot, key, binding);
+                }
+                Some(_) | None => dead.push((*key, *binding)),
             }
-            Some(_) | None => dead.push((key, binding)),
+        },
+    )?;
+    let remover = Remover::open(&pins.map(pins::map::SNAT))?;
+    for few in dead.chunks(AT_A_TIME) {
+        let mut still = Vec::with_capacity(AT_A_TIME);
+        for (key, binding) in few {
+            // Looked up again: a new connection may have taken it over meanwhile, and its pod may be new.
+            if matches!(maps.snat.get(&Abi(*key), 0), Ok(Abi(current)) if current == *binding)
+                && (is_dead(key, binding) || !has_pod(maps, binding)?)
+            {
+                still.push(*key);
+            }
         }
-    }
-    for (key, binding) in dead {
-        // Looked up again: a new connection may have taken it over meanwhile, and its pod may be new.
-        if matches!(maps.snat.get(&key, 0), Ok(Abi(current)) if current == binding)
-            && (is_dead(&key.0, &binding) || !has_pod(maps, &binding)?)
-        {
-            removed(maps.snat.remove(&key))?;
-            swept.bindings_removed += 1;
-        }
+        swept.bindings_removed += remover.remove(&still)?;
     }
     swept.census.correct(maps, &counted)?;
     Ok(())
@@ -147,33 +175,42 @@ fn pod(maps: &Maps, addr: Ip4) -> Result<Option<Pod>, MapError> {
     }
 }
 
-fn sweep_flows(maps: &mut Maps, now: Seconds, full: bool, swept: &mut Swept) -> anyhow::Result<()> {
+fn sweep_flows(
+    maps: &mut Maps,
+    pins: &Pins,
+    now: Seconds,
+    full: bool,
+    swept: &mut Swept,
+) -> anyhow::Result<()> {
     let pods = pods(maps)?;
     let is_dead = |key: &FlowKey, flow: &Flow| {
         flow_expired(flow, key.proto, now) || (full && is_closed(flow))
     };
-    let mut dead: Vec<(Abi<FlowKey>, Flow)> = Vec::new();
-    for entry in &maps.flows {
-        let (key, Abi(flow)) = entry?;
-        let has_pod = pods.contains_key(&key.0.low) || pods.contains_key(&key.0.high);
-        if has_pod && !is_dead(&key.0, &flow) {
+    let mut dead: Vec<(FlowKey, Flow)> = Vec::new();
+    each_entry(&pins.map(pins::map::FLOWS), |key: &FlowKey, flow: &Flow| {
+        let has_pod = pods.contains_key(&key.low) || pods.contains_key(&key.high);
+        if has_pod && !is_dead(key, flow) {
             swept.flows += 1;
         } else {
-            dead.push((key, flow));
+            dead.push((*key, *flow));
         }
-    }
-    for (key, flow) in dead {
-        let Ok(Abi(current)) = maps.flows.get(&key, 0) else {
-            continue;
-        };
-        // A flow of a released address must not decide about the next pod that gets it.
-        let is_orphan = || {
-            Ok::<_, MapError>(pod(maps, key.0.low)?.is_none() && pod(maps, key.0.high)?.is_none())
-        };
-        if current == flow && (is_dead(&key.0, &flow) || is_orphan()?) {
-            removed(maps.flows.remove(&key))?;
-            swept.flows_removed += 1;
+    })?;
+    let remover = Remover::open(&pins.map(pins::map::FLOWS))?;
+    for few in dead.chunks(AT_A_TIME) {
+        let mut still = Vec::with_capacity(AT_A_TIME);
+        for (key, flow) in few {
+            let Ok(Abi(current)) = maps.flows.get(&Abi(*key), 0) else {
+                continue;
+            };
+            // A flow of a released address must not decide about the next pod that gets it.
+            let is_orphan = || {
+                Ok::<_, MapError>(pod(maps, key.low)?.is_none() && pod(maps, key.high)?.is_none())
+            };
+            if current == *flow && (is_dead(key, flow) || is_orphan()?) {
+                still.push(*key);
+            }
         }
+        swept.flows_removed += remover.remove(&still)?;
     }
     Ok(())
 }

@@ -5,6 +5,7 @@
 //! is one atomic step, during which no packet is lost.
 
 mod attach;
+mod batch;
 mod filter;
 mod hook;
 mod link;
@@ -17,6 +18,7 @@ mod ticks;
 mod xdp;
 
 pub use attach::{AttachError, Outcome, attach, nics, open, remove, runs};
+pub use batch::{BatchError, Remover, each_entry};
 pub use hook::{Hook, Mechanism};
 pub use maps::{Abi, Maps, MapsError, total};
 pub use netlink::dump;

@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
 
-use abi::{Ip4, Pod};
 use anyhow::Context as _;
 use aya::maps::{MapError, MapInfo};
 use hooks::{Maps, Pins};
 use rpc::{Endpoint, RunDirectory};
 
+use crate::census::PodsByAddress;
 use crate::reconcile::endpoints;
 
 /// Rows that are shown unless more are asked for.
@@ -31,7 +31,7 @@ impl Pinned {
         })
     }
 
-    pub(super) fn pods(&self) -> anyhow::Result<HashMap<Ip4, Pod>> {
+    pub(super) fn pods(&self) -> anyhow::Result<PodsByAddress> {
         crate::gc::pods(&self.maps).context("read the pinned map `pods`")
     }
 
