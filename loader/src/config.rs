@@ -44,6 +44,8 @@ pub struct Config {
     pub deny_cidrs: Vec<Ipv4Net>,
     /// Where metrics and health are served.
     pub metrics: Option<SocketAddrV4>,
+    /// Which way new flows take.
+    pub datapath: Datapath,
 }
 
 impl Default for Config {
@@ -63,6 +65,7 @@ impl Default for Config {
             xdp: Xdp::Off,
             deny_cidrs: Vec::new(),
             metrics: None,
+            datapath: Datapath::Fast,
         }
     }
 }
@@ -74,6 +77,15 @@ pub enum Imds {
     Snat,
     /// Dropped.
     Deny,
+}
+
+/// Which way new flows take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Datapath {
+    /// Around netfilter, where nothing speaks against it.
+    Fast,
+    /// Through it, so that its rules apply to all of them, a network policy's for example. The kernel masquerades.
+    Stack,
 }
 
 /// What drops packets before there is an skb.
@@ -113,10 +125,12 @@ pub mod key {
     pub const DENY: &str = "denyCidrs";
     /// [`super::Config::metrics`].
     pub const METRICS: &str = "metrics";
+    /// [`super::Config::datapath`].
+    pub const DATAPATH: &str = "datapath";
 }
 
 /// Every key.
-const KEYS: [&str; 15] = [
+const KEYS: [&str; 16] = [
     "nic",
     key::VNET,
     key::DIRECT,
@@ -132,6 +146,7 @@ const KEYS: [&str; 15] = [
     key::XDP,
     key::DENY,
     key::METRICS,
+    key::DATAPATH,
 ];
 
 impl Config {
@@ -191,6 +206,15 @@ impl Config {
                     };
                 }
                 key::DENY => config.deny_cidrs = entry.prefixes()?,
+                key::DATAPATH => {
+                    config.datapath = match entry.text("fast or stack", "fast or stack")? {
+                        "fast" => Datapath::Fast,
+                        "stack" => Datapath::Stack,
+                        other => {
+                            return Err(entry.refuse(other, "is neither", "write fast or stack"));
+                        }
+                    };
+                }
                 key::METRICS => {
                     let what = ("off or an address and port", "off or 127.0.0.1:9655");
                     config.metrics = match entry.text(what.0, what.1)? {

@@ -27,6 +27,7 @@ use tracing::{error, info, warn};
 
 use crate::classes::{Inputs, Rule, classify};
 use crate::configuration::Configuration;
+use crate::foreign::Filter;
 use crate::gc::Swept;
 use crate::metrics::Metrics;
 use crate::nic::{self, Node};
@@ -78,6 +79,8 @@ pub struct Daemon {
     pub(crate) metrics: Metrics,
     /// Where metrics are served.
     pub(crate) metrics_address: watch::Sender<Option<SocketAddrV4>>,
+    /// Who else filters pods' forwarded packets.
+    pub(crate) foreign: RefCell<Vec<Filter>>,
     /// Whether the tasks are alive.
     pub(crate) beats: Beats,
 }
@@ -181,10 +184,9 @@ impl Daemon {
         });
         let via_host = via_host::addresses(&reconcile::endpoints(&run));
         let rules = via_host::add(rules, &via_host);
-        let block = configuration.config.block_wireserver;
         // Before anything is written: what runs stays whole.
         registry.check_classes(&rules)?;
-        registry.configure(&node, configuration.shares(), block)?;
+        registry.configure(&node, configuration.shares(), &configuration.config)?;
         registry.write_classes(&rules)?;
         reconcile::attach_nic(&pins, &node.nic.nic, || {
             conntrack::take_over_or_fill(&mut registry, &run)
@@ -225,6 +227,7 @@ impl Daemon {
             guarded: Cell::default(),
             metrics: Metrics::default(),
             metrics_address: watch::Sender::new(address),
+            foreign: RefCell::default(),
             beats: Beats::default(),
         };
         fallback::enable_forwarding()?;
@@ -233,6 +236,7 @@ impl Daemon {
         daemon.follow_tunnels().await;
         daemon.tell_azures_tools().await;
         daemon.reclaim_leaks().await;
+        daemon.look_for_filters().await;
         Ok(daemon)
     }
 

@@ -58,7 +58,7 @@ impl Daemon {
         self.registry.borrow_mut().configure(
             &self.node.borrow(),
             configuration.shares(),
-            configuration.config.block_wireserver,
+            &configuration.config,
         )
     }
 

@@ -22,6 +22,7 @@
 //! | Which addresses do conflists route via the host? | [`via_host`] |
 //! | What does the kernel do without our programs? | [`fallback`] |
 //! | How does a pod get into the maps and out? | [`registry`] |
+//! | Who else filters what pods send through the node? | [`foreign`] |
 //! | What else is written into the maps? | `settings` |
 //! | What is repaired at start? | [`reconcile`] |
 //! | How does a host veth go away without anybody waiting? | [`links`] |
@@ -52,6 +53,7 @@ pub mod document;
 pub mod fallback;
 mod files;
 mod follow;
+pub mod foreign;
 pub mod gc;
 mod guard;
 pub mod imds;

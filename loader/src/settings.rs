@@ -11,6 +11,7 @@ use hooks::{Abi, ticks};
 use ipnet::Ipv4Net;
 
 use crate::classes::Rule;
+use crate::config::{Config as Settings, Datapath};
 use crate::nic::Node;
 use crate::ports::Shares;
 use crate::registry::{Registry, RegistryError, map_error};
@@ -29,7 +30,7 @@ impl Registry {
         &mut self,
         node: &Node,
         shares: Shares,
-        block: bool,
+        settings: &Settings,
     ) -> Result<(), RegistryError> {
         let old = self.config()?;
         let (gateway, subnet, subnet_len) = NextHops::for_programs(node.next_hops);
@@ -49,7 +50,10 @@ impl Registry {
             nat_quota: shares.per_pod,
             subnet_len,
             fast_mark: FAST_MARK,
-            flags: old.flags.set(ConfigFlags::BLOCK_WIRESERVER, block),
+            flags: old
+                .flags
+                .set(ConfigFlags::BLOCK_WIRESERVER, settings.block_wireserver)
+                .set(ConfigFlags::STACK, settings.datapath == Datapath::Stack),
             generation: old.generation,
             flows_lost: old.flows_lost,
             gateway,

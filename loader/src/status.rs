@@ -69,6 +69,7 @@ impl Daemon {
             ));
         }
         warnings.extend(self.reclaim.borrow().warnings());
+        warnings.extend(self.filtered());
         let sizes = self.configuration.borrow().config.sizes;
         let swept = self.swept.borrow();
         for (key, wanted, is) in [

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rpc::LOADER_CONFIG;
 use tokio::signal::unix::Signal;
@@ -81,12 +81,8 @@ async fn try_sweep(daemon: &Daemon) -> anyhow::Result<()> {
         flows: was_full,
         bindings: daemon.swept.borrow().bindings_full(),
     };
-    let (swept, took) = spawn_blocking(move || {
-        let started = Instant::now();
-        gc::sweep(&pins, pressure).map(|swept| (swept, started.elapsed()))
-    })
-    .await??;
-    daemon.metrics.swept(&swept, took);
+    let swept = spawn_blocking(move || gc::sweep(&pins, pressure)).await??;
+    daemon.metrics.swept(&swept);
     // A repair may have found meanwhile that the kernel's connections do not fit.
     let was_full = was_full || daemon.registry.borrow().flows_full()?;
     let filled = swept.flows_full(was_full);
@@ -116,6 +112,7 @@ pub(crate) async fn keep_true(daemon: Rc<Daemon>) {
         daemon.reconcile();
         daemon.follow_tunnels().await;
         daemon.repair_fallback();
+        daemon.look_for_filters().await;
         daemon.beats.repaired();
     }
 }

@@ -83,6 +83,8 @@ impl ConfigFlags {
     pub const BLOCK_WIRESERVER: Self = Self { bits: 1 };
     /// `flows` is above its high-water mark: a flow that is not in it goes to the stack.
     pub const FLOWS_FULL: Self = Self { bits: 2 };
+    /// `datapath: stack`: no flow begins fast. Source checks stay, and what has a binding keeps it to its end.
+    pub const STACK: Self = Self { bits: 4 };
 
     /// True when every switch of `other` is on.
     #[inline(always)]

@@ -143,7 +143,9 @@ pub(crate) fn side(tables: &impl Tables, seen: &Seen, config: &Config, now: Seco
 /// mark, or a flow has found no room since the loader last made up for such flows.
 #[inline(always)]
 pub(crate) fn is_full(tables: &impl Tables, config: &Config) -> bool {
-    config.flags.contains(ConfigFlags::FLOWS_FULL) || tables.lost_flows() != config.flows_lost
+    config.flags.contains(ConfigFlags::FLOWS_FULL)
+        || config.flags.contains(ConfigFlags::STACK)
+        || tables.lost_flows() != config.flows_lost
 }
 
 /// Remembers a fact about a flow. When there is no room, every miss is "stack" from now on, before this very packet

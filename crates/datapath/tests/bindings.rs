@@ -282,13 +282,20 @@ fn what_is_for_the_node_itself_stays_with_the_node() {
     }
 }
 
+/// Neither a table that is full nor `datapath: stack`.
 #[test]
-fn a_full_flow_table_harms_no_established_connection() {
+fn what_sends_new_flows_through_the_stack_harms_no_established_connection() {
+    for flag in [abi::ConfigFlags::FLOWS_FULL, abi::ConfigFlags::STACK] {
+        new_flows_only_take_the_stack(flag);
+    }
+}
+
+fn new_flows_only_take_the_stack(flag: abi::ConfigFlags) {
     let mut node = node(4);
     // With four ports, some bindings lie behind candidates that were in use.
     let ports: Vec<u16> = (0..4).map(|n| open(&node, 40_000 + n)).collect();
     let mut config = node.config.unwrap();
-    config.flags = config.flags.with(abi::ConfigFlags::FLOWS_FULL);
+    config.flags = config.flags.with(flag);
     node.config = Some(config);
     for (n, port) in (0..).zip(ports) {
         let (verdict, frame) = from_a_pod(&node, &tcp((A, 40_000 + n), (INTERNET, 443), ACK));

@@ -91,6 +91,10 @@ fn what_cannot_be_meant_is_refused_with_file_key_value_and_remedy() {
             "metrics: localhost:9655",
             ["metrics", "`localhost:9655`", "127.0.0.1:9655"],
         ),
+        (
+            "datapath: slow",
+            ["datapath", "`slow`", "write fast or stack"],
+        ),
         ("natPorts: 80-90", ["natPorts", "`80-90`", "1024-29999"]),
         ("natPorts: 5000", ["natPorts", "`5000`", "1024-29999"]),
         ("natPortsPerPod: 0", ["natPortsPerPod", "`0`", "1 to 65535"]),

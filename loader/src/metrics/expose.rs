@@ -54,6 +54,19 @@ impl State {
             ["program"],
             self.attached.iter().map(|(program, on)| ([(*program).into()], *on)),
         );
+        page.gauges(
+            "azure_vnet_foreign_filters",
+            "Chains that filter what the node forwards, by whose they are; fast flows pass them by (datapath: stack)",
+            ["owner"],
+            self.foreign
+                .iter()
+                .map(|(owner, places)| ([owner.name().into()], number(*places))),
+        );
+        page.gauge(
+            "azure_vnet_datapath_stack",
+            "1 with datapath: stack, when all new flows of pods go through the kernel",
+            self.is_stack.into(),
+        );
         page.counters(
             "azure_vnet_repairs",
             "What was found missing or left over and was mended, by kind",

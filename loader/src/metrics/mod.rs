@@ -11,7 +11,6 @@ mod process;
 mod state;
 
 use std::fmt;
-use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -58,8 +57,8 @@ impl Metrics {
     }
 
     /// A sweep over the tables is over.
-    pub(crate) fn swept(&self, swept: &Swept, took: Duration) {
-        self.sweeps.observe(took.as_secs_f64());
+    pub(crate) fn swept(&self, swept: &Swept) {
+        self.sweeps.observe(swept.took.as_secs_f64());
         for (table, removed) in [
             (abi::pins::map::FLOWS, swept.flows_removed),
             (abi::pins::map::SNAT, swept.bindings_removed),

@@ -6,7 +6,9 @@ use rpc::{DestinationView, PoolView, TableView};
 
 use super::Addresses;
 use super::process::Process;
+use crate::config::Datapath;
 use crate::daemon::Daemon;
+use crate::foreign::Owner;
 use crate::repairs::Repair;
 use crate::{ready, status};
 
@@ -33,6 +35,9 @@ pub(super) struct State {
     /// Programs and on how many interfaces they run.
     pub(super) attached: Vec<(&'static str, u64)>,
     pub(super) repairs: Vec<(Repair, u64)>,
+    /// How many places of each.
+    pub(super) foreign: Vec<(Owner, usize)>,
+    pub(super) is_stack: bool,
     pub(super) process: Process,
 }
 
@@ -76,9 +81,19 @@ impl State {
                 .into_iter()
                 .map(|repair| (repair, repair.total()))
                 .collect(),
+            foreign: Owner::ALL
+                .into_iter()
+                .map(|owner| (owner, places(daemon, owner)))
+                .collect(),
+            is_stack: configuration.config.datapath == Datapath::Stack,
             process: Process::read(),
         })
     }
+}
+
+fn places(daemon: &Daemon, owner: Owner) -> usize {
+    let found = daemon.foreign.borrow();
+    found.iter().filter(|filter| filter.owner == owner).count()
 }
 
 /// The NIC's programs as they run now, the pods' as the last reconciliation found them: to look at 250 veths takes too long.

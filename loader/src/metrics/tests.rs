@@ -8,6 +8,7 @@ use rpc::{CallFailure, CallReport, DestinationView, PoolView, TableView};
 
 use super::process::Process;
 use super::*;
+use crate::foreign::Owner;
 use crate::repairs::Repair;
 
 /// One of everything, so that nothing is left out for want of values.
@@ -17,7 +18,7 @@ fn example() -> String {
         bytes: 60,
     };
     let metrics = Metrics::default();
-    metrics.swept(&Swept::default(), Duration::from_millis(3));
+    metrics.swept(&Swept::default());
     metrics.call(&CallReport {
         plugin: "azure-vnet".into(),
         verb: "ADD".into(),
@@ -60,6 +61,8 @@ fn example() -> String {
         }),
         attached: vec![("to_wire", 1)],
         repairs: vec![(Repair::Program, 1)],
+        foreign: vec![(Owner::Calico, 1)],
+        is_stack: false,
         process: Process::default(),
     };
     text(&metrics, &state).unwrap()

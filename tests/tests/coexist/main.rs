@@ -4,6 +4,7 @@
 //! `docs/coexistence.md` says which test belongs to which neighbour.
 #![cfg(test)]
 
+mod filters;
 mod neighbours;
 mod portmap;
 mod preload;
