@@ -51,6 +51,11 @@ pub fn install(nic: &str, rules: &[Rule], block_wireserver: bool) -> Result<(), 
     run_nft(&table(nic, rules, block_wireserver))
 }
 
+/// Takes our table away.
+pub fn remove() -> Result<(), FallbackError> {
+    run_nft("delete table ip azure-vnet\n")
+}
+
 /// Whether our table is there; somebody may have flushed the ruleset.
 pub fn is_installed() -> bool {
     let list = Command::new("nft")

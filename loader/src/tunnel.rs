@@ -113,6 +113,21 @@ async fn close() -> Result<(), TunnelError> {
     .await
 }
 
+/// Takes all of it away, the table too.
+pub(crate) async fn remove() -> Result<(), TunnelError> {
+    close().await?;
+    with_netlink(async |handle| {
+        let route = RouteMessageBuilder::<Ipv4Addr>::new().table_id(TABLE);
+        let removed = handle.route().del(route.build()).execute().await;
+        tolerate(
+            removed,
+            nix::libc::ESRCH,
+            "remove the default route of our table",
+        )
+    })
+    .await
+}
+
 /// `fwmark 0x20/0x20 lookup 7320`.
 fn rule_message() -> RuleMessage {
     let mut rule = RuleMessage::default();

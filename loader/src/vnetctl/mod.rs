@@ -8,6 +8,8 @@
 //! | Who holds which SNAT ports? | `snat` |
 //! | Which flows are known, and which way do they go? | `flows` |
 //! | What does a code or a reason mean? | `explain` |
+//! | What does somebody need who looks for a fault elsewhere? | `sysdump` |
+//! | How does all of it go away? | `uninstall` |
 //! | What do the pinned maps hold? | `pinned` |
 //! | How is an answer printed? | `output` |
 //! | What shape has it for programs? | `schemas` |
@@ -22,6 +24,8 @@ mod pinned;
 mod schemas;
 mod snat;
 mod status;
+mod sysdump;
+mod uninstall;
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
@@ -83,6 +87,10 @@ enum Command {
     Flows(flows::Arguments),
     /// What would happen to a packet of a pod, and why, step by step. Nothing is sent. Needs no loader.
     Trace(crate::trace::Query),
+    /// Writes one file that tells everything to whoever looks for a fault; secrets are left out. Needs no loader.
+    Sysdump(sysdump::Arguments),
+    /// Makes the node as it was before; binaries and configuration stay. Refuses while pods live.
+    Uninstall(uninstall::Arguments),
     /// What an error code or a drop reason means, and what to do; without one, all of them. Needs no loader.
     Explain {
         /// `11`, or `source_address`.
@@ -163,6 +171,8 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         Command::Snat(arguments) => snat::run(output, arguments),
         Command::Flows(arguments) => flows::run(output, arguments),
         Command::Trace(query) => output.print(&crate::trace::trace(query)?, crate::trace::render),
+        Command::Sysdump(arguments) => sysdump::run(output, arguments),
+        Command::Uninstall(arguments) => uninstall::run(output, arguments),
         Command::Explain { topic } => explain::run(output, topic.as_deref()),
         Command::Completions { shell } => {
             let mut script = Vec::new();

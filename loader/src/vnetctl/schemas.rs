@@ -19,6 +19,8 @@ pub fn schemas() -> BTreeMap<&'static str, Schema> {
         ("snat-top", of::<super::snat::RemoteEnds>()),
         ("status", of::<rpc::Status>()),
         ("status-brief", of::<super::status::Brief>()),
+        ("sysdump", of::<super::sysdump::Dump>()),
+        ("uninstall", of::<super::uninstall::Uninstalled>()),
         ("validate", of::<Vec<netconf::conflist::Finding>>()),
     ])
 }

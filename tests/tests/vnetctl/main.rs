@@ -4,7 +4,9 @@
 mod explain;
 mod schema;
 mod status;
+mod sysdump;
 mod tables;
+mod uninstall;
 
 use lab::{Lab, Node};
 use serde_json::Value;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::*;
 
 /// The command line of each answer.
-const COMMANDS: [(&str, &str); 12] = [
+const COMMANDS: [(&str, &str); 14] = [
     ("classes", "classes 10.0.0.10 8.8.8.8"),
     ("doctor", "doctor"),
     ("endpoints", "endpoints"),
@@ -19,7 +19,10 @@ const COMMANDS: [(&str, &str); 12] = [
     ("snat-top", "snat --top 3"),
     ("status", "status"),
     ("status-brief", "status --brief"),
+    ("sysdump", "sysdump --file /tmp/dump.tar.gz"),
     ("validate", "validate /etc/cni/net.d/odd.conflist"),
+    // Last: nothing is there any more.
+    ("uninstall", "uninstall --force"),
 ];
 
 fn folder() -> PathBuf {

@@ -17,6 +17,7 @@ fn one_line_says_whether_pods_can_be_added_and_the_exit_status_agrees() -> Resul
 
     let lab = Lab::new().nodes(1).build()?;
     let node = lab.node(1);
+    lab.platform().imds(false);
     lab.platform().wireserver(Wireserver::Garbage)?;
     node.start_loader()?;
     let brief = node.feed(&["vnetctl", "status", "--brief"], b"")?;

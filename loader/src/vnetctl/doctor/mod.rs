@@ -24,7 +24,7 @@ mod systemd;
 use serde::Serialize;
 
 use super::output::Output;
-use node::Node;
+pub(super) use node::Node;
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]

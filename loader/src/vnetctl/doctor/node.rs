@@ -22,31 +22,31 @@ const CONFLISTS: &str = "/etc/cni/net.d";
 
 /// A node as it is at this moment.
 pub(crate) struct Node {
-    pub(super) run: RunDirectory,
-    pub(super) pins: Pins,
+    pub(in crate::vnetctl) run: RunDirectory,
+    pub(in crate::vnetctl) pins: Pins,
     /// What the loader says, or why it says nothing.
-    pub(super) status: Result<Status, String>,
+    pub(in crate::vnetctl) status: Result<Status, String>,
     /// The loader's process.
-    pub(super) loader: Option<i32>,
+    pub(in crate::vnetctl) loader: Option<i32>,
     /// The pinned maps; `None` when there are none.
-    pub(super) pinned: Option<Pinned>,
-    pub(super) records: Vec<Endpoint>,
+    pub(in crate::vnetctl) pinned: Option<Pinned>,
+    pub(in crate::vnetctl) records: Vec<Endpoint>,
     /// The pools that the loader has read in this boot.
-    pub(super) pools: Option<Pools>,
+    pub(in crate::vnetctl) pools: Option<Pools>,
     /// The runtime's configurations, in its order.
-    pub(super) conflists: Vec<Conflist>,
+    pub(in crate::vnetctl) conflists: Vec<Conflist>,
     /// Netfilter's chains, or why they cannot be read.
     pub(super) ruleset: Result<Vec<Chain>, String>,
 }
 
 /// A file of the runtime's.
-pub(super) struct Conflist {
-    pub(super) path: PathBuf,
-    pub(super) text: String,
+pub(in crate::vnetctl) struct Conflist {
+    pub(in crate::vnetctl) path: PathBuf,
+    pub(in crate::vnetctl) text: String,
     /// `type` of each plug-in.
-    pub(super) plugins: Vec<String>,
+    pub(in crate::vnetctl) plugins: Vec<String>,
     /// `ipam.type` of each.
-    pub(super) ipam: Vec<String>,
+    pub(in crate::vnetctl) ipam: Vec<String>,
 }
 
 impl Node {
@@ -70,29 +70,29 @@ impl Node {
     }
 
     /// What the programs go by; `None` until a loader has told them.
-    pub(super) fn config(&self) -> Option<Config> {
+    pub(in crate::vnetctl) fn config(&self) -> Option<Config> {
         let Abi(config) = self.pinned.as_ref()?.maps.config.get(&0, 0).ok()?;
         (config.nic.get() != 0).then_some(config)
     }
 
     /// Name of the NIC.
-    pub(super) fn nic(&self) -> Option<String> {
+    pub(in crate::vnetctl) fn nic(&self) -> Option<String> {
         ifname(self.config()?.nic.get())
     }
 
     /// Addresses of this node's pods.
-    pub(super) fn pods(&self) -> impl Iterator<Item = Ipv4Addr> {
+    pub(in crate::vnetctl) fn pods(&self) -> impl Iterator<Item = Ipv4Addr> {
         self.records.iter().map(|record| record.address.addr())
     }
 
     /// The conflist that names us.
-    pub(super) fn ours(&self) -> Option<&Conflist> {
+    pub(in crate::vnetctl) fn ours(&self) -> Option<&Conflist> {
         self.conflists.iter().find(|conflist| conflist.is_ours())
     }
 }
 
 impl Conflist {
-    pub(super) fn is_ours(&self) -> bool {
+    pub(in crate::vnetctl) fn is_ours(&self) -> bool {
         self.plugins.iter().any(|name| name == netconf::MAIN_PLUGIN)
     }
 }

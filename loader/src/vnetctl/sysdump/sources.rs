@@ -1,0 +1,147 @@
+//! What a dump is made of: files, and what other programs say. Nothing here has an environment in it, or the map `secret`.
+
+use std::fs::{self, File};
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+
+use nix::sys::utsname::uname;
+
+use super::Entry;
+
+/// Of a file or an output, the last so many bytes.
+const MOST: u64 = 2 << 20;
+/// Files of a folder.
+const FILES: usize = 2000;
+/// What a program may take, in seconds, as `timeout` wants it.
+const PATIENCE: &str = "5";
+
+const PATHS: [&str; 20] = [
+    "/etc/azure-vnet",
+    "/etc/azure-vnet/masq",
+    "/etc/cni/net.d",
+    "/etc/os-release",
+    "/etc/systemd/networkd.conf",
+    "/etc/systemd/networkd.conf.d",
+    "/etc/systemd/network",
+    "/proc/cmdline",
+    "/proc/meminfo",
+    "/proc/mounts",
+    "/proc/net/softnet_stat",
+    "/proc/net/snmp",
+    "/run/azure-vnet",
+    "/run/azure-vnet.json",
+    "/run/azure-vnet-ipam.json",
+    "/run/azure-vnet/endpoints",
+    "/run/azure-vnet/ipam",
+    "/run/azure-vnet/ipam/leases",
+    "/var/log/azure-vnet-ipam.log",
+    "/var/log/azure-vnet.log",
+];
+
+const COMMANDS: [&str; 22] = [
+    "bpftool map show",
+    "bpftool net",
+    "bpftool prog show",
+    "conntrack -S",
+    "df -h /run /var/log",
+    "dmesg -T",
+    "ip -d -s link",
+    "ip address",
+    "ip neigh",
+    "ip route show table all",
+    "ip rule",
+    "iptables-save",
+    "journalctl -u azure-vnet-loader -n 2000 --no-pager",
+    "ls -lR /opt/cni/bin /sys/fs/bpf/azure-vnet /run/azure-vnet",
+    "nft list ruleset",
+    "ss -s",
+    "sysctl -a -r ^net.(core.bpf|ipv4.(ip_|conf))",
+    "systemctl status azure-vnet-loader --no-pager -n 0",
+    "tc -s qdisc",
+    "timedatectl status",
+    "uname -a",
+    "uptime",
+];
+
+pub(super) fn all() -> Vec<Entry> {
+    let mut entries: Vec<Entry> = PATHS
+        .iter()
+        .flat_map(|path| files(Path::new(path)))
+        .collect();
+    thread::scope(|scope| {
+        let running: Vec<_> = COMMANDS
+            .iter()
+            .map(|line| scope.spawn(move || command(line)))
+            .collect();
+        entries.extend(running.into_iter().filter_map(|thread| thread.join().ok()));
+    });
+    entries
+}
+
+pub(super) fn node_name() -> String {
+    let name = uname().map(|name| name.nodename().to_string_lossy().into_owned());
+    name.unwrap_or_else(|_| "node".to_owned())
+}
+
+/// A file, or the plain files of a folder.
+fn files(path: &Path) -> Vec<Entry> {
+    let mut paths = vec![path.to_owned()];
+    if path.is_dir() {
+        let entries = fs::read_dir(path).into_iter().flatten();
+        paths = entries
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .take(FILES)
+            .collect();
+        paths.sort();
+    }
+    paths.retain(|path| path.is_file());
+    paths.iter().map(PathBuf::as_path).map(file).collect()
+}
+
+fn file(path: &Path) -> Entry {
+    let end = || {
+        let mut file = File::open(path)?;
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(MOST)))?;
+        let mut bytes = Vec::new();
+        file.take(MOST).read_to_end(&mut bytes)?;
+        std::io::Result::Ok(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    Entry {
+        name: format!("files{}", path.display()),
+        text: end().unwrap_or_else(|error| format!("not to be had: {error}\n")),
+    }
+}
+
+/// What a program says, or why it does not. `timeout` ends one that hangs.
+fn command(line: &str) -> Entry {
+    let run = Command::new("timeout")
+        .args(["--kill-after=1", PATIENCE])
+        .args(line.split(' '))
+        .stdin(Stdio::null())
+        .output();
+    let text = match run {
+        Ok(done) => {
+            let of = |bytes: &[u8]| {
+                let start = bytes
+                    .len()
+                    .saturating_sub(usize::try_from(MOST).unwrap_or(usize::MAX));
+                String::from_utf8_lossy(bytes.get(start..).unwrap_or_default()).into_owned()
+            };
+            let ended = if done.status.success() {
+                String::new()
+            } else {
+                format!("{}\n", done.status)
+            };
+            of(&done.stdout) + &of(&done.stderr) + &ended
+        }
+        Err(error) => format!("not to be had: {error}\n"),
+    };
+    let name = line.replace([' ', '/'], "_");
+    Entry {
+        name: format!("commands/{name}"),
+        text,
+    }
+}

@@ -1,0 +1,87 @@
+//! `vnetctl uninstall`: the node as it was, and never under the feet of living pods unless it is told.
+
+use lab::AZURE_CONFLIST;
+
+use super::*;
+
+/// What a node has after all, apart from logs and what iptables and portmap leave.
+fn left(node: &Node, before: &lab::Snapshot) -> Result<Vec<String>> {
+    let left = before.left(&node.snapshot()?);
+    // The one thing of ours that was there before, and the lab's own.
+    let expected = [lab::CONFLIST, "/run/lab-notify.sock"].map(|path| format!("file: {path}"));
+    let is_expected = |line: &String| expected.iter().any(|known| line.starts_with(known));
+    Ok(left.into_iter().filter(|line| !is_expected(line)).collect())
+}
+
+#[test]
+fn the_node_is_as_it_was_before() -> Result {
+    for mode in ["bridge", "tunnel"] {
+        let conflist = AZURE_CONFLIST.replace("\"bridge\"", &format!("\"{mode}\""));
+        let lab = Lab::new().nodes(1).conflist(&conflist).build()?;
+        let node = lab.node(1);
+        let before = node.snapshot()?;
+        node.start_loader()?;
+        node.exec(&["vnetctl", "status", "--wait", "--brief"])?;
+        node.add_pod("web")?.delete()?;
+        let told = node.exec(&["vnetctl", "uninstall"])?;
+        for part in [
+            "/etc/cni/net.d/10-azure.conflist",
+            "the process",
+            "programs on eth0",
+            "nft table",
+            "/sys/fs/bpf/azure-vnet",
+            "/run/azure-vnet",
+        ] {
+            assert!(told.contains(part), "{part}: {told}");
+        }
+        assert_eq!(left(node, &before)?, Vec::<String>::new(), "{mode}");
+        assert!(
+            node.exec(&[
+                "sh",
+                "-c",
+                "ls -d /run/azure-vnet* /sys/fs/bpf/azure-vnet; true"
+            ])?
+            .is_empty()
+        );
+        // Nothing to do is no error.
+        node.exec(&["vnetctl", "uninstall"])?;
+        // And it comes back as if it were new.
+        node.write(lab::CONFLIST, &conflist)?;
+        node.loader().start()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn living_pods_are_not_cut_off_unless_it_is_told() -> Result {
+    let lab = lab()?;
+    let node = lab.node(1);
+    let before = Lab::new().nodes(1).build()?.node(1).snapshot()?;
+    let pod = node.add_pod("web")?;
+    for dead in [false, true] {
+        if dead {
+            node.loader().kill9()?;
+        }
+        let refused = node.feed(&["vnetctl", "uninstall"], b"")?;
+        assert_eq!(refused.status.code(), Some(1));
+        assert!(
+            refused
+                .stderr
+                .contains("1 pods live on this node (default/web)"),
+            "{}",
+            refused.stderr
+        );
+        assert_eq!(pod.tcp(lab.inet().addr(), 8080)?.peer_ip(), node.addr());
+    }
+    let told = node.exec(&["vnetctl", "uninstall", "--force"])?;
+    assert!(told.contains("host veth azv"), "{told}");
+    let links = node.exec(&["ip", "-o", "link"])?;
+    assert!(!links.contains("azv"), "{links}");
+    let now = left(node, &before)?;
+    assert!(
+        !now.iter()
+            .any(|line| line.contains("azure-vnet") || line.contains("azv")),
+        "{now:#?}"
+    );
+    Ok(())
+}
