@@ -33,6 +33,9 @@ struct Arguments {
     /// Only these; may be given several times
     #[arg(long, value_enum, num_args = 1.., value_delimiter = ',')]
     only: Vec<Measure>,
+    /// Rounds, instead of 9, or of 5 and 3 in a quick run
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=100))]
+    rounds: Option<u16>,
     /// A report.json of before: what is worse by more than a tenth is told, and the exit status is 1
     #[arg(long, value_name = "FILE")]
     compare: Option<PathBuf>,
@@ -87,11 +90,14 @@ fn main() -> Result<ExitCode> {
 }
 
 fn measure(arguments: &Arguments) -> Report {
-    let plan = if arguments.quick {
+    let mut plan = if arguments.quick {
         Plan::quick()
     } else {
         Plan::full()
     };
+    if let Some(rounds) = arguments.rounds {
+        plan.set_rounds(rounds.into());
+    }
     let wanted = if arguments.only.is_empty() {
         Measure::value_variants()
     } else {

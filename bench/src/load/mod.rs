@@ -1,16 +1,19 @@
 //! Loads that are bounded in time, count exactly and leave their warm-up out.
 
 pub(crate) mod cpu;
+mod sockperf;
 mod stream;
 pub(crate) mod tcp;
 pub(crate) mod udp;
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use hdrhistogram::Histogram;
+use lab::{Namespace, eventually};
 
 use crate::series::Sample;
+pub(crate) use sockperf::sockperf;
 pub(crate) use stream::stream;
 
 /// How long anything may keep a load waiting.
@@ -68,6 +71,16 @@ impl Counted {
 /// One nanosecond to more than anybody waits, three digits.
 pub(crate) fn histogram() -> Result<Histogram<u64>> {
     Ok(Histogram::new_with_bounds(1, 1 << 40, 3)?)
+}
+
+/// Waits until a server of somebody else has its port; `kind` is what `ss` calls such sockets.
+fn until_bound(namespace: &Namespace, kind: &str, port: &str) -> Result<()> {
+    let filter = format!("sport = :{port}");
+    let bound = || {
+        let sockets = namespace.exec(&["ss", kind, &filter]).ok()?;
+        (!sockets.trim().is_empty()).then_some(())
+    };
+    eventually(PATIENCE, bound).with_context(|| format!("nobody has port {port}"))
 }
 
 /// `once` again and again, each after the other: a closed loop.

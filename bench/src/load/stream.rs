@@ -4,11 +4,11 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use lab::{Namespace, eventually};
+use lab::Namespace;
 use serde_json::Value;
 
-use super::PATIENCE;
 use super::cpu::{Clock, Cpu};
+use super::until_bound;
 use crate::series::Sample;
 
 /// How long iperf3's server may take to end after its one test.
@@ -25,9 +25,8 @@ pub(crate) fn stream(
     let (port, address) = (port.to_string(), address.to_string());
     let cpu = Clock::start()?;
     let serving = server.start(&["iperf3", "-s", "-1", "-p", &port])?;
-    let listening = || is_listening(server, &port).then_some(());
-    eventually(PATIENCE, listening)
-        .with_context(|| format!("iperf3 -s -1 -p {port} does not listen: {}", serving.log()))?;
+    until_bound(server, "-Htln", &port)
+        .with_context(|| format!("iperf3 -s -1 -p {port}: {}", serving.log()))?;
     let (streams, amount) = (streams.to_string(), format!("{mebibytes}M"));
     let cpus = format!("{},{}", Cpu::Client.number(), Cpu::Server.number());
     let line = [
@@ -47,13 +46,6 @@ fn rate(printed: &str) -> Result<f64> {
     let report: Value = serde_json::from_str(printed).context("iperf3 printed no JSON")?;
     let found = report.pointer("/end/sum_received/bits_per_second");
     found.and_then(Value::as_f64).context("no rate")
-}
-
-/// Whether a TCP socket of the namespace listens.
-fn is_listening(namespace: &Namespace, port: &str) -> bool {
-    let filter = format!("sport = :{port}");
-    let sockets = namespace.exec(&["ss", "-Htln", &filter]);
-    sockets.is_ok_and(|sockets| !sockets.trim().is_empty())
 }
 
 #[cfg(test)]

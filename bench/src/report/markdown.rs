@@ -168,6 +168,7 @@ fn figure(row: &Row) -> String {
 /// Three digits that mean something.
 pub(super) fn number(value: f64) -> String {
     match value {
+        0.0 => "0".to_owned(),
         value if value >= 100.0 => format!("{value:.0}"),
         value if value >= 10.0 => format!("{value:.1}"),
         value => format!("{value:.2}"),

@@ -57,13 +57,13 @@ fn plot(report: &Report, measure: Measure) -> Option<Plot> {
     })
 }
 
-/// The next number that is one, two, two and a half or five times a power of ten.
+/// The next round number.
 fn nice(value: f64) -> f64 {
     if value <= 0.0 {
         return 1.0;
     }
     let power = 10_f64.powf(value.log10().floor());
-    let steps = [1.0, 2.0, 2.5, 5.0, 10.0].map(|step| step * power);
+    let steps = [1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0].map(|step| step * power);
     steps
         .into_iter()
         .find(|step| *step >= value)
@@ -133,9 +133,9 @@ impl Canvas {
     }
 
     /// From the least to the greatest round.
-    fn whisker(&mut self, x: f64, row: &Row) {
+    fn whisker(&mut self, x: f64, row: &Row, colour: &str) {
         let (low, high) = (self.y(row.min), self.y(row.max));
-        self.line((x, low), (x, high), "black", 1.0);
+        self.line((x, low), (x, high), colour, 1.2);
     }
 
     fn legend(&mut self, rows: &[&Row]) {
@@ -161,7 +161,9 @@ impl Canvas {
         let mut x = LEFT + slot / 2.0;
         for path in paths {
             let middle = x + slot * 2.0;
-            self.text((middle, base + 20.0), "middle", "font-size=\"11\"", path);
+            for (line, y) in path.split(", ").zip([18.0, 33.0, 48.0]) {
+                self.text((middle, base + y), "middle", "font-size=\"12\"", line);
+            }
             for side in SideName::ALL {
                 let row = rows.iter().find(|row| row.path == path && row.side == side);
                 if let Some(row) = row {
@@ -170,7 +172,7 @@ impl Canvas {
                     self.push(format_args!(
                         "<rect x=\"{x:.1}\" y=\"{top:.1}\" width=\"{width:.1}\" height=\"{height:.1}\" fill=\"{fill}\"/>"
                     ));
-                    self.whisker(x + width / 2.0, row);
+                    self.whisker(x + width / 2.0, row, "black");
                 }
                 x += slot;
             }
@@ -188,10 +190,11 @@ impl Canvas {
             let x = x_of(path.parse().unwrap_or(0.0));
             self.text((x, base + 20.0), "middle", "", path);
         }
-        for side in SideName::ALL {
+        // A little beside each other, so that each spread is seen.
+        for (side, aside) in SideName::ALL.into_iter().zip([-6.0, -2.0, 2.0, 6.0]) {
             let mut before = None;
             for row in rows.iter().filter(|row| row.side == side) {
-                let point = (x_of(at(row)), self.y(row.median));
+                let point = (x_of(at(row)) + aside, self.y(row.median));
                 if let Some(before) = before.replace(point) {
                     self.line(before, point, colour(side), 2.5);
                 }
@@ -199,7 +202,7 @@ impl Canvas {
                 self.push(format_args!(
                     "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4\" fill=\"{fill}\"/>"
                 ));
-                self.whisker(x, row);
+                self.whisker(x, row, fill);
             }
         }
     }
@@ -249,9 +252,9 @@ mod tests {
     fn a_scale_ends_at_a_round_number() {
         for (most, wanted) in [
             (0.0, "1"),
-            (0.7, "1"),
-            (11.0, "20"),
-            (21.0, "25"),
+            (0.7, "0.8"),
+            (11.0, "15"),
+            (21.0, "30"),
             (99.0, "100"),
         ] {
             assert_eq!(nice(most).to_string(), wanted);

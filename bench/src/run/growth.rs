@@ -59,7 +59,7 @@ fn connections<'a>(
         }) as Go<'_>)
     });
     let series = vec![Series::new(measure, point.to_string(), Unit::PerSecond)];
-    book.alternate(series, book.plan.rounds_of_programs(), turns);
+    book.alternate(series, book.plan.rounds_of_programs, turns);
 }
 
 /// Keeps the sides that can be changed.
@@ -128,7 +128,7 @@ fn one_more(book: &mut Book, sides: &[Side], point: u32) {
         point.to_string(),
         Unit::Milliseconds,
     )];
-    book.alternate(series, book.plan.rounds_of_programs(), turns);
+    book.alternate(series, book.plan.rounds_of_programs, turns);
 }
 
 /// Bytes of memory that the loader has now.

@@ -19,11 +19,13 @@ use crate::series::{Sample, Series};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan {
     pub(crate) quick: bool,
-    pub(crate) rounds: usize,
+    rounds: usize,
+    /// Of what starts programs or changes a whole node, and takes its time however short it measures.
+    rounds_of_programs: usize,
     /// Of each load.
-    pub(crate) time: Duration,
+    time: Duration,
     /// When nothing more is begun.
-    pub(crate) limit: Option<Duration>,
+    limit: Option<Duration>,
 }
 
 impl Plan {
@@ -31,6 +33,7 @@ impl Plan {
         Self {
             quick: false,
             rounds: 9,
+            rounds_of_programs: 9,
             time: Duration::from_secs(1),
             limit: None,
         }
@@ -41,14 +44,14 @@ impl Plan {
         Self {
             quick: true,
             rounds: 5,
+            rounds_of_programs: 3,
             time: Duration::from_millis(120),
             limit: Some(Duration::from_secs(160)),
         }
     }
 
-    /// Rounds of what starts programs or changes a whole node, and takes its time however short it measures.
-    fn rounds_of_programs(self) -> usize {
-        if self.quick { 3 } else { self.rounds }
+    pub(crate) fn set_rounds(&mut self, rounds: usize) {
+        (self.rounds, self.rounds_of_programs) = (rounds, rounds);
     }
 
     /// The points of something that grows: all, or the first and a nearer last one.

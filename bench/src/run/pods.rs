@@ -43,9 +43,9 @@ pub(super) fn run(book: &mut Book) {
             plain,
         );
     }
-    together(book, &sides, PARALLEL, if quick { 2 } else { rounds });
+    together(book, &sides, PARALLEL, book.plan.rounds_of_programs);
     // A peer takes half a minute for as many; a quick run has three minutes for all.
-    let crowds = if quick { 1 } else { 7 };
+    let crowds = if quick { 1 } else { book.plan.rounds.min(7) };
     let able = |side: &&Side| !quick || side.name == SideName::Ours;
     let (some, left_out): (Vec<_>, Vec<_>) = sides.into_iter().partition(|side| able(&side));
     if !left_out.is_empty() {

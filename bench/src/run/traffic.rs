@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use anyhow::{Context as _, Result};
 
 use super::{Book, Go, on};
-use crate::load::{Counted, Times, cpu::Cpu, stream, tcp, udp};
+use crate::load::{Counted, Times, cpu::Cpu, sockperf, stream, tcp, udp};
 use crate::names::{Measure, Path, SideName, Unit};
 use crate::scene::{End, Kind, Side};
 use crate::series::{Sample, Series};
@@ -48,7 +48,12 @@ pub(super) fn run(book: &mut Book, wanted: &[Measure]) {
                         one_by_one(book, &sides, path);
                     }
                 }
-                Measure::LatencyLoad if !quick || main => paced(book, &sides, path),
+                Measure::LatencyLoad if !quick || main => {
+                    paced(book, &sides, path);
+                    if !quick {
+                        by_sockperf(book, &sides, path);
+                    }
+                }
                 // Not for this path, or not of traffic.
                 _ => {}
             }
@@ -86,7 +91,7 @@ fn streams(book: &mut Book, sides: &[Side], path: Path) {
     } else {
         STREAM
     };
-    let rounds = book.plan.rounds_of_programs();
+    let rounds = book.plan.rounds_of_programs;
     for count in [1, most.max(2)] {
         if count > 1 && book.plan.quick && path != Path::ToVnet {
             continue;
@@ -206,6 +211,20 @@ fn paced(book: &mut Book, sides: &[Side], path: Path) {
         book.plan.rounds,
         turns,
     );
+}
+
+/// The same by sockperf, which says percentiles of each round only.
+fn by_sockperf(book: &mut Book, sides: &[Side], path: Path) {
+    let labels = ["p50", "p99"].map(|name| format!("{path}, sockperf {name}"));
+    let turns = turns(book, sides, &labels[0], |side| {
+        let (client, server) = side.ends(path)?;
+        Ok(Box::new(move || {
+            let at = (&server.namespace, server.address);
+            sockperf(&client.namespace, at, new_port(), PACE)
+        }))
+    });
+    let series = labels.map(|label| Series::new(Measure::LatencyLoad, label, Unit::Microseconds));
+    book.alternate(series.to_vec(), book.plan.rounds, turns);
 }
 
 fn median_latency(sample: Sample) -> Sample {

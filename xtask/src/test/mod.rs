@@ -14,6 +14,8 @@ const PROTOCOL: &str = "cni";
 /// Package of the lab, and its integration tests: agreement and system.
 const LAB: &str = "tests";
 const AGREE: &str = "agree";
+/// Package of the benchmark, whose ignored tests run it.
+const BENCH: &str = "bench";
 /// How the names of the load tests begin.
 const LOAD: &str = "load_";
 /// Other programs whose ignored tests are slow, and not, as elsewhere, processes that a test starts.
@@ -130,7 +132,7 @@ impl Group {
             );
         }
         if self == Self::Load {
-            names.extend(metadata.integration_tests(|name| name == PROTOCOL));
+            names.extend(metadata.integration_tests(|name| name == PROTOCOL || name == BENCH));
         }
         let mut selection = words("test --no-fail-fast --workspace");
         selection.extend(
