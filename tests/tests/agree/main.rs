@@ -5,6 +5,7 @@
 #![cfg(test)]
 
 mod budget;
+mod empty;
 mod frames;
 mod guard;
 mod kernel;

@@ -37,6 +37,8 @@ enum Name {
     Docs,
     /// docs/conformance.md names tests that exist for every row, docs/errors.md tells every code and step
     Evidence,
+    /// No program has more instructions, and no verdict takes longer, than bench/budget.json says (root)
+    Budget,
     /// Crates depend on each other only in the direction that ARCHITECTURE.md says
     Directions,
 }
@@ -120,7 +122,25 @@ impl Name {
             Self::Loops => loops::check(),
             Self::Docs => docs::check(),
             Self::Evidence => evidence::check(),
+            Self::Budget => budget(),
             Self::Directions => directions::check(),
         }
     }
+}
+
+/// The agreement test has the programs, the frames and the clock; here it is asked for this alone.
+fn budget() -> Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        println!("left out: loading programs needs root");
+        return Ok(());
+    }
+    let mut test = command::cargo();
+    test.args(["test", "--quiet", "--workspace", "--test", "agree", "--"]);
+    test.args([
+        "--exact",
+        "every_verdict_is_within_its_budget",
+        "--nocapture",
+    ]);
+    command::run(&mut test)
+        .context("more instructions or time than bench/budget.json allows, see above")
 }
