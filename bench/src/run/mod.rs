@@ -153,12 +153,14 @@ impl Book {
         sides
     }
 
+    fn is_over(&self) -> bool {
+        let limit = self.plan.limit;
+        limit.is_some_and(|limit| self.started.elapsed() > limit)
+    }
+
     /// Whether there is no time left to begin with something, which is noted then.
     fn is_late(&mut self, what: &str) -> bool {
-        let late = self
-            .plan
-            .limit
-            .is_some_and(|limit| self.started.elapsed() > limit);
+        let late = self.is_over();
         if late {
             let limit = self.plan.limit.unwrap_or_default();
             let error = anyhow::anyhow!("left out: the {limit:?} of a quick run are over");
@@ -177,7 +179,8 @@ impl Book {
     ) {
         let Some(first) = series.first() else { return };
         let what = format!("{}, {}", first.measure, first.path);
-        if self.is_late(&what) {
+        // Sides that are not there have been noted.
+        if turns.is_empty() || self.is_late(&what) {
             return;
         }
         crate::say(&what);
@@ -186,6 +189,15 @@ impl Book {
             .map(|(side, go)| (side, go, Vec::new()))
             .collect();
         for round in 0..=rounds {
+            // With what there is: the same rounds of every side.
+            if round > 1 && self.is_over() {
+                let done = round - 1;
+                let error = anyhow::anyhow!(
+                    "cut short after {done} rounds: the time of a quick run is over"
+                );
+                self.fail(None, what.as_str(), &error);
+                break;
+            }
             alive.retain_mut(|(side, go, found)| match go() {
                 Ok(samples) => {
                     if round > 0 {
@@ -291,6 +303,30 @@ mod tests {
             (Some(SideName::Bridge), "tcp_rr, pod→VNet")
         );
         assert!(failure.error.contains("iperf3 -c 10.0.0.1"));
+    }
+
+    #[test]
+    fn what_takes_too_long_is_cut_short_after_a_whole_round() {
+        let plan = Plan {
+            limit: Some(Duration::from_millis(30)),
+            ..Plan::quick()
+        };
+        let mut book = Book::new(plan);
+        let slow = || -> Go<'_> {
+            Box::new(|| {
+                lab::pass(Duration::from_millis(20));
+                Ok(vec![Sample::of(2.0)])
+            })
+        };
+        book.alternate(series(), 100, vec![(Host, slow()), (Ours, slow())]);
+        let report = book.report(Machine::default());
+        let rounds: Vec<_> = report.rows.iter().map(|row| row.rounds).collect();
+        assert_eq!(rounds, [1, 1], "the same rounds of both");
+        assert!(
+            report.machine.failures[0]
+                .error
+                .starts_with("cut short after 1 rounds")
+        );
     }
 
     #[test]
