@@ -2,15 +2,16 @@
 
 use abi::{
     Binding, BindingKey, BindingState, CachedFlow, CachedPeer, CachedVeth, Class, ClassEntry,
-    Config, Counter, DropReason, Flow, FlowKey, Fragment, FragmentKey, IfIndex, Ip4, Path, Pod,
-    Secret, Slot, Veth,
+    Config, Counter, DropReason, Flow, FlowKey, Fragment, FragmentKey, Happening, IfIndex, Ip4,
+    Path, Pod, Secret, Slot, Veth, Watch,
 };
-use aya_ebpf::bindings::{__sk_buff, BPF_ANY, BPF_NOEXIST};
+use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use aya_ebpf::btf_maps::PerCpuArray;
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::helpers::bpf_jiffies64;
 use datapath::{Peer, Seconds, Tables};
 
+use crate::event::{Context, tell};
 use crate::maps::{
     CONFIG, DENY, DROPS, DST4, FLOW_CACHE, FLOWS, FLOWS_LOST, FRAGMENTS, PEER_CACHE, PODS, SECRET,
     SNAT, SNAT_OPEN, STATS, VETH_CACHE, VETHS,
@@ -18,8 +19,8 @@ use crate::maps::{
 use crate::socket;
 
 /// All maps, and the sockets of the node that the running program's frame is in.
-pub(crate) struct Maps {
-    pub(crate) skb: *mut __sk_buff,
+pub(crate) struct Maps<C> {
+    pub(crate) context: C,
 }
 
 /// The time; zero until the loader has filled the settings.
@@ -39,7 +40,7 @@ fn epoch() -> u32 {
     CONFIG.get(0).map_or(0, |config| config.epoch)
 }
 
-impl Tables for Maps {
+impl<C: Context> Tables for Maps<C> {
     type FlowEntry = *mut Flow;
 
     #[inline(always)]
@@ -206,7 +207,7 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn node_uses(&self, primary: Ip4, key: &BindingKey) -> bool {
-        socket::exists(self.skb, primary, key)
+        socket::exists(self.context.skb(), primary, key)
     }
 
     #[inline(always)]
@@ -237,11 +238,22 @@ impl Tables for Maps {
     #[inline(always)]
     fn count(&self, slot: Slot, path: Path, bytes: u32) {
         add(&STATS, path.index(slot), bytes);
+        // What is dropped has a reason, which is told below.
+        if path != Path::Dropped {
+            let what = Happening::Took(slot, path);
+            tell(self.context, Watch::Pod(slot), bytes, what);
+        }
     }
 
     #[inline(always)]
     fn count_drop(&self, reason: DropReason, bytes: u32) {
         add(&DROPS, reason.index(), bytes);
+        tell(
+            self.context,
+            Watch::Drops,
+            bytes,
+            Happening::Dropped(reason),
+        );
     }
 }
 

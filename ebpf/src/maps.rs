@@ -3,9 +3,9 @@
 use abi::{
     Binding, BindingKey, CachedFlow, CachedPeer, CachedVeth, ClassEntry, Config, Counter,
     DropReason, Flow, FlowKey, Fragment, FragmentKey, IfIndex, Ip4, MAX_BINDINGS, MAX_CLASSES,
-    MAX_DENIED, MAX_FLOWS, MAX_FRAGMENTS, MAX_PODS, Path, Pod, Secret, Veth,
+    MAX_DENIED, MAX_FLOWS, MAX_FRAGMENTS, MAX_PODS, Path, Pod, Secret, Veth, Watch,
 };
-use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray};
+use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerfEventArray};
 use aya_ebpf::macros::btf_map;
 
 const PODS_MAX: usize = MAX_PODS as usize;
@@ -63,3 +63,18 @@ pub(crate) static VETH_CACHE: PerCpuArray<CachedVeth, { CachedVeth::CAPACITY as 
 #[btf_map(name = "flow_cache")]
 pub(crate) static FLOW_CACHE: PerCpuArray<CachedFlow, { CachedFlow::CAPACITY as usize }> =
     PerCpuArray::new();
+
+#[btf_map(name = "watch")]
+pub(crate) static WATCH: Array<u32, { Watch::CAPACITY as usize }> = Array::new();
+
+#[btf_map(name = "events0")]
+pub(crate) static EVENTS_0: PerfEventArray = PerfEventArray::new();
+
+#[btf_map(name = "events1")]
+pub(crate) static EVENTS_1: PerfEventArray = PerfEventArray::new();
+
+#[btf_map(name = "events2")]
+pub(crate) static EVENTS_2: PerfEventArray = PerfEventArray::new();
+
+#[btf_map(name = "events3")]
+pub(crate) static EVENTS_3: PerfEventArray = PerfEventArray::new();

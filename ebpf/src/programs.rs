@@ -44,7 +44,8 @@ pub(crate) fn to_wire(ctx: TcContext) -> i32 {
 /// NIC, XDP. Fit for frames in several buffers, so that jumbo frames do not keep it off the NIC.
 #[xdp(frags)]
 pub(crate) fn xdp_guard(ctx: XdpContext) -> u32 {
-    match datapath::xdp_guard(&Received::new(ctx), &Received::maps()) {
+    let frame = Received::new(ctx);
+    match datapath::xdp_guard(&frame, &frame.maps()) {
         Some(_counted) => XDP_DROP,
         None => XDP_PASS,
     }

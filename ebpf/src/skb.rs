@@ -9,6 +9,7 @@ use aya_ebpf::helpers::bpf_l4_csum_replace;
 use aya_ebpf::programs::TcContext;
 use datapath::{Bytes, ChecksumKind, Packet};
 
+use crate::event::{Context as _, OfSkb};
 use crate::lookup::Maps;
 
 /// The frame that the running program was called for.
@@ -56,15 +57,16 @@ impl Skb {
 
     /// The maps, for the frame's decision.
     #[inline(always)]
-    pub(crate) fn maps(&self) -> Maps {
-        Maps { skb: self.skb }
+    pub(crate) fn maps(&self) -> Maps<OfSkb> {
+        Maps {
+            context: OfSkb(self.skb),
+        }
     }
 
     /// The interface that the program is attached to.
     #[inline(always)]
     pub(crate) fn interface(&self) -> IfIndex {
-        // SAFETY: the kernel hands the program a context that is valid while the program runs.
-        IfIndex::new(unsafe { (*self.skb).ifindex })
+        OfSkb(self.skb).interface()
     }
 
     /// `N` bytes of packet memory at `at`, or null when the linear part of the frame is shorter.

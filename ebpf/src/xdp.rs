@@ -1,12 +1,11 @@
 //! A received frame before there is an skb, as [`Bytes`].
 
-use core::ptr;
-
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::helpers::bpf_xdp_get_buff_len;
 use aya_ebpf::programs::XdpContext;
 use datapath::Bytes;
 
+use crate::event::OfXdp;
 use crate::lookup::Maps;
 
 /// The frame that the running program was called for. Of a frame in several buffers the first one is in reach, which
@@ -24,9 +23,9 @@ impl Received {
 
     /// The maps. There is no skb, and nothing that needs one is asked.
     #[inline(always)]
-    pub(crate) fn maps() -> Maps {
+    pub(crate) fn maps(&self) -> Maps<OfXdp> {
         Maps {
-            skb: ptr::null_mut(),
+            context: OfXdp(self.ctx.ctx),
         }
     }
 }

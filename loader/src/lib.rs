@@ -40,6 +40,7 @@
 //! | How are ages and reasons said to people? | `words` |
 //! | What may an operator ask? | [`vnetctl`] |
 //! | What would happen to a packet, and why? | [`trace`] |
+//! | What happens to packets as we look on? | [`events`] |
 //! | Which pod is meant? | [`podname`] |
 
 mod azure_state;
@@ -50,6 +51,7 @@ pub mod configuration;
 pub mod conntrack;
 pub mod daemon;
 pub mod document;
+pub mod events;
 pub mod fallback;
 mod files;
 mod follow;

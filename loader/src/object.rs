@@ -10,7 +10,7 @@ use abi::pins::{BPFFS, map, program};
 use abi::{
     Binding, BindingKey, CachedFlow, CachedPeer, CachedVeth, ClassEntry, Config, Counter,
     DropReason, Flow, FlowKey, Fragment, FragmentKey, IfIndex, Ip4, MAX_BINDINGS, MAX_CLASSES,
-    MAX_DENIED, MAX_FLOWS, MAX_FRAGMENTS, MAX_PODS, Pod, Secret, Veth,
+    MAX_DENIED, MAX_FLOWS, MAX_FRAGMENTS, MAX_PODS, Pod, Secret, Veth, Watch,
 };
 use aya::maps::{MapError, MapInfo, MapType};
 use aya::programs::{Program, ProgramError, SchedClassifier};
@@ -255,6 +255,19 @@ fn layout(name: &str) -> Option<Layout> {
             size_of::<Fragment>(),
             MAX_FRAGMENTS,
         ),
+        map::WATCH => (
+            MapType::Array,
+            size_of::<u32>(),
+            size_of::<u32>(),
+            Watch::CAPACITY,
+        ),
+        // One entry for each CPU.
+        name if map::EVENTS.contains(&name) => (
+            MapType::PerfEventArray,
+            size_of::<u32>(),
+            size_of::<u32>(),
+            0,
+        ),
         _ => return None,
     };
     Some(Layout {
@@ -283,6 +296,7 @@ fn keep_matching(pins: &Pins) -> Result<bool, ObjectError> {
                     entries: match name {
                         map::FLOWS => MAX_FLOWS,
                         map::SNAT => MAX_BINDINGS,
+                        name if map::EVENTS.contains(&name) => 0,
                         _ => info.max_entries(),
                     },
                 })

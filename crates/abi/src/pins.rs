@@ -42,10 +42,15 @@ pub mod map {
     pub const VETH_CACHE: &str = "veth_cache";
     /// Index of a flow → [`crate::CachedFlow`].
     pub const FLOW_CACHE: &str = "flow_cache";
+    /// Index of a [`crate::Watch`] → the last second of the wish, `u32`; 0 where there is none.
+    pub const WATCH: &str = "watch";
+    /// CPU → where a listener finds its [`crate::Event`]s: one map for each of the listeners at a time.
+    pub const EVENTS: [&str; 4] = ["events0", "events1", "events2", "events3"];
     /// Every map.
-    pub const ALL: [&str; 16] = [
+    pub const ALL: [&str; 21] = [
         CONFIG, PODS, VETHS, DST4, FLOWS, SNAT, STATS, DROPS, SECRET, SNAT_OPEN, FLOWS_LOST,
-        FRAGMENTS, DENY, PEER_CACHE, VETH_CACHE, FLOW_CACHE,
+        FRAGMENTS, DENY, PEER_CACHE, VETH_CACHE, FLOW_CACHE, WATCH, EVENTS[0], EVENTS[1],
+        EVENTS[2], EVENTS[3],
     ];
 }
 

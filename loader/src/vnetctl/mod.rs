@@ -87,6 +87,8 @@ enum Command {
     Flows(flows::Arguments),
     /// What would happen to a packet of a pod, and why, step by step. Nothing is sent. Needs no loader.
     Trace(crate::trace::Query),
+    /// Packets that are dropped, as it happens, and with --pod what becomes of all packets of a pod. Needs no loader.
+    Monitor(crate::events::Monitor),
     /// Writes one file that tells everything to whoever looks for a fault; secrets are left out. Needs no loader.
     Sysdump(sysdump::Arguments),
     /// Makes the node as it was before; binaries and configuration stay. Refuses while pods live.
@@ -170,6 +172,9 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         Command::Endpoints => endpoints::run(output),
         Command::Snat(arguments) => snat::run(output, arguments),
         Command::Flows(arguments) => flows::run(output, arguments),
+        Command::Monitor(wanted) => {
+            crate::events::monitor(wanted, output == Output::Json, &mut std::io::stdout())
+        }
         Command::Trace(query) => output.print(&crate::trace::trace(query)?, crate::trace::render),
         Command::Sysdump(arguments) => sysdump::run(output, arguments),
         Command::Uninstall(arguments) => uninstall::run(output, arguments),

@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use abi::IfIndex;
-use abi::pins::program;
+use abi::pins::{map, program};
+use abi::{IfIndex, Watch};
 use aya::Ebpf;
+use aya::maps::Array;
 use aya::programs::{SchedClassifier, Xdp};
 use datapath::model::Frame;
 use hooks::Maps;
@@ -68,6 +69,15 @@ impl Kernel {
 
     pub(crate) fn program(&self, name: &str) -> &SchedClassifier {
         self.object.program(name).unwrap().try_into().unwrap()
+    }
+
+    /// From now on somebody wants to hear of every packet.
+    pub(crate) fn listen(&mut self) {
+        let watch = self.object.take_map(map::WATCH).unwrap();
+        let mut watch = Array::<_, u32>::try_from(watch).unwrap();
+        for index in 0..Watch::CAPACITY {
+            watch.set(index, u32::MAX, 0).unwrap();
+        }
     }
 
     pub(crate) fn fill(&mut self, world: &World) {

@@ -45,10 +45,18 @@ fn frames() -> usize {
 /// Runs both sides on the same frames. Each of the `expected` verdicts must have been reached, or the agreement proves
 /// nothing about it.
 fn agree(name: &'static str, world: World, expected: &[&str]) {
+    agree_on(name, Kernel::load, world, expected);
+}
+
+fn agree_on(
+    name: &'static str,
+    load: impl FnOnce() -> Kernel,
+    mut world: World,
+    expected: &[&str],
+) {
     let _busy = QUIET.read();
     enter_new_namespace();
-    let mut kernel = Kernel::load();
-    let mut world = world;
+    let mut kernel = load();
     kernel.fill(&world);
     let mut shaper = Shaper::new(0x5eed);
     let mut verdicts = BTreeMap::new();
@@ -125,6 +133,22 @@ fn from_pod_agrees() {
         program::FROM_POD,
         World::roomy(),
         &[FROM_POD.as_slice(), &["wireserver"]].concat(),
+    );
+}
+
+#[test]
+fn from_pod_and_from_wire_agree_while_somebody_listens() {
+    let load = || {
+        let mut kernel = Kernel::load();
+        kernel.listen();
+        kernel
+    };
+    agree_on(program::FROM_POD, load, World::roomy(), &FROM_POD);
+    agree_on(
+        program::FROM_WIRE,
+        load,
+        World::roomy(),
+        &["peer", "peer, answer"],
     );
 }
 

@@ -1,0 +1,105 @@
+//! What happens to packets, as it happens: `vnetctl monitor`.
+
+mod describe;
+mod listener;
+mod monitor;
+
+use std::time::{Duration, Instant};
+
+use abi::{Ip4, Slot};
+use anyhow::{Context as _, Result};
+use clap::Args;
+use hooks::{Abi, Maps};
+use nix::time::{ClockId, clock_gettime};
+use rpc::Endpoint;
+
+pub use monitor::{Monitor, monitor};
+
+use self::describe::Owners;
+use self::listener::{Heard, Listener};
+
+/// When to end.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Limits {
+    /// Ends after so much time; without it, and without --count, never.
+    #[arg(long, value_name = "SECONDS")]
+    pub seconds: Option<u32>,
+    /// Ends after so many packets.
+    #[arg(long, value_name = "PACKETS")]
+    pub count: Option<u64>,
+}
+
+/// Limits that run.
+struct Clock {
+    limits: Limits,
+    started: Instant,
+    packets: u64,
+}
+
+impl Limits {
+    fn clock(self) -> Clock {
+        Clock {
+            limits: self,
+            started: Instant::now(),
+            packets: 0,
+        }
+    }
+}
+
+impl Clock {
+    fn count(&mut self) {
+        self.packets += 1;
+    }
+
+    fn is_over(&self) -> bool {
+        let time = self.limits.seconds.map(u64::from).map(Duration::from_secs);
+        time.is_some_and(|time| self.started.elapsed() >= time)
+            || self.limits.count.is_some_and(|most| self.packets >= most)
+    }
+}
+
+/// Where the programs count the pod's packets.
+fn slot_of(maps: &Maps, endpoint: &Endpoint) -> Result<Slot> {
+    let addr = Ip4::from(endpoint.address.addr());
+    let Abi(pod) = maps.pods.get(&Abi(addr), 0).with_context(|| {
+        format!("{addr} is not in map pods; is azure-vnet-loader running, so that it puts it back?")
+    })?;
+    Ok(pod.slot)
+}
+
+/// Where what is heard goes.
+trait Sink {
+    /// Whether it counts for the limits.
+    fn take(&mut self, owners: &Owners, heard: Heard) -> Result<bool>;
+    /// Nothing more has happened for a moment.
+    fn pause(&mut self, at_the_end: bool) -> Result<()>;
+}
+
+/// Listens until the limits are reached.
+fn follow(mut listener: Listener, maps: &Maps, limits: Limits, sink: &mut impl Sink) -> Result<()> {
+    let mut owners = Owners::read(maps)?;
+    let mut clock = limits.clock();
+    while !clock.is_over() {
+        // No more than the buffers hold: what is read makes room only once all is read.
+        let mut heard = Vec::new();
+        listener.hear(|one| heard.push(one))?;
+        owners.refresh(maps)?;
+        for one in heard {
+            if !clock.is_over() && sink.take(&owners, one)? {
+                clock.count();
+            }
+        }
+        sink.pause(false)?;
+    }
+    sink.pause(true)
+}
+
+/// Since the epoch, when the monotonic clock was zero.
+fn boot() -> Result<Duration> {
+    let read = |clock| clock_gettime(clock).context("read the clock");
+    let (wall, monotonic) = (
+        read(ClockId::CLOCK_REALTIME)?,
+        read(ClockId::CLOCK_MONOTONIC)?,
+    );
+    Ok(Duration::from(wall).saturating_sub(Duration::from(monotonic)))
+}

@@ -1,0 +1,232 @@
+//! `vnetctl monitor`: who listens sees what happens, and harms nobody.
+#![cfg(test)]
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use lab::{Ipv4, Lab, Node, Pod, Process, VIRTUAL_MAC, WIRESERVER, eventually, frame};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+type Result<T = ()> = anyhow::Result<T>;
+
+const SOON: Duration = Duration::from_secs(20);
+
+fn lab() -> Result<Lab> {
+    let lab = Lab::new().nodes(1).build()?;
+    lab.node(1).start_loader()?;
+    Ok(lab)
+}
+
+/// A monitor that listens already, and writes where the lab keeps what it says.
+fn monitor(node: &Node, arguments: &str) -> Result<Process> {
+    let line = format!("exec vnetctl monitor {arguments} >&2");
+    let monitor = node.start(&["sh", "-c", &line])?;
+    eventually(SOON, || monitor.log().contains("PACKET").then_some(()))
+        .with_context(|| format!("it listens: {}", monitor.log()))?;
+    Ok(monitor)
+}
+
+/// Waits until the log says something, and gives the line.
+fn line_with(monitor: &Process, words: &[&str]) -> Result<String> {
+    let like = |line: &&str| words.iter().all(|word| line.contains(word));
+    let line = || monitor.log().lines().find(like).map(str::to_owned);
+    eventually(SOON, line).with_context(|| format!("{words:?} in:\n{}", monitor.log()))
+}
+
+/// Frames that claim to be from somebody else, which are dropped.
+fn forge(pod: &Pod, count: usize) -> Result {
+    let (host, own) = pod.macs()?;
+    let forged = Ipv4::udp((Ipv4Addr::new(10, 9, 9, 9), 1234), (WIRESERVER, 53), b"x");
+    let frame = forged.framed(host, own);
+    let sender = pod.sender("eth0")?;
+    (0..count).try_for_each(|_| sender.send(&frame))
+}
+
+/// Packets of which a monitor has told: by a line each, as too many, and as lost.
+fn told(monitor: &Process) -> u64 {
+    let log = monitor.log();
+    let number = |text: &str| text.split_whitespace().next()?.parse::<u64>().ok();
+    let missing = log.lines().filter_map(|line| line.strip_prefix("... "));
+    let missing = missing.filter_map(|rest| {
+        let (_, lost) = rest.split_once("and ")?;
+        Some(number(rest)? + number(lost)?)
+    });
+    let lines = log
+        .lines()
+        .filter(|line| line.contains("DROPPED source_address"));
+    u64::try_from(lines.count()).unwrap_or(0) + missing.sum::<u64>()
+}
+
+#[test]
+fn every_monitor_sees_every_drop_with_pod_reason_and_ends() -> Result {
+    let lab = lab()?;
+    let node = lab.node(1);
+    let pod = node.add_pod("web")?;
+    let monitors = [
+        monitor(node, "")?,
+        monitor(node, "--drops")?,
+        monitor(node, "--pod web --drops")?,
+    ];
+    let refused = pod.within(Duration::from_millis(200)).tcp(WIRESERVER, 80);
+    assert!(refused.is_err());
+    forge(&pod, 3)?;
+    for monitor in &monitors {
+        let own = format!("tcp {}:", pod.addr());
+        line_with(
+            monitor,
+            &[
+                "pod default/web",
+                "DROPPED wireserver",
+                &own,
+                "> 168.63.129.16:80",
+            ],
+        )?;
+        line_with(
+            monitor,
+            &[
+                "pod default/web",
+                "DROPPED source_address",
+                "udp 10.9.9.9:1234 > 168.63.129.16:53",
+            ],
+        )?;
+        eventually(SOON, || (told(monitor) == 3).then_some(())).context("each of the three")?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_monitor_sees_what_the_guard_drops_on_the_wire() -> Result {
+    let lab = Lab::new().nodes(1).build()?;
+    let node = lab.node(1);
+    node.write("/etc/azure-vnet/loader.yaml", "xdp: guard\n")?;
+    node.start_loader()?;
+    let monitor = monitor(node, "--drops")?;
+    let (martian, own) = (Ipv4Addr::LOCALHOST, node.addr());
+    let forged = frame::udp(
+        (node.mac(), own, 4000),
+        (VIRTUAL_MAC, martian, 4001),
+        b"forged",
+    );
+    lab.fabric().sender(node.name())?.send(&forged)?;
+    line_with(
+        &monitor,
+        &[
+            "eth0",
+            "DROPPED martian",
+            "udp 127.0.0.1:4001 > 10.240.0.4:4000",
+        ],
+    )?;
+    Ok(())
+}
+
+#[test]
+fn a_monitor_of_a_pod_tells_the_path_of_its_packets_and_of_no_others() -> Result {
+    let lab = lab()?;
+    let node = lab.node(1);
+    let (pod, other) = (node.add_pod("web")?, node.add_pod("db")?);
+    let monitor = monitor(node, "--pod default/web")?;
+    let (_echo, _other_echo) = (pod.serve_echo(80)?, other.serve_echo(80)?);
+    let port = pod.tcp(lab.inet().addr(), 8080)?.peer_addr().port();
+    other.udp(lab.inet().addr(), 7)?;
+    pod.tcp(other.addr(), 80)?;
+    node.tcp(pod.addr(), 80)?;
+    let translated = format!("tcp {}:{port} > {}:8080", node.addr(), lab.inet().addr());
+    line_with(&monitor, &["pod default/web", "to_internet", &translated])?;
+    let answer = format!("tcp {}:8080 > {}:", lab.inet().addr(), pod.addr());
+    line_with(&monitor, &["from_internet", &answer])?;
+    for path in ["to_pod", "from_pod", "to_stack", "from_stack"] {
+        line_with(&monitor, &["pod default/web", path])?;
+    }
+    let log = monitor.log();
+    assert!(!log.contains("default/db"), "{log}");
+
+    let json = node.feed(
+        &[
+            "vnetctl",
+            "monitor",
+            "--seconds",
+            "1",
+            "-o",
+            "json",
+            "--pod",
+            "web",
+        ],
+        b"",
+    )?;
+    let json = String::from_utf8(json.stdout)?;
+    let parsed: std::result::Result<Vec<Value>, _> =
+        json.lines().map(serde_json::from_str).collect();
+    assert!(parsed.is_ok(), "{json}");
+    Ok(())
+}
+
+#[test]
+fn what_has_no_line_is_counted_and_a_reader_that_stands_still_harms_nobody() -> Result {
+    const FLOOD: usize = 20_000;
+    let lab = lab()?;
+    let node = lab.node(1);
+    let pod = node.add_pod("web")?;
+    let (brisk, stalled) = (monitor(node, "--rate 5")?, monitor(node, "--rate 5")?);
+    stalled.signal(Signal::SIGSTOP)?;
+    forge(&pod, FLOOD)?;
+    assert_eq!(pod.tcp(lab.inet().addr(), 8080)?.peer_ip(), node.addr());
+    stalled.signal(Signal::SIGCONT)?;
+    let dropped = node.drops("source_address")?;
+    assert_eq!(dropped, u64::try_from(FLOOD)?);
+    for monitor in [&brisk, &stalled] {
+        // What the kernel has not put into the buffer it tells with the next packet that fits.
+        let all = eventually(SOON, || {
+            forge(&pod, 1).ok()?;
+            let lines = monitor.log().lines().count();
+            (told(monitor) >= dropped && lines < 500).then_some(())
+        });
+        all.with_context(|| format!("{} of {dropped}: {}", told(monitor), monitor.log()))?;
+        let status = std::fs::read_to_string(format!("/proc/{}/status", monitor.pid()))?;
+        let peak = status
+            .lines()
+            .find(|line| line.starts_with("VmHWM"))
+            .context("a peak")?;
+        let kib: u64 = peak
+            .split_whitespace()
+            .nth(1)
+            .context("a number")?
+            .parse()?;
+        println!("{peak}");
+        assert!(kib < 32 << 10, "{peak}");
+    }
+    Ok(())
+}
+
+#[test]
+fn four_may_listen_and_one_that_is_killed_makes_room() -> Result {
+    let lab = lab()?;
+    let node = lab.node(1);
+    let pod = node.add_pod("web")?;
+    // Listening needs no loader.
+    node.loader().kill9()?;
+    let mut monitors = Vec::new();
+    for _ in 0..4 {
+        monitors.push(monitor(node, "")?);
+    }
+    let fifth = node.feed(&["vnetctl", "monitor", "--seconds", "1"], b"")?;
+    assert!(
+        fifth.stderr.contains("4 others listen already"),
+        "{}",
+        fifth.stderr
+    );
+    monitors[1].kill9()?;
+    monitors[1] = monitor(node, "")?;
+    forge(&pod, 1)?;
+    for monitor in &monitors {
+        line_with(monitor, &["DROPPED source_address"])?;
+    }
+    let done = node.feed(&["vnetctl", "monitor", "--pod", "wbe"], b"")?;
+    assert!(
+        done.stderr.contains("there are: default/web"),
+        "{}",
+        done.stderr
+    );
+    Ok(())
+}
