@@ -1,4 +1,4 @@
-//! `vnetctl monitor`: who listens sees what happens, and harms nobody.
+//! `vnetctl monitor` and `vnetctl capture`: who listens sees what happens, and harms nobody.
 #![cfg(test)]
 
 use std::net::Ipv4Addr;
@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use lab::{Ipv4, Lab, Node, Pod, Process, VIRTUAL_MAC, WIRESERVER, eventually, frame};
 use nix::sys::signal::Signal;
+use pcap_parser::{Block, PcapBlockOwned, PcapNGSlice};
 use serde_json::Value;
 
 type Result<T = ()> = anyhow::Result<T>;
@@ -222,11 +223,73 @@ fn four_may_listen_and_one_that_is_killed_makes_room() -> Result {
     for monitor in &monitors {
         line_with(monitor, &["DROPPED source_address"])?;
     }
-    let done = node.feed(&["vnetctl", "monitor", "--pod", "wbe"], b"")?;
-    assert!(
-        done.stderr.contains("there are: default/web"),
-        "{}",
-        done.stderr
-    );
+    for wrong in [["monitor", "--pod", "wbe"], ["capture", "wbe", "-w/tmp/x"]] {
+        let done = node.feed(&[&["vnetctl"][..], &wrong].concat(), b"")?;
+        assert!(
+            done.stderr.contains("there are: default/web"),
+            "{}",
+            done.stderr
+        );
+    }
     Ok(())
+}
+
+#[test]
+fn a_capture_holds_each_packet_with_its_verdict_as_other_programs_read_it() -> Result {
+    const FILE: &str = "/tmp/web.pcapng";
+    let lab = lab()?;
+    let node = lab.node(1);
+    let pod = node.add_pod("web")?;
+    let capture = node.start(&["vnetctl", "capture", "web", "-w", FILE])?;
+    let size = || node.run(|| Ok(std::fs::metadata(FILE)?.len())).unwrap_or(0);
+    eventually(SOON, || (size() > 0).then_some(())).context("it listens")?;
+    let port = pod.udp(lab.inet().addr(), 7)?.peer_addr().port();
+    forge(&pod, 1)?;
+    let bytes = || node.run(|| Ok(std::fs::read(FILE)?));
+    let packets = eventually(SOON, || {
+        let packets = packets(&bytes().ok()?)?;
+        (packets.len() == 3).then_some(packets)
+    });
+    let packets = packets.with_context(|| format!("three packets; {}", capture.log()))?;
+    let comments: Vec<&str> = packets.iter().map(|packet| packet.0.as_str()).collect();
+    assert_eq!(
+        comments,
+        ["to_internet", "from_internet", "DROPPED source_address"]
+    );
+    let sent = Ipv4::of_frame(&packets[0].1).context("an IPv4 packet")?;
+    assert_eq!((sent.src, sent.ports()), (node.addr(), Some((port, 7))));
+    println!("{}", frame::describe(&packets[0].1));
+    capture.kill9()?;
+
+    let done = node.feed(&["tcpdump", "-nr", FILE], b"");
+    if let Some(done) = done.ok().filter(|done| done.status.success()) {
+        let text = String::from_utf8(done.stdout)?;
+        println!("{text}");
+        assert_eq!(text.lines().count(), 3, "{text}");
+        assert!(
+            text.contains(&format!(
+                "{}.{port} > {}.7: UDP",
+                node.addr(),
+                lab.inet().addr()
+            )),
+            "{text}"
+        );
+    }
+    Ok(())
+}
+
+/// Comments and bytes of a whole file's packets.
+fn packets(file: &[u8]) -> Option<Vec<(String, Vec<u8>)>> {
+    let blocks = PcapNGSlice::from_slice(file).ok()?;
+    let mut packets = Vec::new();
+    for block in blocks {
+        let PcapBlockOwned::NG(Block::EnhancedPacket(packet)) = block.ok()? else {
+            continue;
+        };
+        let mut comments = packet.options.iter().filter(|option| option.code.0 == 1);
+        let comment = comments.next()?.as_str().ok()?.to_owned();
+        let length = usize::try_from(packet.caplen).ok()?;
+        packets.push((comment, packet.data.get(..length)?.to_vec()));
+    }
+    Some(packets)
 }

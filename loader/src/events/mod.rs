@@ -1,8 +1,10 @@
-//! What happens to packets, as it happens: `vnetctl monitor`.
+//! What happens to packets, as it happens: `vnetctl monitor` and `vnetctl capture`.
 
+mod capture;
 mod describe;
 mod listener;
 mod monitor;
+mod pcapng;
 
 use std::time::{Duration, Instant};
 
@@ -13,6 +15,7 @@ use hooks::{Abi, Maps};
 use nix::time::{ClockId, clock_gettime};
 use rpc::Endpoint;
 
+pub use capture::{Capture, Captured, capture};
 pub use monitor::{Monitor, monitor};
 
 use self::describe::Owners;

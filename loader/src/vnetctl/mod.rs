@@ -89,6 +89,8 @@ enum Command {
     Trace(crate::trace::Query),
     /// Packets that are dropped, as it happens, and with --pod what becomes of all packets of a pod. Needs no loader.
     Monitor(crate::events::Monitor),
+    /// A pod's packets in a pcapng file, for Wireshark and tcpdump: the first 256 bytes of each, and what became of it as a comment.
+    Capture(crate::events::Capture),
     /// Writes one file that tells everything to whoever looks for a fault; secrets are left out. Needs no loader.
     Sysdump(sysdump::Arguments),
     /// Makes the node as it was before; binaries and configuration stay. Refuses while pods live.
@@ -174,6 +176,14 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         Command::Flows(arguments) => flows::run(output, arguments),
         Command::Monitor(wanted) => {
             crate::events::monitor(wanted, output == Output::Json, &mut std::io::stdout())
+        }
+        Command::Capture(wanted) => {
+            let captured = crate::events::capture(wanted)?;
+            output::complain(&format!(
+                "{} packets captured, {} came too fast",
+                captured.packets, captured.lost
+            ));
+            Ok(())
         }
         Command::Trace(query) => output.print(&crate::trace::trace(query)?, crate::trace::render),
         Command::Sysdump(arguments) => sysdump::run(output, arguments),
