@@ -4,6 +4,7 @@
 //! 2. Maps and programs, pinned over those of an earlier start.
 //! 3. Settings and classes into the maps.
 //! 4. Programs onto the NIC, atomically: the one that learns, then the kernel's connections into the maps, then the one that decides.
+//!    After an upgrade, onto every pod's veth, too, and the tables into maps of another layout meanwhile ([`crate::carry`]).
 //! 5. The kernel's fallback.
 //! 6. Records and maps brought together, programs onto every pod's veth.
 //! 7. Socket, "ready".
@@ -25,6 +26,7 @@ use tokio::sync::watch;
 use tokio::task::{LocalSet, spawn_blocking};
 use tracing::{error, info, warn};
 
+use crate::carry::Carry;
 use crate::classes::{Inputs, Rule, classify};
 use crate::configuration::Configuration;
 use crate::foreign::Filter;
@@ -50,6 +52,8 @@ pub struct Daemon {
     pub(crate) adopted: bool,
     pub(crate) node: RefCell<Node>,
     pub(crate) registry: RefCell<Registry>,
+    /// Entries of an earlier build's maps, on their way until no program uses those.
+    pub(crate) carry: RefCell<Carry>,
     pub(crate) pools: RefCell<Result<Pools, String>>,
     pub(crate) rules: RefCell<Vec<Rule>>,
     /// Addresses that conflists route via the host.
@@ -188,9 +192,14 @@ impl Daemon {
         registry.check_classes(&rules)?;
         registry.configure(&node, configuration.shares(), &configuration.config)?;
         registry.write_classes(&rules)?;
-        reconcile::attach_nic(&pins, &node.nic.nic, || {
-            conntrack::take_over_or_fill(&mut registry, &run)
-        })?;
+        let mut carry = loaded.carry;
+        if carry.is_over() {
+            reconcile::attach_nic(&pins, &node.nic.nic, || {
+                conntrack::take_over_or_fill(&mut registry, &run)
+            })?;
+        } else {
+            reconcile::upgrade(&pins, &node.nic.nic, &mut registry, &mut carry)?;
+        }
         reconcile::remove_stale_links(&pins, &node.nic.nic)?;
         let guard = guard::apply(
             &configuration.config,
@@ -211,6 +220,7 @@ impl Daemon {
             adopted: loaded.adopted,
             node: RefCell::new(node),
             registry: RefCell::new(registry),
+            carry: RefCell::new(carry),
             pools: RefCell::new(pools),
             rules: RefCell::new(rules),
             via_host: RefCell::new(via_host),
@@ -355,8 +365,17 @@ impl Daemon {
         // After the endpoints: what a record has and the maps had lost is guarded, too.
         let guarded = reconcile::guard_pods(&self.pins, &mut self.registry.borrow_mut(), &self.run);
         self.guarded.set(guarded.veths);
-        for error in guarded.errors {
+        for error in &guarded.errors {
             error!(%error, "attach to a pod's veth");
+        }
+        // No program uses the maps of an earlier build any more.
+        if guarded.errors.is_empty()
+            && let Err(error) = self
+                .carry
+                .borrow_mut()
+                .finish(&mut self.registry.borrow_mut())
+        {
+            error!(%error, "end the upgrade");
         }
     }
 }

@@ -13,6 +13,8 @@
 //! | When has a configuration file changed? | `files` |
 //! | When has the node changed? | `netlink` |
 //! | How do programs and maps get into the kernel, and stay there? | [`object`] |
+//! | Which pinned maps are used again, carried over, refused? | `layouts` |
+//! | How do entries of another build's maps get into ours under traffic? | [`carry`] |
 //! | Which NIC is ours? | [`nic`] |
 //! | Which addresses may pods get? | [`pools`]: [`wireserver`], else [`imds`] |
 //! | What do Azure's tools read? | `azure_state` |
@@ -44,6 +46,7 @@
 //! | Which pod is meant? | [`podname`] |
 
 mod azure_state;
+pub mod carry;
 pub mod census;
 pub mod classes;
 pub mod config;
@@ -60,6 +63,7 @@ pub mod gc;
 mod guard;
 pub mod imds;
 pub mod ipam;
+mod layouts;
 pub mod leaks;
 pub mod links;
 pub mod masq;

@@ -2,24 +2,20 @@
 
 use std::fs;
 use std::io;
-use std::mem::size_of;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
-use abi::pins::{BPFFS, map, program};
-use abi::{
-    Binding, BindingKey, CachedFlow, CachedPeer, CachedVeth, ClassEntry, Config, Counter,
-    DropReason, Flow, FlowKey, Fragment, FragmentKey, IfIndex, Ip4, MAX_BINDINGS, MAX_CLASSES,
-    MAX_DENIED, MAX_FLOWS, MAX_FRAGMENTS, MAX_PODS, Pod, Secret, Veth, Watch,
-};
-use aya::maps::{MapError, MapInfo, MapType};
+use abi::pins::{BPFFS, DIRECTORY, map, program};
+use aya::maps::MapError;
 use aya::programs::{Program, ProgramError, SchedClassifier};
 use aya::{Ebpf, EbpfError, EbpfLoader, include_bytes_aligned};
 use hooks::{Maps, MapsError, Pins};
 use nix::sys::statfs::statfs;
 use tracing::{debug, info, warn};
 
+use crate::carry::{Carry, CarryError};
 use crate::config::TableSizes;
+use crate::layouts::{self, Notes, Plan};
 
 pub(crate) static OBJECT: &[u8] = include_bytes_aligned!(env!("BPF_OBJECT"));
 
@@ -39,8 +35,10 @@ pub(crate) fn has_bpffs() -> bool {
 pub struct Loaded {
     /// The maps.
     pub maps: Maps,
-    /// Whether maps of an earlier start were taken over.
+    /// Whether maps of an earlier start, or their entries, were taken over.
     pub adopted: bool,
+    /// Entries of maps of another layout, on their way.
+    pub carry: Carry,
 }
 
 /// The object cannot be loaded.
@@ -78,6 +76,40 @@ pub enum ObjectError {
         /// aya's reason.
         source: MapError,
     },
+    /// A pinned map looks otherwise, and nobody knows how to get its entries over.
+    #[error(
+        "the pinned map {path} has another layout: {found}; this build has {expected}, and knows no way; start the version that \
+         made it, or one in between, or give its connections up: rm -r {BPFFS}/{DIRECTORY}"
+    )]
+    Layout {
+        /// The pin.
+        path: PathBuf,
+        /// Its layout.
+        found: String,
+        /// This build's.
+        expected: String,
+    },
+    /// A pin was not made by a loader.
+    #[error(
+        "{path} was not pinned by azure-vnet-loader, or by one that was never released; if no other program needs it, remove it: \
+         rm -r {path}"
+    )]
+    NotOurs {
+        /// The pin.
+        path: PathBuf,
+    },
+    /// Pins that are arranged otherwise.
+    #[error(
+        "{path} holds the pins of another version of azure-vnet-loader, which are arranged otherwise; start that version, or \
+         give its connections up: rm -r {path}"
+    )]
+    OtherVersion {
+        /// Their directory.
+        path: PathBuf,
+    },
+    /// Entries cannot be carried over.
+    #[error(transparent)]
+    Carry(#[from] CarryError),
     /// A map is missing or of another type.
     #[error(transparent)]
     Maps(#[from] MapsError),
@@ -99,8 +131,9 @@ pub enum ObjectError {
     },
 }
 
-/// Loads and pins everything. Maps that are pinned already and have the right layout are used again, so that bindings
-/// and flows live on; programs are always the new ones, but nothing is attached yet.
+/// Loads and pins everything. Maps that are pinned already and have the right layout are used again, and the entries of those that
+/// look otherwise are carried over, so that bindings and flows live on; programs are always the new ones, but nothing is
+/// attached yet. What is refused is refused before anything is changed.
 ///
 /// A kernel that refuses `xdp_guard` has everything else.
 pub fn load(pins: &Pins, sizes: TableSizes) -> Result<Loaded, ObjectError> {
@@ -113,6 +146,60 @@ pub fn load(pins: &Pins, sizes: TableSizes) -> Result<Loaded, ObjectError> {
     if !Path::new(BTF).exists() {
         return Err(ObjectError::NoBtf);
     }
+    make_directories(pins)?;
+    let mut notes = Notes::open(pins)?;
+    let plans = map::ALL.map(|name| layouts::plan(pins, &notes, name));
+    let plans: Vec<Plan> = plans.into_iter().collect::<Result<_, _>>()?;
+
+    let mut loader = EbpfLoader::new();
+    loader.map_max_entries(map::FLOWS, sizes.flows);
+    loader.map_max_entries(map::SNAT, sizes.bindings);
+    for plan in &plans {
+        loader.map_pin_path(plan.name, plan.pin.clone());
+        if let Some(entries) = plan.entries {
+            loader.map_max_entries(plan.name, entries);
+        }
+    }
+    let mut object = loader.load(OBJECT)?;
+    for plan in plans.iter().filter(|plan| !plan.is_there) {
+        notes.write(plan)?;
+    }
+    let mut carry = Carry::new(pins, &plans)?;
+    let settings = carry.settings().map_err(ObjectError::from);
+    let programs = match settings.and_then(|()| load_programs(&mut object)) {
+        Ok(programs) => programs,
+        Err(error) => {
+            layouts::remove_made(&plans)?;
+            return Err(error);
+        }
+    };
+    let maps = Maps::from_object(&mut object)?;
+    carry.place_unrivalled()?;
+    notes.tidy(pins)?;
+    for name in programs {
+        pin_program(&mut object, name, pins)?;
+    }
+    let adopted = plans
+        .iter()
+        .any(|plan| plan.is_there || plan.source.is_some());
+    if adopted {
+        info!("took over the maps of an earlier start");
+    }
+    Ok(Loaded {
+        maps,
+        adopted,
+        carry,
+    })
+}
+
+/// Makes the pin directories, unless there are those of another version.
+fn make_directories(pins: &Pins) -> Result<(), ObjectError> {
+    let home = pins.root().parent().into_iter();
+    let others = home.filter_map(|home| fs::read_dir(home).ok()).flatten();
+    let mut others = others.filter_map(|entry| entry.ok().map(|entry| entry.path()));
+    if let Some(path) = others.find(|path| path != pins.root()) {
+        return Err(ObjectError::OtherVersion { path });
+    }
     for path in [pins.maps(), pins.programs(), pins.links()] {
         fs::DirBuilder::new()
             .recursive(true)
@@ -120,32 +207,25 @@ pub fn load(pins: &Pins, sizes: TableSizes) -> Result<Loaded, ObjectError> {
             .create(&path)
             .map_err(|source| ObjectError::Directory { path, source })?;
     }
-    let adopted = keep_matching(pins)?;
-    let mut loader = EbpfLoader::new();
-    loader.map_max_entries(map::FLOWS, sizes.flows);
-    loader.map_max_entries(map::SNAT, sizes.bindings);
-    for name in map::ALL {
-        loader.map_pin_path(name, pins.map(name));
-    }
-    let mut object = loader.load(OBJECT)?;
-    for name in program::ALL {
-        load_program(&mut object, name, pins)?;
-    }
-    if let Err(error) = load_program(&mut object, program::XDP_GUARD, pins) {
-        warn!("{}", crate::report::one_line(&error.into()));
-    }
-    Ok(Loaded {
-        maps: Maps::from_object(&mut object)?,
-        adopted,
-    })
+    Ok(())
 }
 
-fn load_program(object: &mut Ebpf, name: &'static str, pins: &Pins) -> Result<(), ObjectError> {
+/// Loads the programs, and says which: a kernel may refuse the guard.
+fn load_programs(object: &mut Ebpf) -> Result<Vec<&'static str>, ObjectError> {
+    for name in program::ALL {
+        load_program(object, name)?;
+    }
+    let mut loaded = program::ALL.to_vec();
+    match load_program(object, program::XDP_GUARD) {
+        Ok(()) => loaded.push(program::XDP_GUARD),
+        Err(error) => warn!("{}", crate::report::one_line(&error.into())),
+    }
+    Ok(loaded)
+}
+
+fn load_program(object: &mut Ebpf, name: &'static str) -> Result<(), ObjectError> {
     let failed = |source| ObjectError::Verify { name, source };
-    let program = object.program_mut(name).ok_or_else(|| ObjectError::Pin {
-        name,
-        why: "the BPF object has no such program".into(),
-    })?;
+    let program = find_program(object, name)?;
     if let Program::Xdp(xdp) = program {
         xdp.load().map_err(failed)?;
     } else {
@@ -159,177 +239,26 @@ fn load_program(object: &mut Ebpf, name: &'static str, pins: &Pins) -> Result<()
         translated_bytes = info.size_translated(),
         "loaded"
     );
+    Ok(())
+}
+
+/// Pins a program beside the old one and renames it over that, so that ADD finds a program at every instant.
+fn pin_program(object: &mut Ebpf, name: &'static str, pins: &Pins) -> Result<(), ObjectError> {
     let pin_error = |why: String| ObjectError::Pin { name, why };
-    // Pinned beside the old one and renamed over it, so that ADD finds a program at every instant.
     let beside = pins.program(&format!("{name}+new"));
-    if let Err(error) = fs::remove_file(&beside)
-        && error.kind() != io::ErrorKind::NotFound
-    {
-        return Err(pin_error(error.to_string()));
-    }
-    program
+    layouts::remove(&beside)?;
+    find_program(object, name)?
         .pin(&beside)
         .map_err(|error| pin_error(error.to_string()))?;
     fs::rename(&beside, pins.program(name)).map_err(|error| pin_error(error.to_string()))
 }
 
-/// What a map must look like to be used again.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Layout {
-    kind: MapType,
-    key: usize,
-    value: usize,
-    entries: u32,
-}
-
-fn layout(name: &str) -> Option<Layout> {
-    let (kind, key, value, entries) = match name {
-        map::CONFIG => (MapType::Array, size_of::<u32>(), size_of::<Config>(), 1),
-        map::SECRET => (MapType::Array, size_of::<u32>(), size_of::<Secret>(), 1),
-        map::PODS => (MapType::Hash, size_of::<Ip4>(), size_of::<Pod>(), MAX_PODS),
-        map::VETHS => (
-            MapType::Hash,
-            size_of::<IfIndex>(),
-            size_of::<Veth>(),
-            MAX_PODS,
-        ),
-        map::DST4 => (
-            MapType::LpmTrie,
-            size_of::<u32>() + size_of::<Ip4>(),
-            size_of::<ClassEntry>(),
-            MAX_CLASSES,
-        ),
-        map::DENY => (
-            MapType::LpmTrie,
-            size_of::<u32>() + size_of::<Ip4>(),
-            size_of::<u32>(),
-            MAX_DENIED,
-        ),
-        map::FLOWS => (
-            MapType::Hash,
-            size_of::<FlowKey>(),
-            size_of::<Flow>(),
-            MAX_FLOWS,
-        ),
-        map::SNAT => (
-            MapType::Hash,
-            size_of::<BindingKey>(),
-            size_of::<Binding>(),
-            MAX_BINDINGS,
-        ),
-        map::STATS => (
-            MapType::PerCpuArray,
-            size_of::<u32>(),
-            size_of::<Counter>(),
-            MAX_PODS * abi::Path::STRIDE,
-        ),
-        map::DROPS => (
-            MapType::PerCpuArray,
-            size_of::<u32>(),
-            size_of::<Counter>(),
-            DropReason::CAPACITY,
-        ),
-        map::SNAT_OPEN => (MapType::Array, size_of::<u32>(), size_of::<u32>(), MAX_PODS),
-        map::FLOWS_LOST => (MapType::Array, size_of::<u32>(), size_of::<u32>(), 1),
-        map::VETH_CACHE => (
-            MapType::PerCpuArray,
-            size_of::<u32>(),
-            size_of::<CachedVeth>(),
-            CachedVeth::CAPACITY,
-        ),
-        map::PEER_CACHE => (
-            MapType::PerCpuArray,
-            size_of::<u32>(),
-            size_of::<CachedPeer>(),
-            CachedPeer::CAPACITY,
-        ),
-        map::FLOW_CACHE => (
-            MapType::PerCpuArray,
-            size_of::<u32>(),
-            size_of::<CachedFlow>(),
-            CachedFlow::CAPACITY,
-        ),
-        map::FRAGMENTS => (
-            MapType::LruHash,
-            size_of::<FragmentKey>(),
-            size_of::<Fragment>(),
-            MAX_FRAGMENTS,
-        ),
-        map::WATCH => (
-            MapType::Array,
-            size_of::<u32>(),
-            size_of::<u32>(),
-            Watch::CAPACITY,
-        ),
-        // One entry for each CPU.
-        name if map::EVENTS.contains(&name) => (
-            MapType::PerfEventArray,
-            size_of::<u32>(),
-            size_of::<u32>(),
-            0,
-        ),
-        _ => return None,
-    };
-    Some(Layout {
-        kind,
-        key,
-        value,
-        entries,
+fn find_program<'a>(
+    object: &'a mut Ebpf,
+    name: &'static str,
+) -> Result<&'a mut Program, ObjectError> {
+    object.program_mut(name).ok_or_else(|| ObjectError::Pin {
+        name,
+        why: "the BPF object has no such program".into(),
     })
-}
-
-/// Removes the pins of maps whose layout differs from this build's. `true`: at least one map stays.
-fn keep_matching(pins: &Pins) -> Result<bool, ObjectError> {
-    let mut kept = false;
-    for name in map::ALL {
-        let path = pins.map(name);
-        if !path.exists() {
-            continue;
-        }
-        let found = MapInfo::from_pin(&path)
-            .and_then(|info| {
-                Ok(Layout {
-                    kind: info.map_type()?,
-                    key: widen(info.key_size()),
-                    value: widen(info.value_size()),
-                    // A size that is configured counts for a new table only: to make one anew breaks its connections.
-                    entries: match name {
-                        map::FLOWS => MAX_FLOWS,
-                        map::SNAT => MAX_BINDINGS,
-                        name if map::EVENTS.contains(&name) => 0,
-                        _ => info.max_entries(),
-                    },
-                })
-            })
-            .map_err(|source| ObjectError::Inspect {
-                path: path.clone(),
-                source,
-            })?;
-        if layout(name) == Some(found) {
-            kept = true;
-        } else {
-            warn!(map = name, ?found, expected = ?layout(name), "pinned map has another layout: starting it anew");
-            fs::remove_file(&path).map_err(|source| ObjectError::Directory { path, source })?;
-        }
-    }
-    if kept {
-        info!("took over the maps of an earlier start");
-    }
-    Ok(kept)
-}
-
-fn widen(size: u32) -> usize {
-    usize::try_from(size).unwrap_or(usize::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_map_has_a_layout_or_each_start_would_make_it_anew() {
-        for name in map::ALL {
-            assert!(layout(name).is_some(), "{name}");
-        }
-    }
 }

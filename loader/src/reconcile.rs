@@ -6,8 +6,9 @@ use std::path::Path;
 use hooks::{AttachError, Hook, Outcome, Pins};
 use nix::net::if_::if_nametoindex;
 use rpc::{Endpoint, RunDirectory, StateError, read_json, remove_durably};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
+use crate::carry::Carry;
 use crate::conntrack;
 use crate::registry::{Registry, RegistryError, flags_of};
 use crate::repairs::Repair;
@@ -82,6 +83,27 @@ pub struct Guarded {
     pub veths: [u64; 2],
     /// What went wrong on the others.
     pub errors: Vec<ReconcileError>,
+}
+
+/// Replaces the programs of an earlier build, one hook after the other, while the entries of its maps are carried over. What the
+/// kernel translates is in there, so it is not asked. A veth that fails keeps the old maps alive until it is repaired.
+pub fn upgrade(
+    pins: &Pins,
+    nic: &str,
+    registry: &mut Registry,
+    carry: &mut Carry,
+) -> anyhow::Result<()> {
+    carry.begin(registry)?;
+    attach_nic(pins, nic, || Ok(()))?;
+    for hook in Hook::POD {
+        for ifname in registry.host_veths()? {
+            if let Err(error) = attach_missing(pins, hook, &ifname) {
+                error!(%error, "replace a program on a pod's veth");
+                return Ok(());
+            }
+        }
+    }
+    carry.finish(registry)
 }
 
 /// Attaches, to every registered pod's host veth, the programs that do not run there or that are older than the pinned

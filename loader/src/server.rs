@@ -82,14 +82,11 @@ pub async fn serve(listener: UnixListener, daemon: Rc<Daemon>) {
 async fn answer(mut stream: UnixStream, daemon: &Daemon) -> io::Result<()> {
     let peer = stream.peer_cred()?;
     let reply = if peer.uid() == 0 {
-        let mut request = Vec::new();
-        let mut limited = (&mut stream).take(MAX_REQUEST);
-        tokio::time::timeout(PATIENCE, limited.read_to_end(&mut request)).await??;
-        match serde_json::from_slice::<Request>(&request) {
+        match read(&mut stream).await {
             Ok(request) => daemon.handle(request).await,
-            Err(error) => refused(
+            Err(why) => refused(
                 "understand the request",
-                &error,
+                &why,
                 "use an azure-vnet of the loader's version",
             ),
         }
@@ -102,6 +99,22 @@ async fn answer(mut stream: UnixStream, daemon: &Daemon) -> io::Result<()> {
     };
     let bytes = serde_json::to_vec(&reply).map_err(io::Error::other)?;
     tokio::time::timeout(PATIENCE, stream.write_all(&bytes)).await?
+}
+
+/// Reads a request to its end, or says what is wrong with it.
+async fn read(stream: &mut UnixStream) -> Result<Request, String> {
+    let mut bytes = Vec::new();
+    // One more than is allowed, to tell what is longer from what is not.
+    let mut limited = stream.take(MAX_REQUEST + 1);
+    match tokio::time::timeout(PATIENCE, limited.read_to_end(&mut bytes)).await {
+        Err(_late) => return Err(format!("it did not end within {PATIENCE:?}")),
+        Ok(Err(error)) => return Err(error.to_string()),
+        Ok(Ok(length)) if u64::try_from(length).is_ok_and(|length| length > MAX_REQUEST) => {
+            return Err(format!("it is longer than {MAX_REQUEST} bytes"));
+        }
+        Ok(Ok(_)) => {}
+    }
+    serde_json::from_slice(&bytes).map_err(|error| error.to_string())
 }
 
 /// A refusal as a reply.

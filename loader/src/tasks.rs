@@ -64,6 +64,10 @@ pub(crate) async fn collect_garbage(daemon: Rc<Daemon>) {
 }
 
 async fn sweep(daemon: &Daemon) {
+    // The tables have not their places yet, and a miss must go on to mean "stack".
+    if !daemon.carry.borrow().is_over() {
+        return;
+    }
     if let Err(error) = try_sweep(daemon).await {
         error!(%error, "sweep the tables");
         daemon.metrics.sweep_failed();

@@ -28,6 +28,12 @@ fn product_dir() -> PathBuf {
         .join("release")
 }
 
+/// Where `cargo xtask build-next` leaves the next version's loader unless told otherwise.
+fn next_dir() -> PathBuf {
+    let told = std::env::var_os("AZURE_VNET_NEXT_DIR").map(PathBuf::from);
+    told.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/next"))
+}
+
 /// An address of `inet` behind a hop with an MTU of 1400.
 pub const NARROW: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 20);
 
@@ -249,6 +255,7 @@ impl LabBuilder {
             hostname: &nic.node,
             address: nic.primary,
             binaries: &self.binaries,
+            next: &next_dir(),
             conflist: &self.conflist,
         };
         Namespace::machine(&nic.node, || root::make(&contents))

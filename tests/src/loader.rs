@@ -10,10 +10,12 @@ use nix::sys::signal::Signal;
 use std::os::fd::AsFd as _;
 
 use crate::namespace::Namespace;
-use crate::process::Process;
+use crate::process::{Process, cut_short};
 use crate::wait::{Deadline, lock, ready};
 
 const PROGRAM: &str = "/opt/azure-vnet/bin/azure-vnet-loader";
+/// As the next version might have it: other programs, and maps of another layout.
+const NEXT: &str = "/opt/azure-vnet/next/azure-vnet-loader";
 /// Where the lab listens as systemd would.
 const NOTIFY: &str = "/run/lab-notify.sock";
 /// While loads keep every CPU busy, `nft` waits for seconds on the kernel's RCU grace periods when it closes its socket, and a start
@@ -43,8 +45,27 @@ impl Loader {
         self.start_with(&[], &[])
     }
 
+    /// Starts the one of the next version and waits until it says that it is ready.
+    pub fn start_next(&self) -> Result<()> {
+        self.start_program(NEXT, &[], &[])
+    }
+
+    /// Starts the one of the next version and kills it after a moment, whether or not it is ready by then.
+    pub fn cut_next_short(&self, life: Duration) -> Result<()> {
+        cut_short(self.node.command(NEXT), b"", life).map(drop)
+    }
+
     /// Starts it with arguments and additional environment.
     pub fn start_with(&self, args: &[&str], environment: &[(&str, &str)]) -> Result<()> {
+        self.start_program(PROGRAM, args, environment)
+    }
+
+    fn start_program(
+        &self,
+        program: &str,
+        args: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Result<()> {
         ensure!(
             !self.is_running()?,
             "the loader of {} runs already",
@@ -52,8 +73,8 @@ impl Loader {
         );
         let notified = self.node.run(|| {
             ensure!(
-                std::path::Path::new(PROGRAM).exists(),
-                "there is no azure-vnet-loader; build the product first: cargo xtask build"
+                std::path::Path::new(program).exists(),
+                "there is no {program}; build it first: cargo xtask build, cargo xtask build-next"
             );
             // Left over from the loader before this one.
             if std::path::Path::new(NOTIFY).exists() {
@@ -61,7 +82,7 @@ impl Loader {
             }
             UnixDatagram::bind(NOTIFY).with_context(|| format!("listen on {NOTIFY}"))
         })?;
-        let mut command = self.node.command(PROGRAM);
+        let mut command = self.node.command(program);
         command
             .args(args)
             .env("NOTIFY_SOCKET", NOTIFY)

@@ -20,6 +20,9 @@ pub(crate) const CNI_BINARIES: [&str; 2] = ["azure-vnet", "azure-vnet-ipam"];
 /// The other binaries of the product; they live in `/opt/azure-vnet/bin`, which is on the node's PATH.
 pub(crate) const BINARIES: [&str; 2] = ["azure-vnet-loader", "vnetctl"];
 
+/// What of the product there is in the next version, too; it lives in `/opt/azure-vnet/next`.
+const NEXT: &str = "azure-vnet-loader";
+
 const PROGRAM_DIRS: [&str; 7] = ["usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32"];
 const ETC_DIRS: [&str; 5] = [
     "alternatives",
@@ -40,7 +43,7 @@ const ETC_FILES: [&str; 10] = [
     "protocols",
     "services",
 ];
-const PRIVATE_DIRS: [&str; 18] = [
+const PRIVATE_DIRS: [&str; 19] = [
     "dev",
     "etc/azure-vnet",
     "etc/cni/net.d",
@@ -48,6 +51,7 @@ const PRIVATE_DIRS: [&str; 18] = [
     "mnt",
     "old",
     "opt/azure-vnet/bin",
+    "opt/azure-vnet/next",
     "opt/cni/bin",
     "proc",
     "root",
@@ -68,6 +72,7 @@ pub(crate) struct Contents<'a> {
     pub(crate) hostname: &'a str,
     pub(crate) address: std::net::Ipv4Addr,
     pub(crate) binaries: &'a Path,
+    pub(crate) next: &'a Path,
     pub(crate) conflist: &'a str,
 }
 
@@ -86,7 +91,7 @@ pub(crate) fn make(contents: &Contents<'_>) -> Result<()> {
     }
     programs(stage)?;
     etc(stage, contents)?;
-    product(stage, contents.binaries)?;
+    product(stage, contents)?;
     link("../run", &stage.join("var/run"))?;
     bind(Path::new("/dev"), &stage.join("dev"), MsFlags::MS_REC)?;
     kernel(stage)?;
@@ -138,12 +143,15 @@ fn etc(stage: &Path, contents: &Contents<'_>) -> Result<()> {
     Ok(())
 }
 
-/// The product's binaries, as far as they are built, and the reference plug-ins.
-fn product(stage: &Path, binaries: &Path) -> Result<()> {
+/// The product's binaries and the next version's loader, as far as they are built, and the reference plug-ins.
+fn product(stage: &Path, contents: &Contents<'_>) -> Result<()> {
     let cni = stage.join("opt/cni/bin");
     let own = stage.join("opt/azure-vnet/bin");
-    let places = CNI_BINARIES.map(|name| (name, &cni));
-    for (name, place) in places.into_iter().chain(BINARIES.map(|name| (name, &own))) {
+    let next = stage.join("opt/azure-vnet/next");
+    let places = CNI_BINARIES.map(|name| (name, contents.binaries, &cni));
+    let own = BINARIES.map(|name| (name, contents.binaries, &own));
+    let next = [(NEXT, contents.next, &next)];
+    for (name, binaries, place) in places.into_iter().chain(own).chain(next) {
         let built = binaries.join(name);
         if built.is_file() {
             let node = place.join(name);

@@ -153,34 +153,6 @@ fn programs_of_lost_maps_are_replaced_and_missing_ones_attached_again() {
 }
 
 #[test]
-fn a_map_with_another_layout_is_not_used_again() {
-    let lab = lab();
-    let node = lab.node(1);
-    node.loader().terminate().unwrap();
-    let pin = "/sys/fs/bpf/azure-vnet/v1/maps/snat";
-    node.exec(&["rm", pin]).unwrap();
-    let other = "map create PIN type hash key 8 value 8 entries 9 name snat".replace("PIN", pin);
-    node.exec(
-        &["bpftool"]
-            .into_iter()
-            .chain(other.split(' '))
-            .collect::<Vec<_>>(),
-    )
-    .unwrap();
-    node.start_loader().unwrap();
-    assert!(
-        node.loader().log().contains("another layout"),
-        "{}",
-        node.loader().log()
-    );
-    let pod = node.add_pod("web").unwrap();
-    assert_eq!(
-        pod.tcp(lab.inet().addr(), 8080).unwrap().peer_ip(),
-        node.addr()
-    );
-}
-
-#[test]
 fn a_second_loader_is_refused() {
     let lab = lab();
     let second = lab.node(1).feed(&["azure-vnet-loader"], b"").unwrap();

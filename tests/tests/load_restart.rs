@@ -1,30 +1,36 @@
-//! The loader is killed and started again and again under load: nobody loses a packet.
+//! The loader is killed, started again, upgraded and rolled back, again and again under load: nobody loses a packet.
 #![cfg(test)]
 
 use std::sync::atomic::AtomicBool;
 use std::thread;
 
-use lab::{Lab, Stop};
+use lab::{Lab, Node, Stop};
 
 const PORT: u16 = 9000;
 /// Datagrams per second; when other tests run beside this one, so many that a busy CPU does not lose any.
 const FULL_RATE: u32 = 10_000;
 const BESIDE_OTHERS: u32 = 1000;
+/// Connections that say nothing meanwhile, to each of two servers.
+const IDLE: u32 = 50;
+const HELD: u16 = 9001;
 
-fn restarts_under_load(restarts: u32, rate: u32) {
+fn under_load(rounds: u32, rate: u32, round: impl Fn(&Node)) {
     let lab = Lab::new().nodes(2).record(false).build().unwrap();
     for node in lab.nodes() {
         node.start_loader().unwrap();
     }
     let node = lab.node(1);
-    let [talker, sender, caller] =
-        ["talker", "sender", "caller"].map(|name| node.add_pod(name).unwrap());
+    let [talker, sender, caller, idler] =
+        ["talker", "sender", "caller", "idler"].map(|name| node.add_pod(name).unwrap());
     let far = lab.node(2).add_pod("far").unwrap();
     let _echo = far.serve_echo(80).unwrap();
     let _close = far.serve_connect_close(PORT).unwrap();
     let _close_outside = lab.inet().serve_connect_close(PORT).unwrap();
+    let _held = far.serve_hold(HELD).unwrap();
+    let _held_outside = lab.inet().serve_hold(HELD).unwrap();
     let (vnet, internet) = (far.addr(), lab.inet().addr());
 
+    let mut idle = [vnet, internet].map(|server| idler.hold(server, HELD, IDLE).unwrap());
     let streams =
         [(vnet, 80), (internet, 8080)].map(|(server, port)| talker.stream(server, port).unwrap());
     let over = &AtomicBool::new(false);
@@ -39,9 +45,8 @@ fn restarts_under_load(restarts: u32, rate: u32) {
             let caller = &caller;
             scope.spawn(move || caller.connect_close_until(server, PORT, over).unwrap())
         });
-        for _ in 0..restarts {
-            node.loader().kill9().unwrap();
-            node.start_loader().unwrap();
+        for _ in 0..rounds {
+            round(node);
         }
         drop(stop);
         for (paced, way) in datagrams.into_iter().zip(["VNet", "Internet"]) {
@@ -76,15 +81,45 @@ fn restarts_under_load(restarts: u32, rate: u32) {
         assert_ne!(report.bytes, 0, "TCP stream, {way}");
         assert_eq!(report.resets, 0, "TCP stream, {way}: {report:?}");
     }
+    for held in &mut idle {
+        assert_eq!(held.failed, 0, "{:?}", held.first_failure);
+        let (broken, wrong) = held.exchange(1).unwrap();
+        println!("idle, {IDLE}: {broken} broken, {wrong} with a wrong peer");
+        assert_eq!((broken, wrong), (0, 0));
+    }
+}
+
+fn restart(node: &Node) {
+    node.loader().kill9().unwrap();
+    node.start_loader().unwrap();
+}
+
+/// To a build with other programs and three maps of another layout, and back.
+fn upgrade_and_roll_back(node: &Node) {
+    node.loader().kill9().unwrap();
+    node.loader().start_next().unwrap();
+    node.loader().kill9().unwrap();
+    node.start_loader().unwrap();
 }
 
 #[test]
 fn five_restarts_under_load_lose_nothing() {
-    restarts_under_load(5, BESIDE_OTHERS);
+    under_load(5, BESIDE_OTHERS, restart);
+}
+
+#[test]
+fn three_upgrades_and_rollbacks_under_load_lose_nothing() {
+    under_load(3, BESIDE_OTHERS, upgrade_and_roll_back);
 }
 
 #[test]
 #[ignore = "slow: 50 restarts; cargo xtask test load"]
 fn fifty_restarts_under_load_lose_nothing() {
-    restarts_under_load(50, FULL_RATE);
+    under_load(50, FULL_RATE, restart);
+}
+
+#[test]
+#[ignore = "slow: 50 upgrades and rollbacks; cargo xtask test load"]
+fn fifty_upgrades_and_rollbacks_under_load_lose_nothing() {
+    under_load(50, FULL_RATE, upgrade_and_roll_back);
 }

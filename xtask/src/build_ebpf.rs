@@ -16,17 +16,22 @@ const BINARY: &str = "azure-vnet-bpf";
 const MISSING: &str = "run `cargo xtask setup`, which installs what is missing";
 
 pub(crate) fn run() -> Result<()> {
+    make(&[], &workspace::bpf_object())
+}
+
+/// Builds the object with features of the package, into a file of its own.
+pub(crate) fn make(features: &[&str], object: &Path) -> Result<()> {
     let tools = toolchain::find().context(MISSING)?;
     let start = Instant::now();
     println!("build-ebpf: rustc {}, linker {}", tools.rust, tools.linker);
     let mut build = cargo(&tools, &tools.rust.cargo, "build");
-    command::run(build.args(["--bin", BINARY])).context("build the eBPF object")?;
+    build.args(["--bin", BINARY]).args(features);
+    command::run(&mut build).context("build the eBPF object")?;
     let built = target_dir().join(TARGET).join("release").join(BINARY);
     let bytes = std::fs::read(&built)
         .with_context(|| format!("read the eBPF object {}", built.display()))?;
     // The name that the loader embeds: what cargo made may have a new modification time with the same content.
-    let object = workspace::bpf_object();
-    let news = if workspace::write_if_changed(&object, &bytes)? {
+    let news = if workspace::write_if_changed(object, &bytes)? {
         "new"
     } else {
         "unchanged"

@@ -8,6 +8,7 @@
 mod bench;
 mod build;
 mod build_ebpf;
+mod build_next;
 mod check;
 mod command;
 mod demo;
@@ -39,6 +40,8 @@ enum Verb {
     BuildEbpf,
     /// Build the eBPF object and the static product binaries
     Build,
+    /// Build the loader that the tests of upgrades upgrade to, target/next; `test` does it by itself
+    BuildNext,
     /// Run the tests, all or by group; sets up and builds first
     Test(test::Arguments),
     /// Formatting, lints, documents, licences, and what only the object and the dependency graph show
@@ -75,6 +78,10 @@ fn run() -> anyhow::Result<()> {
         Verb::Build => {
             setup::ensure(setup::Needs::BUILD)?;
             build::run()
+        }
+        Verb::BuildNext => {
+            setup::ensure(setup::Needs::BUILD)?;
+            build_next::run()
         }
         Verb::Test(arguments) => test::run(&arguments),
         Verb::Check(arguments) => check::run(&arguments),

@@ -28,6 +28,11 @@ pub(crate) fn product_dir() -> PathBuf {
     target_dir().join(triple()).join("release")
 }
 
+/// Where `cargo xtask build-next` leaves the loader of the next version.
+pub(crate) fn next_dir() -> PathBuf {
+    target_dir().join("next")
+}
+
 /// Where `cargo xtask build-ebpf` leaves the eBPF object; `loader/build.rs` embeds it from there.
 ///
 /// Always in the root's `target`, so that it is found whatever `CARGO_TARGET_DIR` says.

@@ -45,15 +45,17 @@ impl Class {
 #[repr(C)]
 pub struct ClassEntry {
     class: u8,
-    reserved: [u8; 3],
+    reserved: [u8; RESERVED],
 }
+
+const RESERVED: usize = if cfg!(feature = "next-layout") { 7 } else { 3 };
 
 impl ClassEntry {
     /// The entry that says `class`.
     pub const fn new(class: Class) -> Self {
         Self {
             class: class as u8,
-            reserved: [0; 3],
+            reserved: [0; RESERVED],
         }
     }
 

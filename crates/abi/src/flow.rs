@@ -57,6 +57,8 @@ impl FlowKey {
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, PartialEq, Eq)]
 #[repr(C)]
 pub struct Flow {
+    #[cfg(feature = "next-layout")]
+    padding: [u8; 8],
     /// What is known of the flow.
     pub flags: FlowFlags,
     zero: u8,
@@ -70,6 +72,8 @@ impl Flow {
     #[inline(always)]
     pub const fn new(flags: FlowFlags, last_seen: u32) -> Self {
         Self {
+            #[cfg(feature = "next-layout")]
+            padding: [0; 8],
             flags,
             zero: 0,
             zeros: 0,

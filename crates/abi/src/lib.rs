@@ -2,8 +2,8 @@
 //!
 //! Layouts only, no logic. Every type derives `zerocopy::IntoBytes`, so a struct with padding does not compile, and
 //! every address and port is kept in network byte order inside its type, so there is no byte-order question elsewhere.
-//! Once there is a release, a change of any layout here raises [`ABI_VERSION`], which is part of the pin directory: programs and
-//! maps of two layouts never meet. Until then version 1 changes, and the loader makes a map anew whose sizes do not fit.
+//! Once there is a release, a map whose layout changes gets the next [`Layout`], which says how the one before becomes it and how to
+//! get back (docs/adr/0014-upgrades.md).
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -16,6 +16,7 @@ mod endpoint;
 mod event;
 mod flow;
 mod fragment;
+mod layout;
 pub mod pins;
 mod reason;
 mod snat;
@@ -30,11 +31,13 @@ pub use endpoint::{EndpointFlags, Pod, Slot, Veth};
 pub use event::{Event, Happening, Watch};
 pub use flow::{Flow, FlowFlags, FlowKey};
 pub use fragment::{Fragment, FragmentKey};
+pub use layout::{Layout, Piece};
 pub use reason::DropReason;
 pub use snat::{Binding, BindingKey, BindingState};
 pub use ticks::Ticks;
 
-/// Version of every layout in this crate; names the pin directory `v<ABI_VERSION>`.
+/// Version of the pin directory `v<ABI_VERSION>`: the names in it, and [`Layout`], by which builds tell each other what the maps
+/// in it look like. It changes only with those.
 pub const ABI_VERSION: u32 = 1;
 
 /// IP protocol numbers that the data path understands (IANA "Protocol Numbers").

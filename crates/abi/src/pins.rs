@@ -46,7 +46,9 @@ pub mod map {
     pub const WATCH: &str = "watch";
     /// CPU → where a listener finds its [`crate::Event`]s: one map for each of the listeners at a time.
     pub const EVENTS: [&str; 4] = ["events0", "events1", "events2", "events3"];
-    /// Every map.
+    /// Id of a map in the kernel → [`crate::Layout`]. No program reads it.
+    pub const LAYOUTS: &str = "layouts";
+    /// Every map of the programs.
     pub const ALL: [&str; 21] = [
         CONFIG, PODS, VETHS, DST4, FLOWS, SNAT, STATS, DROPS, SECRET, SNAT_OPEN, FLOWS_LOST,
         FRAGMENTS, DENY, PEER_CACHE, VETH_CACHE, FLOW_CACHE, WATCH, EVENTS[0], EVENTS[1],

@@ -64,6 +64,8 @@ pub struct Binding {
     zeros: u16,
     /// Time of the last packet seen, seconds of [`crate::Ticks`], at most one second old.
     pub last_seen: u32,
+    #[cfg(feature = "next-layout")]
+    padding: [u8; 8],
 }
 
 impl Binding {
@@ -84,6 +86,8 @@ impl Binding {
             zero: 0,
             zeros: 0,
             last_seen,
+            #[cfg(feature = "next-layout")]
+            padding: [0; 8],
         }
     }
 

@@ -14,6 +14,7 @@ mod maps;
 pub mod model;
 mod netlink;
 mod pins;
+mod raw;
 mod ticks;
 mod xdp;
 
@@ -23,5 +24,6 @@ pub use hook::{Hook, Mechanism};
 pub use maps::{Abi, Maps, MapsError, total};
 pub use netlink::dump;
 pub use pins::Pins;
+pub use raw::{Elements, RawMap};
 pub use ticks::ticks;
 pub use xdp::{attach_guard, detach_guard};

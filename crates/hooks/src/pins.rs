@@ -49,6 +49,11 @@ impl Pins {
         self.maps().join(name)
     }
 
+    /// Pin of a map that is about to take the place of the one before it.
+    pub fn next_map(&self, name: &str) -> PathBuf {
+        self.map(&format!("{name}+new"))
+    }
+
     /// Pin of a program.
     pub fn program(&self, name: &str) -> PathBuf {
         self.programs().join(name)

@@ -3,7 +3,7 @@
 mod libtest;
 
 use crate::metadata::Metadata;
-use crate::{build, command, setup, workspace};
+use crate::{build, build_next, command, setup, workspace};
 use anyhow::{Context as _, Result, bail};
 pub(crate) use libtest::Tally;
 use std::io::{BufRead as _, BufReader, Write};
@@ -72,6 +72,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         ..setup::Needs::BUILD
     })?;
     build::run()?;
+    if groups
+        .iter()
+        .any(|group| [Group::System, Group::Load].contains(group))
+    {
+        build_next::run()?;
+    }
     let metadata = Metadata::load()?;
     let mut tally = Tally::default();
     let mut broken = Vec::new();
@@ -155,6 +161,7 @@ fn run_selection(
     cargo
         .args(selection)
         .env("AZURE_VNET_BIN_DIR", workspace::product_dir())
+        .env("AZURE_VNET_NEXT_DIR", workspace::next_dir())
         .envs(
             arguments
                 .frames

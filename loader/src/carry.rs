@@ -1,0 +1,335 @@
+//! How do entries get from the maps of another build into those of this one, while packets pass?
+//!
+//! 1. What only the loader writes is copied as soon as the new maps are there ([`Carry::settings`]).
+//! 2. Before the first program is replaced ([`Carry::begin`]), the programs are told that a flow has found no room. From then
+//!    on whatever is not in a table takes the stack, in old programs and in new ones, so nothing new is bound or taken for fast.
+//!    The tables are copied before, and what has changed meanwhile after that, because it must not last: the kernel has few ports.
+//! 3. While programs are replaced, old ones refresh entries of the old tables, new ones those of the new.
+//! 4. After the last one ([`Carry::finish`]), entries that the old ones have changed meanwhile are copied again; then the new
+//!    maps take the old ones' pins, and the count of 2 is acknowledged, unless a flow has really found no room: then the next
+//!    sweep does it, as always.
+//!
+//! Who is killed in between leaves both maps pinned, and the next start, of either build, goes on.
+
+use std::collections::HashMap;
+use std::fs;
+use std::hash::{BuildHasher as _, RandomState};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use abi::pins::map;
+use abi::{Binding, Flow, Fragment, Layout, Piece};
+use aya::maps::MapError;
+use hooks::{Pins, RawMap};
+use tracing::info;
+use zerocopy::FromBytes as _;
+
+use crate::gc::{self, Pressure};
+use crate::layouts::{Plan, Role, Way, expected};
+use crate::registry::Registry;
+
+/// Entries could not be carried over.
+#[derive(Debug, thiserror::Error)]
+pub enum CarryError {
+    /// A map cannot be opened.
+    #[error("open the pinned map {path}: {source}")]
+    Open {
+        /// The pin.
+        path: PathBuf,
+        /// aya's reason.
+        source: MapError,
+    },
+    /// The kernel refuses.
+    #[error("carry the entries of map `{map}` over: {source}")]
+    Copy {
+        /// The map.
+        map: &'static str,
+        /// The kernel's reason.
+        source: io::Error,
+    },
+    /// A pin cannot take another one's place.
+    #[error("move the pin {path} into its place: {source}")]
+    Place {
+        /// The pin.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+}
+
+/// Maps whose entries move, and new ones that move into their place.
+#[derive(Debug)]
+pub struct Carry {
+    pins: Pins,
+    places: Vec<(PathBuf, PathBuf)>,
+    moves: Vec<Move>,
+    hasher: RandomState,
+    /// The count of lost flows that says nothing but that the tables move.
+    claimed: Option<u32>,
+}
+
+/// A map's entries on their way.
+#[derive(Debug)]
+struct Move {
+    name: &'static str,
+    role: Role,
+    way: Way,
+    from: RawMap,
+    source: PathBuf,
+    to: RawMap,
+    /// Whether an earlier start may have written into the new map.
+    resumed: bool,
+    /// Hashes of keys and values that were copied.
+    copied: HashMap<u64, u64>,
+}
+
+impl Carry {
+    /// What `plans` say, all of whose maps are there by now.
+    pub(crate) fn new(pins: &Pins, plans: &[Plan]) -> Result<Self, CarryError> {
+        let open = |path: &PathBuf| {
+            RawMap::open(path).map_err(|source| CarryError::Open {
+                path: path.clone(),
+                source,
+            })
+        };
+        let mut moves = Vec::new();
+        for plan in plans {
+            if let (Some((source, way)), Some((role, _))) = (&plan.source, expected(plan.name)) {
+                moves.push(Move {
+                    name: plan.name,
+                    role,
+                    way: *way,
+                    from: open(source)?,
+                    source: source.clone(),
+                    to: open(&plan.pin)?,
+                    resumed: plan.is_there,
+                    copied: HashMap::new(),
+                });
+            }
+        }
+        let places = plans
+            .iter()
+            .map(|plan| (plan.pin.clone(), pins.map(plan.name)));
+        Ok(Self {
+            pins: pins.clone(),
+            places: places.filter(|(pin, place)| pin != place).collect(),
+            moves,
+            hasher: RandomState::new(),
+            claimed: None,
+        })
+    }
+
+    /// Copies what the loader alone writes, and counters.
+    pub(crate) fn settings(&mut self) -> Result<(), CarryError> {
+        let is_copied = |one: &&mut Move| one.role != Role::Table && !one.resumed;
+        self.copy(is_copied)
+    }
+
+    /// Copies the tables, makes every miss safe, and copies what has changed meanwhile.
+    pub fn begin(&mut self, registry: &mut Registry) -> anyhow::Result<()> {
+        if self.moves.iter().any(|one| one.role == Role::Table) {
+            self.tables()?;
+            let was_full = registry.flows_full()?;
+            self.count_a_lost_flow()?;
+            self.claimed = (!was_full).then_some(registry.flows_lost()?);
+            self.tables()?;
+        }
+        Ok(())
+    }
+
+    /// Whether no program uses the maps of an earlier build.
+    pub(crate) fn is_over(&self) -> bool {
+        self.moves.is_empty() && self.places.is_empty()
+    }
+
+    /// Copies what has changed since, and gives the new maps the pins of the old ones. Nothing runs any more that uses those.
+    pub fn finish(&mut self, registry: &mut Registry) -> anyhow::Result<()> {
+        self.tables()?;
+        place(&mut self.places)?;
+        while let Some(one) = self.moves.last() {
+            // Else the new one has taken its place.
+            if one.source != self.pins.map(one.name) {
+                remove(&one.source).map_err(|source| CarryError::Place {
+                    path: one.source.clone(),
+                    source,
+                })?;
+            }
+            info!(map = one.name, way = %one.way, entries = one.copied.len(), "carried over");
+            self.moves.pop();
+        }
+        if let Some(lost) = self.claimed.take()
+            && registry.flows_lost()? == lost
+        {
+            registry.set_flows_full(false, lost)?;
+            // What has gone through the stack meanwhile and is over shall not keep its ports there.
+            let pressure = Pressure {
+                flows: true,
+                bindings: false,
+            };
+            gc::sweep(&self.pins, pressure)?;
+        }
+        Ok(())
+    }
+
+    /// Gives those new maps their pins into which nothing is carried.
+    pub(crate) fn place_unrivalled(&mut self) -> Result<(), CarryError> {
+        let is_carried = |pins: &Pins, moves: &[Move], place: &Path| {
+            moves.iter().any(|one| pins.map(one.name) == place)
+        };
+        let places = std::mem::take(&mut self.places).into_iter();
+        let (carried, mut unrivalled): (Vec<_>, Vec<_>) =
+            places.partition(|(_, place)| is_carried(&self.pins, &self.moves, place));
+        self.places = carried;
+        place(&mut unrivalled)
+    }
+
+    /// See `lost_flows` of the programs: while the settings have another count, a miss means "stack". As both maps, if there
+    /// are two, count from the same number, the settings have another count than either.
+    fn count_a_lost_flow(&self) -> Result<(), CarryError> {
+        let failed = |source| CarryError::Copy {
+            map: map::FLOWS_LOST,
+            source,
+        };
+        for path in [
+            self.pins.map(map::FLOWS_LOST),
+            self.pins.next_map(map::FLOWS_LOST),
+        ] {
+            if !path.exists() {
+                continue;
+            }
+            let counts = RawMap::open(&path).map_err(|source| CarryError::Open { path, source })?;
+            for count in counts.elements() {
+                let (index, count) = count.map_err(failed)?;
+                let count = <[u8; 4]>::try_from(count.as_slice()).map_or(0, u32::from_ne_bytes);
+                let count = count.wrapping_add(1).to_ne_bytes();
+                counts.put(&index, &count).map_err(failed)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn tables(&mut self) -> Result<(), CarryError> {
+        self.copy(|one| one.role == Role::Table)
+    }
+
+    fn copy(&mut self, is_copied: impl FnMut(&&mut Move) -> bool) -> Result<(), CarryError> {
+        for one in self.moves.iter_mut().filter(is_copied) {
+            one.copy(&self.hasher).map_err(|source| CarryError::Copy {
+                map: one.name,
+                source,
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// Moves pins over those that are there, each in one step.
+fn place(places: &mut Vec<(PathBuf, PathBuf)>) -> Result<(), CarryError> {
+    while let Some((pin, place)) = places.last() {
+        fs::rename(pin, place).map_err(|source| CarryError::Place {
+            path: pin.clone(),
+            source,
+        })?;
+        places.pop();
+    }
+    Ok(())
+}
+
+/// Not there is success: who was interrupted has removed it already.
+fn remove(pin: &Path) -> io::Result<()> {
+    match fs::remove_file(pin) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+impl Move {
+    /// Copies what has changed since the last time. What the new programs have changed, too, stays theirs if it is later.
+    fn copy(&mut self, hasher: &RandomState) -> io::Result<()> {
+        for element in self.from.elements() {
+            let (key, value) = element?;
+            let hash = hasher.hash_one(&value);
+            if self.copied.insert(hasher.hash_one(&key), hash) == Some(hash) {
+                continue;
+            }
+            let (key, value) = self.way.entry(&key, &value, &self.to);
+            let is_table = self.role == Role::Table;
+            match self.to.get(&key)? {
+                // Without room for it, a miss means "stack", and a lost binding heals.
+                None if is_table => _ = self.to.add(&key, &value)?,
+                Some(other) if is_table && seen(self.name, &other) > seen(self.name, &value) => {}
+                None | Some(_) => self.to.put(&key, &value)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// When an entry's last packet came.
+fn seen(name: &str, value: &[u8]) -> u32 {
+    match name {
+        map::FLOWS => Flow::read_from_bytes(value).map_or(0, |flow| flow.last_seen),
+        map::SNAT => Binding::read_from_bytes(value).map_or(0, |binding| binding.last_seen),
+        map::FRAGMENTS => Fragment::read_from_bytes(value).map_or(0, |fragment| fragment.seen),
+        _ => 0,
+    }
+}
+
+impl Way {
+    /// An entry as the new map has it.
+    fn entry(&self, key: &[u8], value: &[u8], to: &RawMap) -> (Vec<u8>, Vec<u8>) {
+        let size = |size: u32| usize::try_from(size).unwrap_or(0);
+        let info = to.info();
+        let keys: fn(&Layout) -> &[Piece] = |layout| &layout.key;
+        (
+            self.convert(key, size(info.key_size()), keys),
+            self.convert(value, size(info.value_size()), |layout| &layout.value),
+        )
+    }
+
+    fn convert(&self, bytes: &[u8], size: usize, pieces: impl Fn(&Layout) -> &[Piece]) -> Vec<u8> {
+        let (layout, is_back) = match self {
+            Self::Same => return bytes.to_vec(),
+            Self::Forward(layout) => (layout, false),
+            Self::Back(layout) => (layout, true),
+        };
+        let mut new = vec![0; size];
+        for piece in pieces(layout) {
+            let [from, to] = if is_back {
+                [piece.now, piece.before]
+            } else {
+                [piece.before, piece.now]
+            };
+            let range =
+                |start: u16| usize::from(start)..usize::from(start) + usize::from(piece.len);
+            if let (Some(from), Some(to)) = (bytes.get(range(from)), new.get_mut(range(to))) {
+                to.copy_from_slice(from);
+            }
+        }
+        new
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_move_forward_and_back_and_the_rest_is_zero() {
+        let mut layout = Layout::FIRST;
+        layout.value[0] = Piece::new(0, 4, 2);
+        layout.value[1] = Piece::new(3, 0, 1);
+        let forward = Way::Forward(layout).convert(&[1, 2, 3, 4], 8, |layout| &layout.value);
+        assert_eq!(forward, [4, 0, 0, 0, 1, 2, 0, 0]);
+        let back = Way::Back(layout).convert(&forward, 4, |layout| &layout.value);
+        assert_eq!(back, [1, 2, 0, 4]);
+    }
+
+    #[test]
+    fn a_piece_beyond_the_end_is_left_out() {
+        let mut layout = Layout::FIRST;
+        layout.value[0] = Piece::new(2, 0, 4);
+        let converted = Way::Forward(layout).convert(&[1, 2, 3, 4], 4, |layout| &layout.value);
+        assert_eq!(converted, [0; 4]);
+    }
+}
