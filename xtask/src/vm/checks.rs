@@ -87,7 +87,6 @@ pub(super) const CHECKS: [Check; 6] = [
             "without_a_loader_add_says_so_and_del_works",
             "a_loader_that_finds_its_maps_gone_restores_the_pods_from_their_records",
             "programs_of_lost_maps_are_replaced_and_missing_ones_attached_again",
-            "a_map_with_another_layout_is_not_used_again",
         ],
         without: &[],
         flags: "",
