@@ -37,10 +37,11 @@ pub fn attach_nic(
     let [learns, decides] = Hook::NIC;
     attach_to_nic(pins, nic, learns)?;
     take_over()?;
-    Ok(attach_to_nic(pins, nic, decides)?)
+    attach_to_nic(pins, nic, decides)?;
+    Ok(())
 }
 
-fn attach_to_nic(pins: &Pins, nic: &str, hook: Hook) -> Result<(), AttachError> {
+fn attach_to_nic(pins: &Pins, nic: &str, hook: Hook) -> Result<Outcome, AttachError> {
     let mut program = hooks::open(pins, hook)?;
     let outcome = hooks::attach(pins, hook, &mut program, nic)?;
     info!(
@@ -50,7 +51,7 @@ fn attach_to_nic(pins: &Pins, nic: &str, hook: Hook) -> Result<(), AttachError> 
         ?outcome,
         "attached"
     );
-    Ok(())
+    Ok(outcome)
 }
 
 /// Attaches the NIC's programs if one of them does not run.
@@ -86,7 +87,7 @@ pub struct Guarded {
 }
 
 /// Replaces the programs of an earlier build, one hook after the other, while the entries of its maps are carried over. What the
-/// kernel translates is in there, so it is not asked. A veth that fails keeps the old maps alive until it is repaired.
+/// kernel translates is in there; if a program was missing, the first sweep asks for it. A veth that fails keeps the old maps alive until it is repaired.
 pub fn upgrade(
     pins: &Pins,
     nic: &str,
@@ -94,14 +95,23 @@ pub fn upgrade(
     carry: &mut Carry,
 ) -> anyhow::Result<()> {
     carry.begin(registry)?;
-    attach_nic(pins, nic, || Ok(()))?;
+    let mut was_missing = false;
+    for hook in Hook::NIC {
+        was_missing |= attach_to_nic(pins, nic, hook)? == Outcome::Attached;
+    }
     for hook in Hook::POD {
         for ifname in registry.host_veths()? {
-            if let Err(error) = attach_missing(pins, hook, &ifname) {
-                error!(%error, "replace a program on a pod's veth");
-                return Ok(());
+            match attach_missing(pins, hook, &ifname) {
+                Ok(outcome) => was_missing |= outcome == Some(Outcome::Attached),
+                Err(error) => {
+                    error!(%error, "replace a program on a pod's veth");
+                    return Ok(());
+                }
             }
         }
+    }
+    if was_missing {
+        carry.leave_to_the_sweep();
     }
     carry.finish(registry)
 }
