@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use abi::pins::{BPFFS, DIRECTORY, map, program};
@@ -200,14 +199,11 @@ fn make_directories(pins: &Pins) -> Result<(), ObjectError> {
     if let Some(path) = others.find(|path| path != pins.root()) {
         return Err(ObjectError::OtherVersion { path });
     }
-    for path in [pins.maps(), pins.programs(), pins.links()] {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&path)
-            .map_err(|source| ObjectError::Directory { path, source })?;
-    }
-    Ok(())
+    pins.make_directories()
+        .map_err(|source| ObjectError::Directory {
+            path: pins.root().to_owned(),
+            source,
+        })
 }
 
 /// Loads the programs, and says which: a kernel may refuse the guard.

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 
 use aya::programs::tc::SchedClassifier;
 use aya::programs::{ProgramError, ProgramInfo};
+use nix::errno::Errno;
 
-use crate::hook::Mechanism;
-use crate::{Hook, Pins, filter, link};
+use crate::hook::{Direction, Mechanism};
+use crate::{Hook, Pins, filter, link, sys};
 
 /// What [`attach`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +60,7 @@ pub enum AttachError {
     },
     /// Whether the kernel has TCX is unknown.
     #[error("ask the kernel whether it has TCX links: {0}")]
-    Probe(ProgramError),
+    Probe(io::Error),
     /// The filters of an interface cannot be listed or removed.
     #[error("look at the filters of {ifname}: {source}")]
     Filters {
@@ -104,6 +105,28 @@ pub fn runs(pins: &Pins, hook: Hook, ifname: &str) -> bool {
     }
 }
 
+/// Whether programs of TCX see what comes in by an interface, before all filters.
+pub fn has_tcx(ifindex: u32) -> bool {
+    sys::tcx_programs(ifindex, Direction::Ingress).is_ok_and(|programs| !programs.is_empty())
+}
+
+/// The ids of others' programs that judge a packet before the pinned program of `hook` does. Only those of the way in matter:
+/// they see what nobody has checked, and may let it pass.
+pub fn ahead(pins: &Pins, hook: Hook, ifname: &str) -> io::Result<Vec<u32>> {
+    let ours = ProgramInfo::from_pin(pins.program(hook.program))
+        .map_err(io::Error::other)?
+        .id();
+    let mut programs = match link::programs(ifname, hook.direction) {
+        Err(error) if error.raw_os_error() == Some(Errno::EINVAL as i32) => Vec::new(),
+        found => found?,
+    };
+    // TCX's come before the qdisc's.
+    if !programs.contains(&ours) {
+        programs.extend(filter::programs(ifname, hook.direction)?);
+    }
+    Ok(programs.into_iter().take_while(|id| *id != ours).collect())
+}
+
 /// The interfaces that hold the NIC's programs, in order of their names. More than one: the NIC was another once.
 pub fn nics(pins: &Pins) -> Result<Vec<String>, AttachError> {
     let mut names = link::pinned(pins)?;
@@ -113,6 +136,11 @@ pub fn nics(pins: &Pins) -> Result<Vec<String>, AttachError> {
     names.sort();
     names.dedup();
     Ok(names)
+}
+
+/// The NIC has got another name: its programs stay where they are, and are found under the new one.
+pub fn rename(pins: &Pins, from: &str, to: &str) -> Result<(), AttachError> {
+    link::rename(pins, from, to)
 }
 
 /// Takes the NIC's programs off `ifname`, whatever holds them there. None there, or no such interface, is success.

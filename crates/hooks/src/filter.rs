@@ -66,10 +66,20 @@ pub(crate) fn attach(
 }
 
 pub(crate) fn runs(hook: Hook, program: u32, ifname: &str) -> bool {
-    filters(ifname, hook.direction).is_ok_and(|filters| {
-        let mut options = filters.iter().flat_map(options);
-        options.any(|option| *option == TcFilterBpfOption::ProgId(program))
-    })
+    programs(ifname, hook.direction).is_ok_and(|running| running.contains(&program))
+}
+
+/// The ids of the filters' programs on one side of an interface, in the order in which they run.
+pub(crate) fn programs(ifname: &str, direction: Direction) -> io::Result<Vec<u32>> {
+    let filters = filters(ifname, direction)?;
+    let id = |option: &TcFilterBpfOption| {
+        if let TcFilterBpfOption::ProgId(id) = option {
+            Some(*id)
+        } else {
+            None
+        }
+    };
+    Ok(filters.iter().flat_map(options).filter_map(id).collect())
 }
 
 /// The interfaces on which filters hold the NIC's programs.

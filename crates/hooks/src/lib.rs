@@ -7,6 +7,7 @@
 mod attach;
 mod batch;
 mod filter;
+mod held;
 mod hook;
 mod link;
 mod maps;
@@ -20,6 +21,9 @@ mod xdp;
 
 pub use attach::{AttachError, Outcome, attach, nics, open, remove, runs};
 pub use batch::{BatchError, Remover, each_entry};
+mod sys;
+pub use attach::{AttachError, Outcome, ahead, attach, has_tcx, nics, open, remove, rename, runs};
+pub use held::Held;
 pub use hook::{Hook, Mechanism};
 pub use maps::{Abi, Maps, MapsError, total};
 pub use netlink::dump;

@@ -4,27 +4,28 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use abi::pins::program::XDP_GUARD;
 use aya::programs::links::{FdLink, LinkError, PinnedLink};
 use aya::programs::tc::{SchedClassifier, SchedClassifierLink, TcAttachOptions};
-use aya::programs::{LinkOrder, ProgramError, TcAttachType};
+use aya::programs::{LinkOrder, ProgramError};
 use aya::sys::SyscallError;
 use nix::errno::Errno;
+use nix::net::if_::if_nametoindex;
 
 use crate::attach::refused;
 use crate::hook::Direction;
 use crate::xdp::detach_guard;
-use crate::{AttachError, Hook, Outcome, Pins};
+use crate::{AttachError, Hook, Outcome, Pins, sys};
 
 /// Whether this kernel has TCX links. One that does not know them refuses the question as an invalid argument; the
 /// loopback interface is in every network namespace.
 pub(crate) fn supported() -> Result<bool, AttachError> {
-    match SchedClassifier::query_tcx("lo", TcAttachType::Ingress) {
+    let probed = if_nametoindex("lo")
+        .map_err(io::Error::from)
+        .and_then(|lo| sys::tcx_programs(lo, Direction::Ingress));
+    match probed {
         Ok(_) => Ok(true),
-        Err(ProgramError::SyscallError(SyscallError { io_error, .. }))
-            if io_error.raw_os_error() == Some(Errno::EINVAL as i32) =>
-        {
-            Ok(false)
-        }
+        Err(error) if error.raw_os_error() == Some(Errno::EINVAL as i32) => Ok(false),
         Err(source) => Err(AttachError::Probe(source)),
     }
 }
@@ -59,8 +60,12 @@ pub(crate) fn attach(
 
 /// Asks the interface: a link whose interface was made anew still names its program.
 pub(crate) fn runs(hook: Hook, program: u32, ifname: &str) -> bool {
-    SchedClassifier::query_tcx(ifname, hook.attach_type())
-        .is_ok_and(|(_, running)| running.iter().any(|found| found.id() == program))
+    programs(ifname, hook.direction).is_ok_and(|running| running.contains(&program))
+}
+
+/// The ids of TCX's programs on one side of an interface, in the order in which they run.
+pub(crate) fn programs(ifname: &str, direction: Direction) -> io::Result<Vec<u32>> {
+    sys::tcx_programs(if_nametoindex(ifname)?, direction)
 }
 
 /// Removes every link pin of `ifname`, which detaches the programs. Nothing pinned is success.
@@ -69,6 +74,24 @@ pub(crate) fn remove(pins: &Pins, ifname: &str) -> Result<(), AttachError> {
         unpin(&pins.link(ifname, hook.program))?;
     }
     detach_guard(pins, ifname)?;
+    Ok(())
+}
+
+/// Gives the link pins of an interface the names that belong to its new name. Nothing pinned is success.
+pub(crate) fn rename(pins: &Pins, from: &str, to: &str) -> Result<(), AttachError> {
+    let programs = Hook::NIC.map(|hook| hook.program);
+    for program in programs.into_iter().chain([XDP_GUARD]) {
+        let old = pins.link(from, program);
+        match fs::rename(&old, pins.link(to, program)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(AttachError::Pins {
+                    path: old,
+                    source: error,
+                });
+            }
+            Ok(()) | Err(_) => {}
+        }
+    }
     Ok(())
 }
 
@@ -116,8 +139,18 @@ pub(crate) fn replace<L: TryFrom<FdLink, Error = LinkError>>(
     }
 }
 
-/// Removes a link's pin, which detaches its program. Not there is success. `true`: it was there.
+/// Detaches the program of a pinned link, which others may hold as well, and removes the pin. Not there is success. `true`:
+/// it was there.
 pub(crate) fn unpin(pin: &Path) -> Result<bool, AttachError> {
+    match sys::open(pin).and_then(|link| sys::detach(&link)) {
+        Ok(()) => {}
+        // Its interface is gone, or the link is.
+        Err(error)
+            if [Errno::ENOLINK, Errno::ENOENT]
+                .map(|errno| Some(errno as i32))
+                .contains(&error.raw_os_error()) => {}
+        Err(source) => return Err(link_error(pin, source)),
+    }
     match fs::remove_file(pin) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),

@@ -1,5 +1,8 @@
 //! Where programs, maps and links are pinned.
 
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use abi::ABI_VERSION;
@@ -42,6 +45,19 @@ impl Pins {
     /// Directory of links.
     pub fn links(&self) -> PathBuf {
         self.root.join("links")
+    }
+
+    pub(crate) fn directories(&self) -> [PathBuf; 3] {
+        [self.maps(), self.programs(), self.links()]
+    }
+
+    /// Makes the directories. They may be there.
+    pub fn make_directories(&self) -> io::Result<()> {
+        let mut builder = fs::DirBuilder::new();
+        builder.recursive(true).mode(0o700);
+        self.directories()
+            .iter()
+            .try_for_each(|path| builder.create(path))
     }
 
     /// Pin of a map.
