@@ -68,7 +68,18 @@ impl Loader {
             | Reply::Pools(_)
             | Reply::Classes { .. }
             | Reply::Status(_)
+            | Reply::Health { .. }
             | Reply::Refused(_) => Err(self.off_topic()),
+        }
+    }
+
+    /// Why pods that are there may not be connected as they should be. A loader of an earlier version does not know.
+    pub(crate) fn limits(&self) -> Result<Vec<String>, LoaderError> {
+        match self.ask(Request::Health, PATIENT) {
+            Ok(Reply::Health { limits }) => Ok(limits),
+            Err(LoaderError::Refused(_)) => Ok(Vec::new()),
+            Ok(_) => Err(self.off_topic()),
+            Err(error) => Err(error),
         }
     }
 
@@ -101,6 +112,7 @@ impl Loader {
             | Reply::Node(_)
             | Reply::Classes { .. }
             | Reply::Status(_)
+            | Reply::Health { .. }
             | Reply::Refused(_) => Err(self.off_topic()),
         }
     }
@@ -112,6 +124,7 @@ impl Loader {
             | Reply::Pools(_)
             | Reply::Classes { .. }
             | Reply::Status(_)
+            | Reply::Health { .. }
             | Reply::Refused(_) => Err(self.off_topic()),
         }
     }

@@ -144,15 +144,20 @@ impl Configuration {
                 "{LOADER_CONFIG}: nic: `{nic}` takes effect with `systemctl restart azure-vnet-loader`"
             ));
         }
-        let clash = || {
-            let clash = PortUses::read().clash(self.ports)?;
-            Some(format!(
-                "SNAT ports {} overlap {clash}, by now: connections may clash; set `natPorts` in loader.yaml",
-                self.ports
-            ))
-        };
-        warnings.extend(self.ports_warning.clone().or_else(clash));
+        warnings.extend(self.ports_warning.clone());
         warnings
+    }
+
+    /// What SNAT's ports have in common with those that the node has its own use for by now.
+    pub(crate) fn clash(&self) -> Option<String> {
+        if self.ports_warning.is_some() {
+            return None;
+        }
+        let clash = PortUses::read().clash(self.ports)?;
+        Some(format!(
+            "SNAT ports {} overlap {clash}, by now: connections may clash; set `natPorts` in loader.yaml",
+            self.ports
+        ))
     }
 
     /// For `vnetctl status`.

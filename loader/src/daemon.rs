@@ -8,37 +8,39 @@
 //! 5. The kernel's fallback.
 //! 6. Records and maps brought together, programs onto every pod's veth.
 //! 7. Socket, "ready".
-//! 8. Pools, garbage, repairs and changes for ever after ([`crate::tasks`]).
+//! 8. Pools, garbage, repairs and changes for ever after ([`crate::tasks`], [`crate::repair`]).
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
-use std::fs::{self, File, TryLockError};
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::rc::Rc;
 use std::time::Instant;
 
 use anyhow::{Context as _, bail};
-use hooks::Pins;
+use hooks::{Held, Pins};
 use rpc::{GuardView, Pools, Reply, Request, RunDirectory, boot_id, read_json, write_json};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::{LocalSet, spawn_blocking};
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use crate::carry::Carry;
 use crate::classes::{Inputs, Rule, classify};
 use crate::configuration::Configuration;
 use crate::foreign::Filter;
 use crate::gc::Swept;
+use crate::keepsakes::Keepsakes;
+use crate::lock::Lock;
 use crate::metrics::Metrics;
 use crate::nic::{self, Node};
 use crate::ready::Beats;
 use crate::reclaim::Reclaim;
 use crate::registry::Registry;
 use crate::server::{self, refused};
+use crate::trouble::Troubles;
 use crate::{
-    azure_state, conntrack, fallback, guard, links, object, pools, reconcile, tasks, via_host, web,
+    azure_state, conntrack, fallback, guard, links, object, pools, reconcile, repair, sysctls,
+    tasks, via_host, web,
 };
 
 /// The running daemon.
@@ -46,8 +48,9 @@ use crate::{
 pub struct Daemon {
     pub(crate) configuration: RefCell<Configuration>,
     pub(crate) run: RunDirectory,
+    pub(crate) lock: RefCell<Lock>,
     pub(crate) pins: Pins,
-    boot_id: String,
+    pub(crate) boot_id: String,
     pub(crate) started: Instant,
     pub(crate) adopted: bool,
     pub(crate) node: RefCell<Node>,
@@ -61,6 +64,18 @@ pub struct Daemon {
     pub(crate) flows_full: Cell<bool>,
     /// Why the kernel's fallback is not what `rules` say.
     pub(crate) fallback_error: RefCell<Option<String>>,
+    /// The kernel's fallback as it was installed last.
+    pub(crate) fallback: RefCell<fallback::Installed>,
+    /// Maps, programs and links.
+    pub(crate) held: RefCell<Held>,
+    /// How many records, pods and veths there were when it was last looked.
+    pub(crate) counted: Cell<(usize, usize, usize)>,
+    /// Interfaces on which programs of others come before ours.
+    pub(crate) strange: RefCell<BTreeSet<u32>>,
+    /// The files of living attachments.
+    pub(crate) keepsakes: RefCell<Keepsakes>,
+    /// What is wrong and cannot be mended from here.
+    pub(crate) troubles: RefCell<Troubles>,
     /// Held while somebody looks at the node.
     pub(crate) looking: tokio::sync::Mutex<()>,
     /// Held while the way out of pods in a tunnel mode is made or taken away.
@@ -99,25 +114,28 @@ pub async fn run() -> anyhow::Result<()> {
     for warning in configuration.warnings() {
         warn!(warning, "configuration");
     }
-    // Held until the process ends; the kernel releases it even after kill -9.
-    let _lock = lock(&run)?;
+    let lock = Lock::acquire(&run)?;
     let local = LocalSet::new();
-    Box::pin(local.run_until(start_and_serve(configuration, run))).await
+    Box::pin(local.run_until(start_and_serve(configuration, run, lock))).await
 }
 
-async fn start_and_serve(configuration: Configuration, run: RunDirectory) -> anyhow::Result<()> {
+async fn start_and_serve(
+    configuration: Configuration,
+    run: RunDirectory,
+    lock: Lock,
+) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
     // Until now SIGHUP would have ended the process.
     let hangup = signal(SignalKind::hangup()).context("listen for SIGHUP")?;
-    let daemon = Rc::new(Daemon::start(configuration, run).await?);
+    let daemon = Rc::new(Daemon::start(configuration, run, lock).await?);
     let listener = server::listen(&daemon.run)?;
     tokio::task::spawn_local(server::serve(listener, Rc::clone(&daemon)));
     let address = daemon.metrics_address.subscribe();
     tokio::task::spawn_local(web::serve(Rc::clone(&daemon), address));
     tokio::task::spawn_local(tasks::refresh_pools(Rc::clone(&daemon)));
     tokio::task::spawn_local(tasks::collect_garbage(Rc::clone(&daemon)));
-    tokio::task::spawn_local(tasks::keep_true(Rc::clone(&daemon)));
+    tokio::task::spawn_local(repair::keep_true(Rc::clone(&daemon)));
     tokio::task::spawn_local(tasks::follow_configuration(Rc::clone(&daemon), hangup));
     tokio::task::spawn_local(tasks::tell_azures_tools(Rc::clone(&daemon)));
     tokio::task::spawn_local(tasks::free_leaks(Rc::clone(&daemon)));
@@ -137,37 +155,12 @@ async fn start_and_serve(configuration: Configuration, run: RunDirectory) -> any
     Ok(())
 }
 
-fn lock(run: &RunDirectory) -> anyhow::Result<File> {
-    let root = run.root();
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(root)
-        .with_context(|| format!("make the run directory {}", root.display()))?;
-    let path = root.join("loader.lock");
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o600)
-        .open(&path)
-        .with_context(|| format!("open {}", path.display()))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            bail!(
-                "another azure-vnet-loader runs on this node (it holds {}); stop it first",
-                path.display()
-            )
-        }
-        Err(TryLockError::Error(error)) => {
-            Err(error).with_context(|| format!("lock {}", path.display()))
-        }
-    }
-}
-
 impl Daemon {
-    async fn start(configuration: Configuration, run: RunDirectory) -> anyhow::Result<Self> {
+    async fn start(
+        configuration: Configuration,
+        run: RunDirectory,
+        lock: Lock,
+    ) -> anyhow::Result<Self> {
         let started = Instant::now();
         let boot_id = boot_id()?;
         let node = nic::discover(configuration.config.nic.as_deref()).await?;
@@ -214,6 +207,7 @@ impl Daemon {
         let daemon = Self {
             configuration: RefCell::new(configuration),
             run,
+            lock: RefCell::new(lock),
             pins,
             boot_id,
             started,
@@ -226,6 +220,12 @@ impl Daemon {
             via_host: RefCell::new(via_host),
             flows_full: Cell::new(flows_full),
             fallback_error: RefCell::default(),
+            fallback: RefCell::default(),
+            held: RefCell::default(),
+            counted: Cell::default(),
+            strange: RefCell::default(),
+            keepsakes: RefCell::default(),
+            troubles: RefCell::default(),
             looking: tokio::sync::Mutex::default(),
             tunnels: tokio::sync::Mutex::default(),
             last_read: tokio::sync::Mutex::default(),
@@ -240,7 +240,8 @@ impl Daemon {
             foreign: RefCell::default(),
             beats: Beats::default(),
         };
-        fallback::enable_forwarding()?;
+        daemon.hold_pins();
+        sysctls::enable_forwarding()?;
         daemon.install_fallback();
         daemon.reconcile();
         daemon.follow_tunnels().await;
@@ -256,14 +257,15 @@ impl Daemon {
             Request::Node => Reply::Node(self.node.borrow().nic.clone()),
             Request::Register(endpoint) if endpoint.is_tunnelled() => {
                 self.route_via_host(&endpoint);
-                done(self.register_tunnelled(&endpoint).await, "register the pod")
+                let registered = self.register_tunnelled(&endpoint).await;
+                self.keepsakes.borrow_mut().learn(&self.run, &endpoint);
+                done(registered, "register the pod")
             }
             Request::Register(endpoint) => {
                 self.route_via_host(&endpoint);
-                done(
-                    self.registry.borrow_mut().register(&self.pins, &endpoint),
-                    "register the pod",
-                )
+                let registered = self.registry.borrow_mut().register(&self.pins, &endpoint);
+                self.keepsakes.borrow_mut().learn(&self.run, &endpoint);
+                done(registered, "register the pod")
             }
             Request::Unregister(endpoint) => done(
                 self.registry.borrow_mut().unregister(&endpoint),
@@ -303,6 +305,9 @@ impl Daemon {
                 self.metrics.call(&report);
                 Reply::Done
             }
+            Request::Health => Reply::Health {
+                limits: self.troubles.borrow().limiting(),
+            },
             Request::Status => match self.status() {
                 Ok(status) => Reply::Status(Box::new(status)),
                 Err(error) => refused("gather the status", &error, "restart azure-vnet-loader"),
@@ -350,33 +355,6 @@ impl Daemon {
         *self.pools.borrow_mut() = Ok(fresh.clone());
         self.reclassify();
         Ok(fresh)
-    }
-
-    /// Brings records, maps and programs together.
-    pub(crate) fn reconcile(&self) {
-        for error in reconcile::reconcile(
-            &mut self.registry.borrow_mut(),
-            &self.pins,
-            &self.run,
-            &self.boot_id,
-        ) {
-            error!(%error, "reconcile");
-        }
-        // After the endpoints: what a record has and the maps had lost is guarded, too.
-        let guarded = reconcile::guard_pods(&self.pins, &mut self.registry.borrow_mut(), &self.run);
-        self.guarded.set(guarded.veths);
-        for error in &guarded.errors {
-            error!(%error, "attach to a pod's veth");
-        }
-        // No program uses the maps of an earlier build any more.
-        if guarded.errors.is_empty()
-            && let Err(error) = self
-                .carry
-                .borrow_mut()
-                .finish(&mut self.registry.borrow_mut())
-        {
-            error!(%error, "end the upgrade");
-        }
     }
 }
 

@@ -1,12 +1,10 @@
-//! What the kernel does without our programs: forwarding, and one masquerade rule with the same exclusions.
+//! What the kernel does without our programs: one masquerade rule with the same exclusions, and the same refusals.
 //!
 //! The stack is always right: everything that the programs leave to it must come out the same, only slower.
 
 use std::fmt::Write as _;
-use std::fs;
 use std::io::{self, Write as _};
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use abi::{Class, TUNNEL_MARK};
@@ -14,17 +12,12 @@ use abi::{Class, TUNNEL_MARK};
 use crate::classes::{Rule, WIRESERVER};
 use crate::ports::KERNEL_PORTS;
 
+/// Our table's name.
+pub(crate) const TABLE: &str = "azure-vnet";
+
 /// The kernel cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum FallbackError {
-    /// A sysctl cannot be read or written.
-    #[error("set {path} to 1: {source}; pods need IPv4 forwarding")]
-    Sysctl {
-        /// The file below /proc/sys.
-        path: PathBuf,
-        /// The system's reason.
-        source: io::Error,
-    },
     /// There is no `nft`.
     #[error("run nft: {0}; install nftables")]
     NoNft(io::Error),
@@ -33,38 +26,62 @@ pub enum FallbackError {
     Refused(String),
 }
 
-/// Turns IPv4 forwarding on.
-pub fn enable_forwarding() -> Result<(), FallbackError> {
-    let path = Path::new("/proc/sys/net/ipv4/ip_forward");
-    let failed = |source| FallbackError::Sysctl {
-        path: path.to_owned(),
-        source,
-    };
-    if fs::read_to_string(path).map_err(failed)?.trim() != "1" {
-        fs::write(path, "1").map_err(failed)?;
-    }
-    Ok(())
+/// What is installed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Installed {
+    /// Whether the kernel checks the sources of pods' packets, too.
+    pub checks_sources: bool,
+    /// The table as nft shows it: what it must look like until the next time.
+    listing: String,
 }
 
-/// Installs our table, replacing an earlier one in the same transaction.
-pub fn install(nic: &str, rules: &[Rule], block_wireserver: bool) -> Result<(), FallbackError> {
-    run_nft(&table(nic, rules, block_wireserver))
+impl Installed {
+    /// Whether the table is still as it was made; somebody may have removed, emptied or extended it.
+    pub fn is_whole(&self) -> bool {
+        !self.listing.is_empty() && list().is_ok_and(|listing| listing == self.listing)
+    }
+}
+
+/// Installs our table, replacing an earlier one in the same transaction. Without the check of sources where the kernel
+/// cannot do it.
+pub fn install(
+    nic: &str,
+    rules: &[Rule],
+    block_wireserver: bool,
+) -> Result<Installed, FallbackError> {
+    let rest = table(nic, rules, block_wireserver);
+    let checks_sources = match run_nft(&format!("{rest}{SOURCES}")) {
+        Ok(()) => true,
+        Err(FallbackError::Refused(_)) => {
+            run_nft(&rest)?;
+            false
+        }
+        Err(error) => return Err(error),
+    };
+    Ok(Installed {
+        checks_sources,
+        listing: list().map_err(FallbackError::NoNft)?,
+    })
 }
 
 /// Takes our table away.
 pub fn remove() -> Result<(), FallbackError> {
-    run_nft("delete table ip azure-vnet\n")
+    run_nft(&format!("delete table ip {TABLE}\n"))
 }
 
-/// Whether our table is there; somebody may have flushed the ruleset.
+/// Whether our table is there, whatever is in it.
 pub fn is_installed() -> bool {
+    list().is_ok_and(|listing| !listing.is_empty())
+}
+
+/// Our table without counts; empty when it is not there.
+fn list() -> io::Result<String> {
     let list = Command::new("nft")
-        .args(["list", "table", "ip", "azure-vnet"])
+        .args(["--stateless", "list", "table", "ip", TABLE])
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
         .stderr(Stdio::null())
-        .status();
-    list.is_ok_and(|status| status.success())
+        .output()?;
+    Ok(String::from_utf8_lossy(&list.stdout).into_owned())
 }
 
 fn run_nft(script: &str) -> Result<(), FallbackError> {
@@ -90,8 +107,19 @@ fn run_nft(script: &str) -> Result<(), FallbackError> {
     }
 }
 
+/// The source check of `from_pod`, for as long as somebody has taken that away: the route to the source must lead over the
+/// veth that the packet came by. Fast packets never get here.
+const SOURCES: &str = "table ip azure-vnet {
+  chain sources {
+    type filter hook prerouting priority raw; policy accept;
+    iifname \"azv*\" fib saddr . iif oif missing counter drop
+  }
+}
+";
+
 /// The table as an nft script. What connection tracking does not believe it does not translate either, so it is dropped
-/// rather than sent to the Internet with the pod's address.
+/// rather than sent to the Internet with the pod's address. A TCP connection that it has not seen begin would get another
+/// port in its midst, and be reset: it is one of the programs', which will be back.
 ///
 /// `iifname "azv*"` needs no set of pods to be kept; postrouting sees the input interface since Linux 5.7. Masquerading
 /// comes before `srcnat`, where iptables has its rules: the first chain that translates decides, and another's would give
@@ -126,6 +154,7 @@ fn table(nic: &str, rules: &[Rule], block_wireserver: bool) -> String {
     type filter hook postrouting priority filter; policy accept;
     {refused}
     {from_pod_to_wire} ct state invalid counter drop
+    {from_pod_to_wire} ct state new tcp flags & syn == 0 counter drop
   }}
   chain prerouting {{
     type filter hook prerouting priority dstnat + 5; policy accept;

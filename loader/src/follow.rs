@@ -6,6 +6,7 @@ use std::slice;
 use abi::Class;
 use ipnet::Ipv4Net;
 use rpc::{ClassView, Classified, Endpoint};
+use tokio::task::spawn_blocking;
 use tracing::{error, info, warn};
 
 use crate::classes::{Inputs, classify, oddities};
@@ -13,6 +14,7 @@ use crate::configuration::Configuration;
 use crate::daemon::Daemon;
 use crate::registry::RegistryError;
 use crate::repairs::Repair;
+use crate::trouble::Topic;
 use crate::{conntrack, fallback, nic, reconcile, via_host};
 
 impl Daemon {
@@ -120,17 +122,26 @@ impl Daemon {
         let nic = self.node.borrow().nic.nic.clone();
         let block = self.configuration.borrow().config.block_wireserver;
         let installed = fallback::install(&nic, &self.rules.borrow(), block);
-        if let Err(error) = &installed {
-            error!(%error, "the kernel does not do as the programs do with what they leave to it");
-        }
-        self.fallback_error
-            .replace(installed.err().map(|error| error.to_string()));
+        let error = match installed {
+            Ok(installed) => {
+                self.fallback.replace(installed);
+                None
+            }
+            Err(error) => {
+                error!(%error, "the kernel does not do as the programs do with what they leave to it");
+                Some(error.to_string())
+            }
+        };
+        self.fallback_error.replace(error);
     }
 
-    /// Installs the kernel's fallback again when somebody has removed it.
-    pub(crate) fn repair_fallback(&self) {
-        if !fallback::is_installed() {
-            warn!("the nftables table `azure-vnet` is gone: installing it again");
+    /// Installs the kernel's fallback again when somebody has removed or changed it.
+    pub(crate) async fn repair_fallback(&self) {
+        let installed = self.fallback.borrow().clone();
+        // While every CPU is busy, nft waits for seconds on the kernel.
+        let is_whole = spawn_blocking(move || installed.is_whole()).await;
+        if matches!(is_whole, Ok(false)) {
+            warn!("the nftables table `azure-vnet` is gone or changed: installing it again");
             Repair::Fallback.count();
             self.install_fallback();
         }
@@ -146,7 +157,7 @@ impl Daemon {
             Err(error) => {
                 // With the default route went the one that leads out of pods in a tunnel mode.
                 self.node.borrow_mut().gateway = None;
-                return warn!(%error, "look at the node's interfaces");
+                return self.judge(Topic::Nic, Some(error.to_string()));
             }
         };
         let (nic, gateway, next_hops) = (node.nic.clone(), node.gateway, node.next_hops);
@@ -163,6 +174,16 @@ impl Daemon {
         {
             error!(%error, "write the NIC's settings");
         }
+        if !self.restore_pins() {
+            return;
+        }
+        // Taken off and put on again, they would miss answers, and the node reset those connections.
+        if before.nic.nic_ifindex == nic.nic_ifindex
+            && before.nic.nic != nic.nic
+            && let Err(error) = hooks::rename(&self.pins, &before.nic.nic, &nic.nic)
+        {
+            error!(%error, "find the programs of a NIC that got another name");
+        }
         // A NIC that was made anew has lost its programs, though their links are still pinned.
         let take_over = || conntrack::take_over_or_fill(&mut self.registry.borrow_mut(), &self.run);
         let attached = if changed {
@@ -172,9 +193,8 @@ impl Daemon {
         } else {
             reconcile::attach_nic_if_needed(&self.pins, &nic.nic, take_over)
         };
-        if let Err(error) = attached {
-            error!(%error, "attach to the NIC");
-        }
+        self.hold_pins();
+        self.judge(Topic::Nic, attached.err().map(|error| error.to_string()));
         self.follow_guard();
         let stale = self.fallback_error.borrow().is_some();
         if !self.reclassify() && (changed || stale) {

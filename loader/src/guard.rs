@@ -124,11 +124,15 @@ fn memory(run: &RunDirectory) -> PathBuf {
 impl Daemon {
     /// Brings the guard to what configuration and NIC are now.
     pub(crate) fn follow_guard(&self) {
+        if !self.restore_pins() {
+            return;
+        }
         let config = self.configuration.borrow().config.clone();
         let nic = self.node.borrow().nic.nic.clone();
         let registry = &mut self.registry.borrow_mut();
         let view = apply(&config, &self.pins, &self.run, registry, &nic);
         self.guard.replace(view);
+        self.hold_pins();
     }
 }
 

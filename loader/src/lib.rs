@@ -12,6 +12,11 @@
 //! | What follows when the configuration or the node changes? | `follow` |
 //! | When has a configuration file changed? | `files` |
 //! | When has the node changed? | `netlink` |
+//! | What has somebody done to what we have made? | `touched` |
+//! | When is what repaired? | `repair` |
+//! | What does the kernel's own way to a pod need? | `stack`, `sysctls` |
+//! | What was in the files of living attachments? | `keepsakes` |
+//! | What is wrong and cannot be mended from here? | `trouble` |
 //! | How do programs and maps get into the kernel, and stay there? | [`object`] |
 //! | Which pinned maps are used again, carried over, refused? | `layouts` |
 //! | How do entries of another build's maps get into ours under traffic? | [`carry`] |
@@ -26,7 +31,7 @@
 //! | How does a pod get into the maps and out? | [`registry`] |
 //! | Who else filters what pods send through the node? | [`foreign`] |
 //! | What else is written into the maps? | `settings` |
-//! | What is repaired at start? | [`reconcile`] |
+//! | How are records, maps and programs brought together? | [`reconcile`] |
 //! | How does a host veth go away without anybody waiting? | [`links`] |
 //! | What does `xdp_guard` do, and what does it cost? | `guard`, `offloads` |
 //! | How much went which way, over all pods that ever were? | `traffic` |
@@ -37,6 +42,7 @@
 //! | When do table entries die? | [`gc`] |
 //! | Who may ask, and how? | [`server`] |
 //! | Which addresses has nobody that lives? | [`leaks`], if `sight` allows; freed by [`ipam`], twice found by `reclaim` |
+//! | Why is there one loader only? | `lock` |
 //! | What does `vnetctl status` show? | [`status`] |
 //! | Is a conflist right? | [`validate`] |
 //! | How are ages and reasons said to people? | `words` |
@@ -63,9 +69,11 @@ pub mod gc;
 mod guard;
 pub mod imds;
 pub mod ipam;
+mod keepsakes;
 mod layouts;
 pub mod leaks;
 pub mod links;
+mod lock;
 pub mod masq;
 mod metrics;
 mod netlink;
@@ -79,17 +87,22 @@ mod ready;
 mod reclaim;
 pub mod reconcile;
 pub mod registry;
+mod repair;
 pub mod repairs;
 pub mod report;
 pub mod routes;
 pub mod server;
 mod settings;
 pub mod sight;
+mod stack;
 pub mod status;
+pub mod sysctls;
 mod tasks;
+mod touched;
 pub mod trace;
 mod traffic;
 mod transition;
+mod trouble;
 pub mod tunnel;
 pub mod validate;
 pub mod via_host;

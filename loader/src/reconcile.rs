@@ -116,22 +116,18 @@ pub fn upgrade(
     carry.finish(registry)
 }
 
-/// Attaches, to every registered pod's host veth, the programs that do not run there or that are older than the pinned
-/// ones. Goes on after an error and returns all of them: one bad veth must not leave the others unguarded.
-pub fn guard_pods(pins: &Pins, registry: &mut Registry, run: &RunDirectory) -> Guarded {
-    let veths = match registry.host_veths() {
-        Ok(veths) => veths,
-        Err(error) => {
-            return Guarded {
-                veths: [0; 2],
-                errors: vec![error.into()],
-            };
-        }
-    };
+/// Attaches, to these host veths, the programs that do not run there or that are older than the pinned ones. Goes on after
+/// an error and returns all of them: one bad veth must not leave the others unguarded.
+pub fn guard_pods(
+    pins: &Pins,
+    registry: &mut Registry,
+    run: &RunDirectory,
+    veths: &[String],
+) -> Guarded {
     let [learns, decides] = Hook::POD;
     let (mut errors, mut learning) = (Vec::new(), Vec::new());
     let mut is_new = false;
-    for ifname in &veths {
+    for ifname in veths {
         match attach_missing(pins, learns, ifname) {
             Ok(outcome) => {
                 is_new |= outcome.is_some();
@@ -262,6 +258,12 @@ fn restore(
         {
             info!(endpoint = %endpoint.key, mode = endpoint.mode, "the mode takes effect");
         }
+        Some(pod)
+            if pod.ifindex.get() == endpoint.host_ifindex
+                && registry.inspect(endpoint).is_err() =>
+        {
+            warn!(endpoint = %endpoint.key, address = %endpoint.address, "the maps had lost part of an endpoint: restored");
+        }
         Some(_) => return Ok(()),
         None => {
             warn!(endpoint = %endpoint.key, address = %endpoint.address, "the maps had lost an endpoint: restored");
@@ -302,7 +304,7 @@ pub fn endpoints(run: &RunDirectory) -> Vec<Endpoint> {
     endpoints
 }
 
-fn files(directory: &Path, extension: &str) -> Vec<std::path::PathBuf> {
+pub(crate) fn files(directory: &Path, extension: &str) -> Vec<std::path::PathBuf> {
     let Ok(entries) = fs::read_dir(directory) else {
         return Vec::new();
     };

@@ -225,11 +225,15 @@ impl Registry {
 
     /// Names of the registered pods' host veths that exist.
     pub fn host_veths(&self) -> Result<Vec<String>, RegistryError> {
-        Ok(self
-            .pods()?
-            .iter()
-            .filter_map(|(_, pod)| ifname(pod.ifindex.get()))
-            .collect())
+        Ok(names(&self.pods()?))
+    }
+
+    /// How many pods and how many veths the maps hold.
+    pub fn counts(&self) -> (usize, usize) {
+        (
+            self.maps.pods.keys().count(),
+            self.maps.veths.keys().count(),
+        )
     }
 
     /// What the maps hold for a pod's address.
@@ -330,8 +334,15 @@ fn check_guarded(pins: &Pins, endpoint: &Endpoint) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Names of these pods' host veths that exist.
+pub(crate) fn names(pods: &[(Ip4, Pod)]) -> Vec<String> {
+    pods.iter()
+        .filter_map(|(_, pod)| ifname(pod.ifindex.get()))
+        .collect()
+}
+
 /// Whether an interface with this index exists in our network namespace.
-fn is_alive(ifindex: IfIndex) -> bool {
+pub(crate) fn is_alive(ifindex: IfIndex) -> bool {
     ifname(ifindex.get()).is_some()
 }
 

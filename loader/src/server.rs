@@ -2,17 +2,19 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
-use std::path::PathBuf;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
 use rpc::{Refusal, Reply, Request, RunDirectory};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
-use tracing::{debug, warn};
+use tokio::time::interval;
+use tracing::{debug, error, warn};
 
 use crate::daemon::Daemon;
+use crate::repair::PULSE;
 
 /// The largest request: an endpoint with names of the greatest length is a tenth of it.
 const MAX_REQUEST: u64 = 1 << 20;
@@ -27,8 +29,22 @@ pub struct ListenError {
     source: io::Error,
 }
 
+/// The socket, and which file it is.
+#[derive(Debug)]
+pub struct Listener {
+    socket: UnixListener,
+    file: (u64, u64),
+}
+
+impl Listener {
+    /// Whether who opens the path gets here.
+    fn is_reachable(&self, path: &Path) -> bool {
+        fs::symlink_metadata(path).is_ok_and(|file| (file.dev(), file.ino()) == self.file)
+    }
+}
+
 /// Makes the run directory and the socket in it.
-pub fn listen(run: &RunDirectory) -> Result<UnixListener, ListenError> {
+pub fn listen(run: &RunDirectory) -> Result<Listener, ListenError> {
     let socket = run.socket();
     let failed = |source| ListenError {
         path: socket.clone(),
@@ -55,13 +71,32 @@ pub fn listen(run: &RunDirectory) -> Result<UnixListener, ListenError> {
     }
     let listener = UnixListener::bind(&socket).map_err(failed)?;
     fs::set_permissions(&socket, fs::Permissions::from_mode(0o600)).map_err(failed)?;
-    Ok(listener)
+    let file = fs::symlink_metadata(&socket).map_err(failed)?;
+    Ok(Listener {
+        socket: listener,
+        file: (file.dev(), file.ino()),
+    })
 }
 
-/// Answers until the task is dropped.
-pub async fn serve(listener: UnixListener, daemon: Rc<Daemon>) {
+/// Answers until the task is dropped. Who removes the socket, or puts another one in its place, finds a new one.
+pub async fn serve(mut listener: Listener, daemon: Rc<Daemon>) {
+    let path = daemon.run.socket();
+    let mut look = interval(PULSE);
     loop {
-        match listener.accept().await {
+        let accepted = tokio::select! {
+            accepted = listener.socket.accept() => accepted,
+            _ = look.tick() => {
+                if !listener.is_reachable(&path) {
+                    warn!(path = %path.display(), "the loader's socket is gone or another's: listening anew");
+                    match listen(&daemon.run) {
+                        Ok(anew) => listener = anew,
+                        Err(error) => error!(%error, "listen anew"),
+                    }
+                }
+                continue;
+            }
+        };
+        match accepted {
             Ok((stream, _)) => {
                 let daemon = Rc::clone(&daemon);
                 tokio::task::spawn_local(async move {

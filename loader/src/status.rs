@@ -68,6 +68,7 @@ impl Daemon {
                 own.join(", ")
             ));
         }
+        warnings.extend(self.troubles.borrow().all().cloned());
         warnings.extend(self.reclaim.borrow().warnings());
         warnings.extend(self.filtered());
         let sizes = self.configuration.borrow().config.sizes;

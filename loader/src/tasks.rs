@@ -1,4 +1,4 @@
-//! What the daemon does for ever after: pools, garbage, repairs, changes of configuration and node.
+//! What the daemon does for ever after: pools, garbage, changes of configuration and node.
 
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -15,6 +15,7 @@ use crate::files::Files;
 use crate::gc::Pressure;
 use crate::masq::MASQ_DIRECTORY;
 use crate::netlink::Changes;
+use crate::repair::PERIOD;
 use crate::{conntrack, gc};
 
 /// Pools are read again this often once they are there.
@@ -27,8 +28,6 @@ const GC_PERIOD: Duration = Duration::from_secs(10);
 const GC_HASTE: Duration = Duration::from_secs(1);
 /// Before netlink is listened to again after a failure.
 const LISTEN_RETRY: Duration = Duration::from_secs(1);
-/// Between reconciliations.
-const RECONCILE_PERIOD: Duration = Duration::from_secs(30);
 
 /// Keeps the address pools fresh.
 pub(crate) async fn refresh_pools(daemon: Rc<Daemon>) {
@@ -105,25 +104,9 @@ async fn try_sweep(daemon: &Daemon) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Repairs what does not agree any more.
-pub(crate) async fn keep_true(daemon: Rc<Daemon>) {
-    let mut ticks = tokio::time::interval(RECONCILE_PERIOD);
-    // The first tick is immediate, and start has just done the work.
-    ticks.tick().await;
-    loop {
-        ticks.tick().await;
-        daemon.follow_node().await;
-        daemon.reconcile();
-        daemon.follow_tunnels().await;
-        daemon.repair_fallback();
-        daemon.look_for_filters().await;
-        daemon.beats.repaired();
-    }
-}
-
 /// Frees addresses that nobody gives back. On its own: a plug-in may take its time, or wait for us.
 pub(crate) async fn free_leaks(daemon: Rc<Daemon>) {
-    let mut ticks = tokio::time::interval(RECONCILE_PERIOD);
+    let mut ticks = tokio::time::interval(PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // The first tick is immediate, and start has just looked.
     ticks.tick().await;

@@ -1,8 +1,11 @@
 //! GC, STATUS and `ipsToRouteViaHost` with the real loader.
 #![cfg(test)]
 
+use std::time::Duration;
+
+use hooks::Pins;
 use lab::libcni::CniError;
-use lab::{Lab, Node, Pod};
+use lab::{Lab, Node, Pod, eventually};
 use serde_json::{Value, json};
 
 /// How many of the conflist's plug-ins speak 1.1.0: the reference ones of Debian 12 do not.
@@ -73,11 +76,16 @@ fn status_on_a_node_follows_the_loader_and_the_nics_programs() {
     let network = node.network().unwrap().in_version("1.1.0");
     network.status(node, OURS).unwrap();
 
-    // What an operator, or another agent, may do: the loader repairs it within 30 s.
-    node.exec(&["sh", "-c", "rm /sys/fs/bpf/azure-vnet/v*/links/*"])
-        .unwrap();
-    let error = network.status(node, OURS).unwrap_err();
+    // What an operator, or another agent, may do: the loader repairs it within seconds, perhaps before we have asked.
+    let error = eventually(Duration::from_secs(10), || {
+        node.run(|| Ok(hooks::remove(&Pins::default(), "eth0")?))
+            .unwrap();
+        network.status(node, OURS).err()
+    });
+    let error = error.expect("STATUS sees that the NIC has no programs");
     assert_eq!(code(&error), 51, "{error:#}");
+    let repaired = eventually(Duration::from_secs(10), || network.status(node, OURS).ok());
+    repaired.expect("the loader has put them back");
     node.loader().kill9().unwrap();
     let error = network.status(node, OURS).unwrap_err();
     assert_eq!(code(&error), 50, "{error:#}");

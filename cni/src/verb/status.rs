@@ -16,9 +16,9 @@ pub(crate) enum StatusError {
     Unavailable(Box<Error>),
     /// And those that are there are not served as they should be.
     #[error(
-        "pods cannot be added now, and those that are there are not connected as they should be: program {program} does not run on {nic}; the loader attaches it again within 30 s, see its log (journalctl -u azure-vnet-loader)"
+        "pods cannot be added now, and those that are there are not connected as they should be: {0}; the loader repairs within seconds what it can, see its log (journalctl -u azure-vnet-loader)"
     )]
-    Limited { program: &'static str, nic: String },
+    Limited(String),
 }
 
 impl StatusError {
@@ -26,7 +26,7 @@ impl StatusError {
     pub(crate) fn code(&self) -> u32 {
         match self {
             Self::Unavailable(_) => code::UNAVAILABLE,
-            Self::Limited { .. } => code::LIMITED,
+            Self::Limited(_) => code::LIMITED,
         }
     }
 
@@ -47,17 +47,19 @@ pub(super) fn status(call: &mut Call) -> Result<(), Error> {
     let node = Node::open(&call.deadline)?;
     let view = node.loader.node().map_err(StatusError::unavailable)?;
 
+    let limits = node.loader.limits().map_err(StatusError::unavailable)?;
+    if !limits.is_empty() {
+        return Err(StatusError::Limited(limits.join("; ")).into());
+    }
+
     call.steps.begin("programs");
     for hook in Hook::POD {
         hooks::open(&node.pins, hook).map_err(StatusError::unavailable)?;
     }
     for hook in Hook::NIC {
         if !hooks::runs(&node.pins, hook, &view.nic) {
-            return Err(StatusError::Limited {
-                program: hook.program,
-                nic: view.nic,
-            }
-            .into());
+            let what = format!("program {} does not run on {}", hook.program, view.nic);
+            return Err(StatusError::Limited(what).into());
         }
     }
 

@@ -93,6 +93,7 @@ fn answer(stream: &mut UnixStream, manner: Manner, notes: &Loader) {
             "reply": "node", "nic": "eth0", "nic_ifindex": 2, "nic_mac": "00:0d:3a:f9:dc:a6", "mtu": 1400,
             "primary": "10.240.0.4",
         }),
+        "health" => json!({"reply": "health", "limits": []}),
         "refresh_pools" => {
             let mut reply = pools(&[50, 51]);
             reply["reply"] = "pools".into();

@@ -125,7 +125,7 @@ fn without_pools_the_loader_is_asked_for_them() {
     let (sandbox, loader) = ready();
     fs::remove_file("/run/azure-vnet/ipam/pools.json").unwrap();
     status(sandbox.azure_vnet("STATUS")).run().silence();
-    assert_eq!(loader.requests(), ["node", "refresh_pools"]);
+    assert_eq!(loader.requests(), ["node", "health", "refresh_pools"]);
     fs::remove_file("/run/azure-vnet/loader.sock").unwrap();
     status(sandbox.ipam("STATUS"))
         .run()

@@ -16,13 +16,12 @@ pub mod model;
 mod netlink;
 mod pins;
 mod raw;
+mod sys;
 mod ticks;
 mod xdp;
 
-pub use attach::{AttachError, Outcome, attach, nics, open, remove, runs};
-pub use batch::{BatchError, Remover, each_entry};
-mod sys;
 pub use attach::{AttachError, Outcome, ahead, attach, has_tcx, nics, open, remove, rename, runs};
+pub use batch::{BatchError, Remover, each_entry};
 pub use held::Held;
 pub use hook::{Hook, Mechanism};
 pub use maps::{Abi, Maps, MapsError, total};

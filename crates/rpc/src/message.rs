@@ -40,6 +40,8 @@ pub enum Request {
         /// Destinations.
         addresses: Vec<Ipv4Addr>,
     },
+    /// Are the pods that are there connected as they should be? Answered with [`Reply::Health`].
+    Health,
     /// Everything that `vnetctl status` shows.
     Status,
     /// A call of a plug-in is over: for the metrics. Whoever tells does not wait for the answer.
@@ -60,6 +62,11 @@ pub enum Reply {
     Classes {
         /// One for each address, or for each prefix, longest first.
         classes: Vec<Classified>,
+    },
+    /// To [`Request::Health`].
+    Health {
+        /// Why they may not be; nothing when all is well.
+        limits: Vec<String>,
     },
     /// To [`Request::Status`].
     Status(Box<Status>),

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use abi::ConfigFlags;
 use anyhow::Context as _;
-use hooks::{Abi, Maps, Pins};
+use hooks::{Abi, Hook, Maps, Pins};
 use lab::{Namespace, Node, Proxy, Service, eventually};
+use nix::sys::signal::Signal;
 
 use super::{CLUSTER_IP, PORT, Result, Scene, TARGET};
 
@@ -130,7 +131,14 @@ fn a_connection_through_a_service_survives_the_loss_of_the_flow_table() -> Resul
 }
 
 /// Connections begin while programs are away, and then nobody says a word until they are back.
-fn survive_the_return_of_programs(scene: &Scene, come_back: impl FnOnce() -> Result) -> Result {
+/// Takes programs away while the loader looks elsewhere, opens connections, and lets the loader put them back.
+fn survive_the_return_of_programs(
+    scene: &Scene,
+    take_away: impl FnOnce(&Scene) -> Result,
+) -> Result {
+    let node = scene.node();
+    node.loader().signal(Signal::SIGSTOP)?;
+    take_away(scene)?;
     let mut connections = through_services(scene)?;
     for connection in &mut connections {
         connection.talks()?;
@@ -138,14 +146,11 @@ fn survive_the_return_of_programs(scene: &Scene, come_back: impl FnOnce() -> Res
     for pod in [&scene.client, &scene.local, &scene.remote] {
         acknowledged(pod)?;
     }
-    let attached = || Some(scene.node().status().ok()?["attached"].as_array()?.len());
-    let before = attached().context("no status")?;
-    assert!(
-        before < 6,
-        "the loader was faster: nothing began without programs"
-    );
-    come_back()?;
-    let back = eventually(Duration::from_secs(40), || (attached()? == 6).then_some(()));
+    assert!(!all_run(scene)?, "nothing began without programs");
+    node.loader().signal(Signal::SIGCONT)?;
+    let back = eventually(Duration::from_secs(40), || {
+        all_run(scene).ok().filter(|run| *run)
+    });
     back.context("the programs do not come back")?;
     for connection in &mut connections {
         connection.talks()?;
@@ -153,26 +158,39 @@ fn survive_the_return_of_programs(scene: &Scene, come_back: impl FnOnce() -> Res
     Ok(())
 }
 
+fn all_run(scene: &Scene) -> Result<bool> {
+    let veths = [scene.client.host_veth()?, scene.local.host_veth()?];
+    let on_pods = veths.map(|veth| Hook::POD.map(|hook| (hook, veth)));
+    let on_nic = Hook::NIC.map(|hook| (hook, "eth0"));
+    let all = on_pods.into_iter().flatten().chain(on_nic);
+    let pins = Pins::default();
+    scene.node().run(|| {
+        Ok(all
+            .into_iter()
+            .all(|(hook, ifname)| hooks::runs(&pins, hook, ifname)))
+    })
+}
+
 #[test]
 fn connections_that_began_while_the_nic_had_no_programs_survive_their_return() -> Result {
-    let scene = Scene::new()?;
-    let node = scene.node();
-    node.run(|| Ok(hooks::remove(&Pins::default(), "eth0")?))?;
-    // The loader looks at the NIC when anything of the node changes.
-    survive_the_return_of_programs(&scene, || node.ip("link add other0 type bridge\n"))
+    survive_the_return_of_programs(&Scene::new()?, |scene| {
+        scene
+            .node()
+            .run(|| Ok(hooks::remove(&Pins::default(), "eth0")?))
+    })
 }
 
 #[test]
 fn connections_that_began_while_pods_had_no_programs_survive_their_return() -> Result {
-    let scene = Scene::new()?;
-    for pod in [&scene.client, &scene.local] {
-        let veth = pod.host_veth()?;
-        scene
-            .node()
-            .exec(&["tc", "qdisc", "del", "dev", veth, "clsact"])?;
-    }
-    // The loader looks at the pods every 30 s.
-    survive_the_return_of_programs(&scene, || Ok(()))
+    survive_the_return_of_programs(&Scene::new()?, |scene| {
+        for pod in [&scene.client, &scene.local] {
+            let veth = pod.host_veth()?;
+            scene
+                .node()
+                .exec(&["tc", "qdisc", "del", "dev", veth, "clsact"])?;
+        }
+        Ok(())
+    })
 }
 
 #[test]

@@ -1,0 +1,218 @@
+//! What was in the files of living attachments? An endpoint record or a lease that somebody removes or damages is written
+//! again as it was, for as long as its pod lives.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+
+use rpc::{Endpoint, RunDirectory, StateError, read_json, write_synced};
+use serde_json::Value;
+use tracing::{error, warn};
+
+use crate::reconcile;
+
+/// The files, as they were last seen whole.
+#[derive(Debug, Default)]
+pub(crate) struct Keepsakes(BTreeMap<PathBuf, Keepsake>);
+
+#[derive(Debug)]
+struct Keepsake {
+    owner: Owner,
+    stamp: Stamp,
+    bytes: Vec<u8>,
+}
+
+/// The pod that a file is about: its address and its host veth's index.
+type Owner = (Ipv4Addr, u32);
+
+/// Tells a file from what it is after it was written or replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    inode: u64,
+    changed: (i64, i64),
+    bytes: u64,
+}
+
+impl Stamp {
+    fn of(path: &Path) -> io::Result<Self> {
+        let file = fs::metadata(path)?;
+        Ok(Self {
+            inode: file.ino(),
+            changed: (file.ctime(), file.ctime_nsec()),
+            bytes: file.len(),
+        })
+    }
+}
+
+impl Keepsakes {
+    /// Remembers what is new and whole, forgets those whose pod does not live any more, and writes again what is gone or
+    /// damaged. Returns the paths of the latter.
+    pub(crate) fn keep(
+        &mut self,
+        run: &RunDirectory,
+        lives: impl Fn(Owner) -> bool,
+    ) -> Vec<PathBuf> {
+        self.0.retain(|_, keepsake| lives(keepsake.owner));
+        for path in reconcile::files(&run.endpoints(), "json") {
+            if self.0.contains_key(&path) {
+                continue;
+            }
+            // What is not whole yet is looked at again the next time.
+            if let Ok(endpoint) = read_json::<Endpoint>(&path)
+                && lives(owner_of(&endpoint))
+            {
+                self.learn(run, &endpoint);
+            }
+        }
+        let mut restored = Vec::new();
+        for (path, keepsake) in &mut self.0 {
+            match keepsake.look(path) {
+                Ok(false) => {}
+                Ok(true) => {
+                    warn!(path = %path.display(), "was gone or damaged, and its pod lives: written again");
+                    restored.push(path.clone());
+                }
+                Err(error) => error!(%error, path = %path.display(), "write it again"),
+            }
+        }
+        restored
+    }
+
+    /// Remembers the files of an attachment.
+    pub(crate) fn learn(&mut self, run: &RunDirectory, endpoint: &Endpoint) {
+        let owner = owner_of(endpoint);
+        let record = format!("{}.json", endpoint.key.file_name());
+        self.remember(run.endpoints().join(record), owner);
+        self.remember(run.leases().join(owner.0.to_string()), owner);
+    }
+
+    /// Pods with another IPAM have no lease.
+    fn remember(&mut self, path: PathBuf, owner: Owner) {
+        if let Some((stamp, bytes)) = whole(&path) {
+            let keepsake = Keepsake {
+                owner,
+                stamp,
+                bytes,
+            };
+            self.0.insert(path, keepsake);
+        }
+    }
+}
+
+fn owner_of(endpoint: &Endpoint) -> Owner {
+    (endpoint.address.addr(), endpoint.host_ifindex)
+}
+
+impl Keepsake {
+    /// `true`: it had to be written again.
+    fn look(&mut self, path: &Path) -> io::Result<bool> {
+        match Stamp::of(path) {
+            Ok(stamp) if stamp == self.stamp => return Ok(false),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(_) | Err(_) => {}
+        }
+        if let Some((stamp, bytes)) = whole(path) {
+            (self.stamp, self.bytes) = (stamp, bytes);
+            return Ok(false);
+        }
+        self.write(path)?;
+        self.stamp = Stamp::of(path)?;
+        Ok(true)
+    }
+
+    fn write(&self, path: &Path) -> io::Result<()> {
+        if let Some(directory) = path.parent() {
+            let mut builder = fs::DirBuilder::new();
+            builder.recursive(true).mode(0o700).create(directory)?;
+        }
+        let beside = path.with_extension("again.tmp");
+        write_synced(&beside, &self.bytes)?;
+        // Never over what came meanwhile.
+        let is_damaged = matches!(read_json::<Value>(path), Err(StateError::Damaged { .. }));
+        if is_damaged {
+            return fs::rename(&beside, path);
+        }
+        let linked = fs::hard_link(&beside, path);
+        fs::remove_file(&beside)?;
+        linked
+    }
+}
+
+fn whole(path: &Path) -> Option<(Stamp, Vec<u8>)> {
+    let stamp = Stamp::of(path).ok()?;
+    read_json::<Value>(path).ok()?;
+    Some((stamp, fs::read(path).ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use rpc::write_json;
+    use serde_json::json;
+
+    use super::*;
+
+    const OWNER: Owner = (Ipv4Addr::new(10, 240, 1, 10), 7);
+
+    fn node() -> (tempfile::TempDir, RunDirectory, PathBuf, PathBuf) {
+        let root = tempfile::tempdir().unwrap();
+        let run = RunDirectory::at(root.path());
+        fs::create_dir_all(run.endpoints()).unwrap();
+        fs::create_dir_all(run.leases()).unwrap();
+        let record = run.endpoints().join("azure:1:eth0.json");
+        let mac = "02:00:00:00:00:01";
+        let endpoint = json!({
+            "network": "azure", "container_id": "1", "ifname": "eth0", "boot_id": "b", "netns": "", "pod_namespace": "",
+            "pod_name": "", "host_ifname": "azv1", "host_ifindex": 7, "host_mac": mac, "mac": mac,
+            "address": "10.240.1.10/16", "gateway": "10.240.0.1", "beyond": "what the loader knows",
+        });
+        write_json(&record, &endpoint).unwrap();
+        let lease = run.leases().join("10.240.1.10");
+        write_json(&lease, &json!({"ip": "10.240.1.10"})).unwrap();
+        (root, run, record, lease)
+    }
+
+    #[test]
+    fn what_is_removed_or_damaged_is_written_again_as_it_was_while_its_pod_lives() {
+        let (_root, run, record, lease) = node();
+        let mut keepsakes = Keepsakes::default();
+        assert!(keepsakes.keep(&run, |owner| owner == OWNER).is_empty());
+        let before = [&record, &lease].map(|path| fs::read(path).unwrap());
+        fs::remove_file(&record).unwrap();
+        fs::write(&lease, "rubbish").unwrap();
+        let restored = keepsakes.keep(&run, |owner| owner == OWNER);
+        assert_eq!(restored, [record.clone(), lease.clone()]);
+        assert_eq!(
+            [&record, &lease].map(|path| fs::read(path).unwrap()),
+            before
+        );
+        assert!(keepsakes.keep(&run, |owner| owner == OWNER).is_empty());
+        fs::remove_dir_all(run.endpoints()).unwrap();
+        assert_eq!(keepsakes.keep(&run, |owner| owner == OWNER), [record]);
+        let left = fs::read_dir(run.leases()).unwrap().count();
+        assert_eq!(left, 1, "no draft stays");
+    }
+
+    #[test]
+    fn what_was_changed_with_a_checksum_stays_and_a_dead_pods_files_may_go() {
+        let (_root, run, record, lease) = node();
+        let mut keepsakes = Keepsakes::default();
+        keepsakes.keep(&run, |_| true);
+        write_json(
+            &lease,
+            &json!({"ip": "10.240.1.10", "netns": "/run/netns/moved"}),
+        )
+        .unwrap();
+        let moved = fs::read(&lease).unwrap();
+        assert!(keepsakes.keep(&run, |_| true).is_empty());
+        fs::remove_file(&lease).unwrap();
+        keepsakes.keep(&run, |_| true);
+        assert_eq!(fs::read(&lease).unwrap(), moved);
+        fs::remove_file(&lease).unwrap();
+        fs::remove_file(&record).unwrap();
+        assert!(keepsakes.keep(&run, |_| false).is_empty());
+        assert!(!lease.exists() && !record.exists());
+    }
+}

@@ -1,0 +1,318 @@
+//! When is what repaired? What the kernel announces, at once and only that; what nobody announces, every [`PULSE`]; and
+//! everything every [`PERIOD`], whatever was announced.
+
+use std::net::Ipv4Addr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use hooks::Hook;
+use sd_notify::NotifyState;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tracing::{debug, error, warn};
+
+use crate::daemon::Daemon;
+use crate::lock::Lock;
+use crate::nic::{ifname, is_host_veth};
+use crate::registry::{Registry, is_alive, names};
+use crate::stack::{self, Known};
+use crate::touched::{Events, Touched};
+use crate::trouble::Topic;
+use crate::{object, reconcile, sysctls};
+
+/// Between looks at what is cheap to look at and raises no event: pins, settings, TCX, files.
+pub(crate) const PULSE: Duration = Duration::from_secs(2);
+/// Between looks at everything.
+pub(crate) const PERIOD: Duration = Duration::from_secs(30);
+/// A look that was asked for is followed by so much quiet at least …
+const REST: Duration = Duration::from_millis(500);
+/// … and at most, because a repair is due within five seconds …
+const LONGEST_REST: Duration = Duration::from_secs(2);
+/// … and by so many times what it took, in between: a storm of events costs a tenth of a CPU.
+const IDLE_SHARE: u32 = 10;
+/// Before the kernel is listened to again after a failure.
+const LISTEN_RETRY: Duration = Duration::from_secs(1);
+
+/// Repairs what does not agree any more, for ever. Says to the service manager that it does.
+pub(crate) async fn keep_true(daemon: Rc<Daemon>) {
+    let mut events = listen().await;
+    let mut pulse = interval(PULSE);
+    let mut period = interval(PERIOD);
+    pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // The first tick is immediate, and start has just done the work.
+    period.tick().await;
+    loop {
+        let touched = tokio::select! {
+            touched = events.next() => touched,
+            _ = period.tick() => Touched::everything(),
+            _ = pulse.tick() => Touched::default(),
+        };
+        let began = Instant::now();
+        daemon.repair(&touched).await;
+        daemon.beats.repaired();
+        tell_alive();
+        let took = began.elapsed();
+        debug!(?touched, ?took, "looked");
+        sleep((took * IDLE_SHARE).clamp(REST, LONGEST_REST)).await;
+    }
+}
+
+async fn listen() -> Events {
+    loop {
+        match Events::listen() {
+            Ok(events) => return events,
+            Err(error) => warn!(%error, "listen to what is done to pods' links"),
+        }
+        sleep(LISTEN_RETRY).await;
+    }
+}
+
+/// For `WatchdogSec=`. Nobody listens unless it is set.
+fn tell_alive() {
+    if let Err(error) = sd_notify::notify(&[NotifyState::Watchdog]) {
+        debug!(%error, "tell the service manager that we are alive");
+    }
+}
+
+impl Daemon {
+    /// Looks at what was touched and at what is cheap, and repairs it.
+    async fn repair(&self, touched: &Touched) {
+        self.keep_lock();
+        let is_pinned = self.restore_pins();
+        let pods = match self.registry.borrow().pods() {
+            Ok(pods) => pods.into_iter().collect::<Vec<Known>>(),
+            Err(error) => return error!(%error, "list the pods"),
+        };
+        self.repair_settings(&pods);
+        if touched.all || (is_pinned && self.is_nic_touched(touched)) {
+            self.follow_node().await;
+        }
+        if is_pinned {
+            if touched.all || self.has_lost_entries() {
+                self.reconcile();
+            } else {
+                self.repair_programs(touched, &pods);
+            }
+            self.look_for_strangers(touched, &pods);
+        }
+        self.repair_stack(touched, &pods).await;
+        if touched.all || touched.tunnels {
+            self.follow_tunnels().await;
+        }
+        if touched.all || touched.fallback {
+            self.repair_fallback().await;
+        }
+        if touched.all {
+            self.look_for_filters().await;
+        }
+        self.keep_files();
+    }
+
+    /// Without its file the lock would keep no other loader away.
+    fn keep_lock(&self) {
+        if self.lock.borrow().is_found() {
+            return;
+        }
+        let locked = Lock::acquire(&self.run).map(|lock| {
+            warn!("the loader's lock was gone: locked anew");
+            self.lock.replace(lock);
+        });
+        self.judge(Topic::Rival, locked.err().map(|error| error.to_string()));
+    }
+
+    /// Makes pins again that somebody has removed. `false`: there is nowhere to make them.
+    pub(crate) fn restore_pins(&self) -> bool {
+        let restored = if object::has_bpffs() {
+            let restored = self.held.borrow_mut().restore(&self.pins);
+            restored.map_err(|error| {
+                format!(
+                    "make the pins in {} again: {error}",
+                    self.pins.root().display()
+                )
+            })
+        } else {
+            Err(object::ObjectError::NoBpffs.to_string())
+        };
+        let ok = restored.is_ok();
+        let wrong = restored.map(|paths| {
+            if !paths.is_empty() {
+                warn!(?paths, "pins were gone or others': made again");
+            }
+        });
+        self.judge(Topic::Pins, wrong.err());
+        ok
+    }
+
+    /// Holds what is pinned now. To be called after each change of ours to the pins.
+    pub(crate) fn hold_pins(&self) {
+        if let Err(error) = self.held.borrow_mut().hold(&self.pins) {
+            error!(%error, "hold what is pinned");
+        }
+    }
+
+    fn repair_settings(&self, pods: &[Known]) {
+        let nic = self.node.borrow().nic.nic.clone();
+        let set = || {
+            let mut changed = Vec::new();
+            if sysctls::enable_forwarding()? {
+                changed.push("the node".to_owned());
+            }
+            if sysctls::ensure_nic(&nic)? {
+                changed.push(nic);
+            }
+            for veth in names(pods) {
+                if sysctls::ensure_veth(&veth)? {
+                    changed.push(veth);
+                }
+            }
+            Ok::<_, sysctls::SysctlError>(changed)
+        };
+        let set = set().map(|changed| {
+            if !changed.is_empty() {
+                warn!(of = ?changed, "settings below /proc/sys/net were changed: set again");
+            }
+        });
+        let clash = self.configuration.borrow().clash();
+        self.judge(Topic::Ports, clash);
+        self.judge(Topic::Settings, set.err().map(|error| error.to_string()));
+    }
+
+    /// Whether its links were, or somebody has taken its programs off, which nobody announces.
+    fn is_nic_touched(&self, touched: &Touched) -> bool {
+        let node = self.node.borrow();
+        let runs = |hook: Hook| hooks::runs(&self.pins, hook, &node.nic.nic);
+        touched.links.contains(&node.nic.nic_ifindex) || !Hook::NIC.into_iter().all(runs)
+    }
+
+    /// Whether somebody writes our maps: records and entries have been as many before.
+    fn has_lost_entries(&self) -> bool {
+        let records = reconcile::files(&self.run.endpoints(), "json").len();
+        let (pods, veths) = self.registry.borrow().counts();
+        // What could not be repaired is not looked at again before something changes.
+        let known = self.counted.replace((records, pods, veths));
+        (pods != veths || records > pods) && known != (records, pods, veths)
+    }
+
+    /// Brings records, maps and programs together.
+    pub(crate) fn reconcile(&self) {
+        let registry = &mut self.registry.borrow_mut();
+        let mut errors = reconcile::reconcile(registry, &self.pins, &self.run, &self.boot_id);
+        // After the endpoints: what a record has and the maps had lost is guarded, too.
+        match registry.host_veths() {
+            Ok(veths) => {
+                let guarded = reconcile::guard_pods(&self.pins, registry, &self.run, &veths);
+                self.guarded.set(guarded.veths);
+                if guarded.errors.is_empty() {
+                    self.end_upgrade(registry);
+                }
+                errors.extend(guarded.errors);
+            }
+            Err(error) => errors.push(error.into()),
+        }
+        self.judge_programs(&errors);
+    }
+
+    /// No program uses the maps of an earlier build any more.
+    fn end_upgrade(&self, registry: &mut Registry) {
+        let carry = &mut self.carry.borrow_mut();
+        if carry.is_over() {
+            return;
+        }
+        if let Err(error) = carry.finish(registry) {
+            error!(%error, "end the upgrade");
+        }
+        // Some maps have other pins by now, or all.
+        self.hold_pins();
+    }
+
+    /// The same for the pods that were touched.
+    fn repair_programs(&self, touched: &Touched, pods: &[Known]) {
+        let ours: Vec<Known> = of_links(touched, pods);
+        if ours.is_empty() {
+            return;
+        }
+        let registry = &mut self.registry.borrow_mut();
+        let mut errors = Vec::new();
+        if !ours.iter().all(|(_, pod)| is_alive(pod.ifindex)) {
+            errors.extend(registry.remove_dead().err().map(Into::into));
+        }
+        let veths = names(&ours);
+        let guarded = reconcile::guard_pods(&self.pins, registry, &self.run, &veths);
+        errors.extend(guarded.errors);
+        self.judge_programs(&errors);
+    }
+
+    fn judge_programs(&self, errors: &[reconcile::ReconcileError]) {
+        let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        self.judge(
+            Topic::Programs,
+            (!errors.is_empty()).then(|| errors.join("; ")),
+        );
+    }
+
+    async fn repair_stack(&self, touched: &Touched, pods: &[Known]) {
+        let ours = if touched.all {
+            pods.to_vec()
+        } else {
+            let mut ours = of_links(touched, pods);
+            let is_routed = |addr: Ipv4Addr| touched.routes.contains(&addr);
+            ours.extend(pods.iter().filter(|(addr, _)| is_routed((*addr).into())));
+            ours
+        };
+        let mended = stack::mend(&ours).await;
+        let mended = mended.map(|mended| {
+            for (pod, what) in mended {
+                warn!(%pod, ?what, "a pod's way through the kernel was interrupted: mended");
+            }
+        });
+        self.judge(Topic::Stack, mended.err().map(|error| error.to_string()));
+    }
+
+    fn keep_files(&self) {
+        let registry = self.registry.borrow();
+        let lives = |(addr, ifindex): (Ipv4Addr, u32)| {
+            let pod = registry.registered(addr).ok().flatten();
+            pod.is_some_and(|pod| pod.ifindex.get() == ifindex && is_alive(pod.ifindex))
+        };
+        self.keepsakes.borrow_mut().keep(&self.run, lives);
+    }
+
+    /// Others' programs that see pods' packets before we have checked them. Filters are announced; TCX's programs are not.
+    fn look_for_strangers(&self, touched: &Touched, pods: &[Known]) {
+        let before = self.strange.take();
+        let mut found = Vec::new();
+        let on_pods = pods.iter().map(|(_, pod)| pod.ifindex.get());
+        for ifindex in on_pods.chain([self.node.borrow().nic.nic_ifindex]) {
+            let suspect = touched.all
+                || touched.links.contains(&ifindex)
+                || before.contains(&ifindex)
+                || hooks::has_tcx(ifindex);
+            let Some(name) = suspect.then(|| ifname(ifindex)).flatten() else {
+                continue;
+            };
+            let hook = if is_host_veth(&name) {
+                Hook::FROM_POD
+            } else {
+                Hook::FROM_WIRE
+            };
+            // Without ours there is no order: that is another trouble.
+            let ahead = hooks::ahead(&self.pins, hook, &name).unwrap_or_default();
+            if !ahead.is_empty() {
+                self.strange.borrow_mut().insert(ifindex);
+                found.push(format!("{ahead:?} on {name}"));
+            }
+        }
+        let wrong = (!found.is_empty()).then(|| {
+            format!(
+                "programs of others come before ours (ids {}): what they let pass by themselves is not checked; see `bpftool net`",
+                found.join(", ")
+            )
+        });
+        self.judge(Topic::Strangers, wrong);
+    }
+}
+
+/// The pods whose links were touched.
+fn of_links(touched: &Touched, pods: &[Known]) -> Vec<Known> {
+    let is_touched = |(_, pod): &&Known| touched.links.contains(&pod.ifindex.get());
+    pods.iter().filter(is_touched).copied().collect()
+}

@@ -1,0 +1,187 @@
+//! What does the kernel's own way to a pod need? A host veth that is up, the `/32` route, the permanent neighbour. ADD makes
+//! them; who takes them away finds them made again.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr};
+
+use abi::{Ip4, Pod};
+use futures_util::TryStreamExt as _;
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::link::LinkFlags;
+use netlink_packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
+};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope,
+};
+use rtnetlink::{Error, Handle, LinkUnspec, RouteMessageBuilder};
+
+/// A pod's address and what the maps say of it.
+pub(crate) type Known = (Ip4, Pod);
+
+/// Part of a pod's way cannot be seen or mended.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StackError {
+    #[error("open a netlink socket: {0}")]
+    Socket(#[from] std::io::Error),
+    #[error("{what}: {source}")]
+    Netlink { what: String, source: Error },
+}
+
+/// What was mended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mended {
+    Link,
+    Route,
+    Neighbour,
+}
+
+/// Looks at the ways to these pods, and mends them. Returns what was mended, for whom.
+pub(crate) async fn mend(pods: &[Known]) -> Result<Vec<(Ipv4Addr, Mended)>, StackError> {
+    if pods.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (connection, handle, _messages) = rtnetlink::new_connection()?;
+    let connection = tokio::spawn(connection);
+    let mended = mend_over(&handle, pods).await;
+    connection.abort();
+    mended
+}
+
+async fn mend_over(handle: &Handle, pods: &[Known]) -> Result<Vec<(Ipv4Addr, Mended)>, StackError> {
+    let mut mended = Vec::new();
+    // Taking a link down takes the other two away.
+    for (addr, pod) in pods {
+        if bring_up(handle, pod.ifindex.get()).await? {
+            mended.push(((*addr).into(), Mended::Link));
+        }
+    }
+    let routed = routes(handle).await?;
+    let resolved = neighbours(handle).await?;
+    for (addr, pod) in pods {
+        let (addr, ifindex) = (Ipv4Addr::from(*addr), pod.ifindex.get());
+        if !routed.contains(&(ifindex, addr)) && add_route(handle, ifindex, addr).await? {
+            mended.push((addr, Mended::Route));
+        }
+        let mac = pod.mac.octets();
+        if !resolved.contains(&(ifindex, addr, mac))
+            && add_neighbour(handle, ifindex, addr, mac).await?
+        {
+            mended.push((addr, Mended::Neighbour));
+        }
+    }
+    Ok(mended)
+}
+
+/// `false`: it is up, or gone.
+async fn bring_up(handle: &Handle, ifindex: u32) -> Result<bool, StackError> {
+    let asked = handle.link().get().match_index(ifindex).execute();
+    let found = match asked.try_collect::<Vec<_>>().await {
+        Err(error) if is_gone(&error) => return Ok(false),
+        found => found.map_err(failed("look at a host veth"))?,
+    };
+    if found
+        .iter()
+        .all(|link| link.header.flags.contains(LinkFlags::Up))
+    {
+        return Ok(false);
+    }
+    let up = LinkUnspec::new_with_index(ifindex).up().build();
+    done(
+        handle.link().set(up).execute().await,
+        "bring a host veth up",
+    )
+}
+
+/// Interface and destination of every route to one address in the main table.
+async fn routes(handle: &Handle) -> Result<BTreeSet<(u32, Ipv4Addr)>, StackError> {
+    let query = RouteMessageBuilder::<Ipv4Addr>::new().build();
+    let told = handle.route().get(query).execute().try_collect::<Vec<_>>();
+    let told = told.await.map_err(failed("list the routes"))?;
+    Ok(told.iter().filter_map(single).collect())
+}
+
+fn single(route: &RouteMessage) -> Option<(u32, Ipv4Addr)> {
+    if route.header.destination_prefix_length != 32 || u32::from(route.header.table) != MAIN_TABLE {
+        return None;
+    }
+    let (mut to, mut by) = (None, None);
+    for attribute in &route.attributes {
+        if let RouteAttribute::Destination(RouteAddress::Inet(addr)) = attribute {
+            to = Some(*addr);
+        } else if let RouteAttribute::Oif(index) = attribute {
+            by = Some(*index);
+        }
+    }
+    Some((by?, to?))
+}
+
+/// `RT_TABLE_MAIN`.
+const MAIN_TABLE: u32 = 254;
+
+/// As ADD makes it, in the place of one that leads elsewhere.
+async fn add_route(handle: &Handle, ifindex: u32, addr: Ipv4Addr) -> Result<bool, StackError> {
+    let route = RouteMessageBuilder::<Ipv4Addr>::new()
+        .output_interface(ifindex)
+        .protocol(RouteProtocol::Static)
+        .destination_prefix(addr, 32)
+        .scope(RouteScope::Link)
+        .build();
+    let added = handle.route().add(route).replace().execute().await;
+    done(added, &format!("add the route to {addr}"))
+}
+
+/// Interface, address and Ethernet address of every permanent neighbour.
+async fn neighbours(handle: &Handle) -> Result<BTreeSet<(u32, Ipv4Addr, [u8; 6])>, StackError> {
+    let asked = handle
+        .neighbours()
+        .get()
+        .set_address_family(AddressFamily::Inet);
+    let told = asked.execute().try_collect::<Vec<_>>();
+    let told = told.await.map_err(failed("list the neighbours"))?;
+    Ok(told.iter().filter_map(permanent).collect())
+}
+
+fn permanent(neighbour: &NeighbourMessage) -> Option<(u32, Ipv4Addr, [u8; 6])> {
+    if neighbour.header.state != NeighbourState::Permanent {
+        return None;
+    }
+    let (mut addr, mut mac) = (None, None);
+    for attribute in &neighbour.attributes {
+        if let NeighbourAttribute::Destination(NeighbourAddress::Inet(found)) = attribute {
+            addr = Some(*found);
+        } else if let NeighbourAttribute::LinkLayerAddress(bytes) = attribute {
+            mac = bytes.as_slice().try_into().ok();
+        }
+    }
+    Some((neighbour.header.ifindex, addr?, mac?))
+}
+
+async fn add_neighbour(
+    handle: &Handle,
+    ifindex: u32,
+    addr: Ipv4Addr,
+    mac: [u8; 6],
+) -> Result<bool, StackError> {
+    let neighbour = handle.neighbours().add(ifindex, IpAddr::V4(addr));
+    let added = neighbour.link_layer_address(&mac).replace().execute();
+    done(added.await, &format!("add the neighbour {addr}"))
+}
+
+/// `false`: the interface went meanwhile, and the pod with it.
+fn done(done: Result<(), Error>, what: &str) -> Result<bool, StackError> {
+    match done {
+        Ok(()) => Ok(true),
+        Err(error) if is_gone(&error) => Ok(false),
+        Err(source) => Err(failed(what)(source)),
+    }
+}
+
+fn is_gone(error: &Error) -> bool {
+    matches!(error, Error::NetlinkError(error) if error.raw_code() == -nix::libc::ENODEV)
+}
+
+fn failed(what: &str) -> impl FnOnce(Error) -> StackError {
+    let what = what.to_owned();
+    move |source| StackError::Netlink { what, source }
+}
