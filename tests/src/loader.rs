@@ -1,6 +1,7 @@
 //! How does a test start, stop and kill the loader of a node?
 
 use std::os::unix::net::UnixDatagram;
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -47,7 +48,7 @@ impl Loader {
 
     /// Starts the one of the next version and waits until it says that it is ready.
     pub fn start_next(&self) -> Result<()> {
-        self.start_program(NEXT, &[], &[])
+        self.start_command(self.node.command(NEXT))
     }
 
     /// Starts the one of the next version and kills it after a moment, whether or not it is ready by then.
@@ -57,24 +58,32 @@ impl Loader {
 
     /// Starts it with arguments and additional environment.
     pub fn start_with(&self, args: &[&str], environment: &[(&str, &str)]) -> Result<()> {
-        self.start_program(PROGRAM, args, environment)
+        let mut command = self.node.command(PROGRAM);
+        command.args(args).envs(environment.iter().copied());
+        self.start_command(command)
     }
 
-    fn start_program(
-        &self,
-        program: &str,
-        args: &[&str],
-        environment: &[(&str, &str)],
-    ) -> Result<()> {
+    /// Starts it by another program, which ends by executing what its last argument names: `setpriv …`.
+    pub fn start_by(&self, line: &[&str]) -> Result<()> {
+        let (program, args) = line.split_first().context("an empty command line")?;
+        let mut command = self.node.command(program);
+        command.args(args).arg(PROGRAM);
+        self.start_command(command)
+    }
+
+    fn start_command(&self, mut command: Command) -> Result<()> {
         ensure!(
             !self.is_running()?,
             "the loader of {} runs already",
             self.node.name()
         );
+        let program = command.get_program().to_owned();
         let notified = self.node.run(|| {
+            let program = std::path::Path::new(&program);
             ensure!(
-                std::path::Path::new(program).exists(),
-                "there is no {program}; build it first: cargo xtask build, cargo xtask build-next"
+                program.is_relative() || program.exists(),
+                "there is no {}; build it first: cargo xtask build, cargo xtask build-next",
+                program.display()
             );
             // Left over from the loader before this one.
             if std::path::Path::new(NOTIFY).exists() {
@@ -82,11 +91,7 @@ impl Loader {
             }
             UnixDatagram::bind(NOTIFY).with_context(|| format!("listen on {NOTIFY}"))
         })?;
-        let mut command = self.node.command(program);
-        command
-            .args(args)
-            .env("NOTIFY_SOCKET", NOTIFY)
-            .envs(environment.iter().copied());
+        command.env("NOTIFY_SOCKET", NOTIFY);
         let process = Process::start(&format!("the loader of {}", self.node.name()), command)?;
         let process = Arc::new(process);
         *lock(&self.running) = Some(Arc::clone(&process));

@@ -1,0 +1,205 @@
+//! How the service manager and the operator see the loader: what it may do, that it lives, and how soon it is there.
+#![cfg(test)]
+
+use std::fs;
+use std::os::unix::net::UnixDatagram;
+use std::time::{Duration, Instant};
+
+use lab::libcni::{Verb, outcome};
+use lab::{Lab, Node, Pod, at_once, eventually, pass};
+use nix::sys::signal::Signal;
+
+/// The unit that is told to the operator.
+const UNIT: &str = include_str!("../../deploy/azure-vnet-loader.service");
+/// As many as Azure allows on a node.
+const PODS: u16 = 250;
+/// For a start that finds them.
+const START: Duration = Duration::from_secs(1);
+/// Of one CPU, in percent, while nothing happens.
+const IDLE: f64 = 0.5;
+
+/// The same, while the kernel announces more than anybody can hear.
+const STORM: f64 = 30.0;
+
+/// What the unit says after `key=`.
+fn of_unit(key: &str) -> &str {
+    let line = UNIT.lines().find_map(|line| line.strip_prefix(key));
+    line.and_then(|rest| rest.strip_prefix('=')).unwrap()
+}
+
+fn reaches_the_internet(lab: &Lab, pod: &Pod) {
+    let seen = pod.tcp(lab.inet().addr(), 8080).unwrap().peer_ip();
+    assert_eq!(seen, lab.node(1).addr());
+}
+
+#[test]
+fn the_units_capabilities_are_enough_for_all_that_the_loader_does() {
+    let capabilities: Vec<String> = of_unit("CapabilityBoundingSet")
+        .split(' ')
+        .map(|name| format!(",+{}", name.trim_start_matches("CAP_").to_lowercase()))
+        .collect();
+    let bounding = format!("--bounding-set=-all{}", capabilities.concat());
+    let lab = Lab::new().nodes(1).build().unwrap();
+    let node = lab.node(1);
+    node.write("/etc/azure-vnet/loader.yaml", "xdp: guard\n")
+        .unwrap();
+    for _start in 0..2 {
+        let line = ["setpriv", &bounding, "--no-new-privs"];
+        node.loader().start_by(&line).unwrap();
+        let pod = node.add_pod("web").unwrap();
+        reaches_the_internet(&lab, &pod);
+        let veth = pod.host_veth().unwrap();
+        // Something of each kind to mend.
+        node.exec(&["tc", "qdisc", "del", "dev", veth, "clsact"])
+            .unwrap();
+        let damage = "rm -r /sys/fs/bpf/azure-vnet; nft flush table ip azure-vnet; \
+                      echo 0 > /proc/sys/net/ipv4/ip_forward; rm /run/azure-vnet/loader.lock; \
+                      rm /run/azure-vnet/ipam/leases/*";
+        node.exec(&["sh", "-ec", damage]).unwrap();
+        node.ip(&format!("route del {}\n", pod.addr())).unwrap();
+        let whole = format!(
+            "tc filter show dev {veth} ingress | grep -q from_pod && test -e /sys/fs/bpf/azure-vnet/v1/maps/pods && \
+             nft list table ip azure-vnet | grep -q masquerade && grep -q 1 /proc/sys/net/ipv4/ip_forward && \
+             test -e /run/azure-vnet/loader.lock && ip route show {addr} | grep -q {veth} && \
+             test -e /run/azure-vnet/ipam/leases/{addr}",
+            addr = pod.addr()
+        );
+        let mended = eventually(Duration::from_secs(20), || {
+            node.exec(&["sh", "-ec", &whole]).ok()
+        });
+        assert!(mended.is_some(), "{}", node.loader().log());
+        reaches_the_internet(&lab, &pod);
+        let status = node.status().unwrap();
+        assert_eq!(status["warnings"].to_string(), "[]");
+        assert_eq!(status["guard"]["mode"], "native");
+        assert_eq!(status["attached"].as_array().unwrap().len(), 4);
+        pod.delete().unwrap();
+        assert!(
+            !node.loader().log().contains("ERROR"),
+            "{}",
+            node.loader().log()
+        );
+        node.loader().terminate().unwrap();
+    }
+}
+
+#[test]
+fn a_loader_says_that_it_lives_for_as_long_as_it_looks_after_the_node() {
+    let lab = Lab::new().nodes(1).build().unwrap();
+    let node = lab.node(1);
+    let socket = "/run/manager.sock";
+    let told = node.run(|| Ok(UnixDatagram::bind(socket)?)).unwrap();
+    let notify = format!("NOTIFY_SOCKET={socket}");
+    let loader = node.start(&["env", &notify, "azure-vnet-loader"]).unwrap();
+    let hears = |word: &str, within: Duration| {
+        told.set_read_timeout(Some(Duration::from_millis(100)))
+            .unwrap();
+        let mut message = [0; 1024];
+        eventually(within, || {
+            let length = told.recv(&mut message).ok()?;
+            let text = String::from_utf8_lossy(&message[..length]).into_owned();
+            text.contains(word).then_some(())
+        })
+    };
+    let often = Duration::from_secs(20);
+    hears("READY=1", often).expect("it is ready");
+    for _ in 0..3 {
+        hears("WATCHDOG=1", often).expect("it lives");
+    }
+    loader.signal(Signal::SIGSTOP).unwrap();
+    while hears("WATCHDOG=1", Duration::from_millis(50)).is_some() {}
+    assert_eq!(hears("WATCHDOG=1", Duration::from_secs(5)), None);
+    loader.signal(Signal::SIGCONT).unwrap();
+    hears("WATCHDOG=1", often).expect("it lives again");
+    let limit: u64 = of_unit("WatchdogSec").parse().unwrap();
+    assert!(limit >= 15, "some looks may take long");
+}
+
+#[test]
+fn the_unit_is_what_systemd_understands() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("azure-vnet-loader.service");
+    // The binary is not installed here.
+    let program = of_unit("ExecStart");
+    fs::write(&path, UNIT.replace(program, "/bin/true")).unwrap();
+    let verify = std::process::Command::new("systemd-analyze")
+        .args(["verify", "--man=no"])
+        .arg(&path)
+        .output();
+    let Ok(verify) = verify else {
+        println!("no systemd-analyze here: not verified");
+        return;
+    };
+    let told = String::from_utf8_lossy(&verify.stderr).into_owned();
+    let ours: Vec<&str> = told
+        .lines()
+        .filter(|line| line.contains("azure-vnet-loader"))
+        .collect();
+    assert_eq!(ours, Vec::<&str>::new());
+}
+
+/// Ticks that a process has had of all CPUs.
+fn ticks(pid: u32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = text.rsplit(')').next().unwrap().split(' ').collect();
+    // utime and stime, the 14th and 15th of proc_pid_stat(5), of which two came before the parenthesis.
+    fields[12].parse::<u64>().unwrap() + fields[13].parse::<u64>().unwrap()
+}
+
+fn crowded(lab: &Lab) -> &Node {
+    let node = lab.node(1);
+    node.start_loader().unwrap();
+    let network = node.network().unwrap();
+    let pods: Vec<Pod> = (0..PODS)
+        .map(|number| node.new_netns(&format!("pod{number}")).unwrap())
+        .collect();
+    for some in pods.chunks(10) {
+        let (done, _) = at_once(some, |pod| {
+            outcome("azure-vnet", &pod.call(&network, Verb::Add)?)
+        });
+        for done in done {
+            done.unwrap();
+        }
+    }
+    node
+}
+
+#[test]
+#[ignore = "slow: a measurement; cargo xtask test load"]
+fn a_start_with_two_hundred_and_fifty_pods_takes_less_than_a_second_and_idling_next_to_nothing() {
+    let lab = Lab::new().nodes(1).secondaries(PODS).record(false);
+    let lab = lab.build().unwrap();
+    let node = crowded(&lab);
+    let mut starts = Vec::new();
+    for _ in 0..5 {
+        node.loader().kill9().unwrap();
+        let began = Instant::now();
+        node.start_loader().unwrap();
+        starts.push(began.elapsed());
+    }
+    starts.sort();
+    println!("start with {PODS} pods: {starts:.0?}");
+    // A whole round of all that it does.
+    let (pid, long) = (node.loader().pid().unwrap(), Duration::from_secs(30));
+    pass(Duration::from_secs(5));
+    let before = ticks(pid);
+    pass(long);
+    // A tick is a hundredth of a second, for who reads them.
+    let spent = Duration::from_millis((ticks(pid) - before) * 10);
+    let spent = spent.as_secs_f64() / long.as_secs_f64() * 100.0;
+    println!("idle with {PODS} pods: {spent:.2} % of a CPU");
+    // As many announcements as somebody can make, about what is none of ours.
+    let storm = "link add st0 type veth peer name st1\n".to_owned()
+        + &"link set st0 mtu 1400\nlink set st0 mtu 1500\n".repeat(5000);
+    let (before, began) = (ticks(pid), Instant::now());
+    while began.elapsed() < long / 3 {
+        node.ip(&storm).unwrap();
+        node.ip("link del st0\n").unwrap();
+    }
+    let stormy = Duration::from_millis((ticks(pid) - before) * 10);
+    let stormy = stormy.as_secs_f64() / began.elapsed().as_secs_f64() * 100.0;
+    println!("in a storm of announcements with {PODS} pods: {stormy:.0} % of a CPU");
+    assert!(stormy <= STORM, "{stormy} %");
+    assert!(starts[2] <= START, "{starts:?}");
+    assert!(spent <= IDLE, "{spent} %");
+}
