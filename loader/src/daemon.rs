@@ -72,6 +72,8 @@ pub struct Daemon {
     pub(crate) counted: Cell<(usize, usize, usize)>,
     /// Interfaces on which programs of others come before ours.
     pub(crate) strange: RefCell<BTreeSet<u32>>,
+    /// Whose settings are looked at the next time.
+    pub(crate) turn: Cell<bool>,
     /// The files of living attachments.
     pub(crate) keepsakes: RefCell<Keepsakes>,
     /// What is wrong and cannot be mended from here.
@@ -137,7 +139,7 @@ async fn start_and_serve(
     tokio::task::spawn_local(tasks::collect_garbage(Rc::clone(&daemon)));
     tokio::task::spawn_local(repair::keep_true(Rc::clone(&daemon)));
     tokio::task::spawn_local(tasks::follow_configuration(Rc::clone(&daemon), hangup));
-    tokio::task::spawn_local(tasks::tell_azures_tools(Rc::clone(&daemon)));
+    tokio::task::spawn_local(tasks::follow_files(Rc::clone(&daemon)));
     tokio::task::spawn_local(tasks::free_leaks(Rc::clone(&daemon)));
     tokio::task::spawn_local(tasks::follow_node(Rc::clone(&daemon)));
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
@@ -224,6 +226,7 @@ impl Daemon {
             held: RefCell::default(),
             counted: Cell::default(),
             strange: RefCell::default(),
+            turn: Cell::default(),
             keepsakes: RefCell::default(),
             troubles: RefCell::default(),
             looking: tokio::sync::Mutex::default(),
@@ -244,6 +247,7 @@ impl Daemon {
         sysctls::enable_forwarding()?;
         daemon.install_fallback();
         daemon.reconcile();
+        daemon.find_files();
         daemon.follow_tunnels().await;
         daemon.tell_azures_tools().await;
         daemon.reclaim_leaks().await;

@@ -124,6 +124,9 @@ impl Daemon {
         let installed = fallback::install(&nic, &self.rules.borrow(), block);
         let error = match installed {
             Ok(installed) => {
+                let wrong = "the kernel has no CONFIG_NFT_FIB_IPV4: it does not check pods' sources while somebody has removed from_pod";
+                let unchecked = !installed.checks_sources;
+                self.judge(Topic::Sources, unchecked.then(|| wrong.to_owned()));
                 self.fallback.replace(installed);
                 None
             }

@@ -48,27 +48,28 @@ impl Stamp {
 }
 
 impl Keepsakes {
-    /// Remembers what is new and whole, forgets those whose pod does not live any more, and writes again what is gone or
-    /// damaged. Returns the paths of the latter.
-    pub(crate) fn keep(
-        &mut self,
-        run: &RunDirectory,
-        lives: impl Fn(Owner) -> bool,
-    ) -> Vec<PathBuf> {
-        self.0.retain(|_, keepsake| lives(keepsake.owner));
+    /// Remembers what is whole and not known yet.
+    pub(crate) fn find(&mut self, run: &RunDirectory, lives: impl Fn(Owner) -> bool) {
         for path in reconcile::files(&run.endpoints(), "json") {
-            if self.0.contains_key(&path) {
-                continue;
-            }
-            // What is not whole yet is looked at again the next time.
-            if let Ok(endpoint) = read_json::<Endpoint>(&path)
+            if !self.0.contains_key(&path)
+                && let Ok(endpoint) = read_json::<Endpoint>(&path)
                 && lives(owner_of(&endpoint))
             {
                 self.learn(run, &endpoint);
             }
         }
+    }
+
+    /// Writes again what is gone or damaged while its pod lives, and forgets the rest. Returns the paths of the former.
+    pub(crate) fn keep(&mut self, lives: impl Fn(Owner) -> bool) -> Vec<PathBuf> {
         let mut restored = Vec::new();
-        for (path, keepsake) in &mut self.0 {
+        self.0.retain(|path, keepsake| {
+            if keepsake.is_untouched(path) {
+                return true;
+            }
+            if !lives(keepsake.owner) {
+                return false;
+            }
             match keepsake.look(path) {
                 Ok(false) => {}
                 Ok(true) => {
@@ -77,7 +78,8 @@ impl Keepsakes {
                 }
                 Err(error) => error!(%error, path = %path.display(), "write it again"),
             }
-        }
+            true
+        });
         restored
     }
 
@@ -107,13 +109,12 @@ fn owner_of(endpoint: &Endpoint) -> Owner {
 }
 
 impl Keepsake {
+    fn is_untouched(&self, path: &Path) -> bool {
+        Stamp::of(path).is_ok_and(|stamp| stamp == self.stamp)
+    }
+
     /// `true`: it had to be written again.
     fn look(&mut self, path: &Path) -> io::Result<bool> {
-        match Stamp::of(path) {
-            Ok(stamp) if stamp == self.stamp => return Ok(false),
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            Ok(_) | Err(_) => {}
-        }
         if let Some((stamp, bytes)) = whole(path) {
             (self.stamp, self.bytes) = (stamp, bytes);
             return Ok(false);
@@ -178,19 +179,19 @@ mod tests {
     fn what_is_removed_or_damaged_is_written_again_as_it_was_while_its_pod_lives() {
         let (_root, run, record, lease) = node();
         let mut keepsakes = Keepsakes::default();
-        assert!(keepsakes.keep(&run, |owner| owner == OWNER).is_empty());
+        keepsakes.find(&run, |owner| owner == OWNER);
         let before = [&record, &lease].map(|path| fs::read(path).unwrap());
         fs::remove_file(&record).unwrap();
         fs::write(&lease, "rubbish").unwrap();
-        let restored = keepsakes.keep(&run, |owner| owner == OWNER);
+        let restored = keepsakes.keep(|owner| owner == OWNER);
         assert_eq!(restored, [record.clone(), lease.clone()]);
         assert_eq!(
             [&record, &lease].map(|path| fs::read(path).unwrap()),
             before
         );
-        assert!(keepsakes.keep(&run, |owner| owner == OWNER).is_empty());
+        assert!(keepsakes.keep(|owner| owner == OWNER).is_empty());
         fs::remove_dir_all(run.endpoints()).unwrap();
-        assert_eq!(keepsakes.keep(&run, |owner| owner == OWNER), [record]);
+        assert_eq!(keepsakes.keep(|owner| owner == OWNER), [record]);
         let left = fs::read_dir(run.leases()).unwrap().count();
         assert_eq!(left, 1, "no draft stays");
     }
@@ -199,20 +200,20 @@ mod tests {
     fn what_was_changed_with_a_checksum_stays_and_a_dead_pods_files_may_go() {
         let (_root, run, record, lease) = node();
         let mut keepsakes = Keepsakes::default();
-        keepsakes.keep(&run, |_| true);
+        keepsakes.find(&run, |_| true);
         write_json(
             &lease,
             &json!({"ip": "10.240.1.10", "netns": "/run/netns/moved"}),
         )
         .unwrap();
         let moved = fs::read(&lease).unwrap();
-        assert!(keepsakes.keep(&run, |_| true).is_empty());
+        assert!(keepsakes.keep(|_| true).is_empty());
         fs::remove_file(&lease).unwrap();
-        keepsakes.keep(&run, |_| true);
+        keepsakes.keep(|_| true);
         assert_eq!(fs::read(&lease).unwrap(), moved);
         fs::remove_file(&lease).unwrap();
         fs::remove_file(&record).unwrap();
-        assert!(keepsakes.keep(&run, |_| false).is_empty());
+        assert!(keepsakes.keep(|_| false).is_empty());
         assert!(!lease.exists() && !record.exists());
     }
 }

@@ -228,12 +228,9 @@ impl Registry {
         Ok(names(&self.pods()?))
     }
 
-    /// How many pods and how many veths the maps hold.
-    pub fn counts(&self) -> (usize, usize) {
-        (
-            self.maps.pods.keys().count(),
-            self.maps.veths.keys().count(),
-        )
+    /// How many veths the maps hold.
+    pub fn count_veths(&self) -> usize {
+        self.maps.veths.keys().count()
     }
 
     /// What the maps hold for a pod's address.

@@ -82,17 +82,18 @@ impl Daemon {
             Ok(pods) => pods.into_iter().collect::<Vec<Known>>(),
             Err(error) => return error!(%error, "list the pods"),
         };
-        self.repair_settings(&pods);
+        let due = self.due(touched, &pods);
+        self.repair_settings(&due);
         if touched.all || (is_pinned && self.is_nic_touched(touched)) {
             self.follow_node().await;
         }
         if is_pinned {
-            if touched.all || self.has_lost_entries() {
+            if touched.all || self.has_lost_entries(pods.len()) {
                 self.reconcile();
             } else {
                 self.repair_programs(touched, &pods);
             }
-            self.look_for_strangers(touched, &pods);
+            self.look_for_strangers(touched, &due);
         }
         self.repair_stack(touched, &pods).await;
         if touched.all || touched.tunnels {
@@ -103,8 +104,9 @@ impl Daemon {
         }
         if touched.all {
             self.look_for_filters().await;
+            self.find_files();
+            self.keep_files();
         }
-        self.keep_files();
     }
 
     /// Without its file the lock would keep no other loader away.
@@ -117,6 +119,22 @@ impl Daemon {
             self.lock.replace(lock);
         });
         self.judge(Topic::Rival, locked.err().map(|error| error.to_string()));
+    }
+
+    /// The pods to look at for what nobody announces: those that were touched, and half of the others, because such a look
+    /// takes a dozen system calls.
+    fn due(&self, touched: &Touched, pods: &[Known]) -> Vec<Known> {
+        let turn = !self.turn.get();
+        self.turn.set(turn);
+        let is_due = |(_, pod): &&Known| {
+            let ifindex = pod.ifindex.get();
+            let is_strange = || self.strange.borrow().contains(&ifindex);
+            touched.all
+                || touched.links.contains(&ifindex)
+                || (ifindex % 2 == 0) == turn
+                || is_strange()
+        };
+        pods.iter().filter(is_due).copied().collect()
     }
 
     /// Makes pins again that somebody has removed. `false`: there is nowhere to make them.
@@ -149,7 +167,7 @@ impl Daemon {
         }
     }
 
-    fn repair_settings(&self, pods: &[Known]) {
+    fn repair_settings(&self, due: &[Known]) {
         let nic = self.node.borrow().nic.nic.clone();
         let set = || {
             let mut changed = Vec::new();
@@ -159,7 +177,7 @@ impl Daemon {
             if sysctls::ensure_nic(&nic)? {
                 changed.push(nic);
             }
-            for veth in names(pods) {
+            for veth in names(due) {
                 if sysctls::ensure_veth(&veth)? {
                     changed.push(veth);
                 }
@@ -184,9 +202,9 @@ impl Daemon {
     }
 
     /// Whether somebody writes our maps: records and entries have been as many before.
-    fn has_lost_entries(&self) -> bool {
+    fn has_lost_entries(&self, pods: usize) -> bool {
         let records = reconcile::files(&self.run.endpoints(), "json").len();
-        let (pods, veths) = self.registry.borrow().counts();
+        let veths = self.registry.borrow().count_veths();
         // What could not be repaired is not looked at again before something changes.
         let known = self.counted.replace((records, pods, veths));
         (pods != veths || records > pods) && known != (records, pods, veths)
@@ -267,13 +285,19 @@ impl Daemon {
         self.judge(Topic::Stack, mended.err().map(|error| error.to_string()));
     }
 
-    fn keep_files(&self) {
+    /// Remembers what an earlier loader has left.
+    pub(crate) fn find_files(&self) {
         let registry = self.registry.borrow();
-        let lives = |(addr, ifindex): (Ipv4Addr, u32)| {
-            let pod = registry.registered(addr).ok().flatten();
-            pod.is_some_and(|pod| pod.ifindex.get() == ifindex && is_alive(pod.ifindex))
-        };
-        self.keepsakes.borrow_mut().keep(&self.run, lives);
+        let lives = |owner| lives(&registry, owner);
+        self.keepsakes.borrow_mut().find(&self.run, lives);
+    }
+
+    /// Writes records and leases again that somebody has removed or damaged. To be called when one of them has changed.
+    pub(crate) fn keep_files(&self) {
+        let registry = self.registry.borrow();
+        self.keepsakes
+            .borrow_mut()
+            .keep(|owner| lives(&registry, owner));
     }
 
     /// Others' programs that see pods' packets before we have checked them. Filters are announced; TCX's programs are not.
@@ -309,6 +333,11 @@ impl Daemon {
         });
         self.judge(Topic::Strangers, wrong);
     }
+}
+
+fn lives(registry: &Registry, (addr, ifindex): (Ipv4Addr, u32)) -> bool {
+    let pod = registry.registered(addr).ok().flatten();
+    pod.is_some_and(|pod| pod.ifindex.get() == ifindex && is_alive(pod.ifindex))
 }
 
 /// The pods whose links were touched.

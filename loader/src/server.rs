@@ -89,7 +89,11 @@ pub async fn serve(mut listener: Listener, daemon: Rc<Daemon>) {
                 if !listener.is_reachable(&path) {
                     warn!(path = %path.display(), "the loader's socket is gone or another's: listening anew");
                     match listen(&daemon.run) {
-                        Ok(anew) => listener = anew,
+                        Ok(anew) => {
+                            listener = anew;
+                            // The run directory may have gone with it.
+                            daemon.keep_files();
+                        }
                         Err(error) => error!(%error, "listen anew"),
                     }
                 }

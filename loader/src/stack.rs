@@ -51,8 +51,10 @@ pub(crate) async fn mend(pods: &[Known]) -> Result<Vec<(Ipv4Addr, Mended)>, Stac
 async fn mend_over(handle: &Handle, pods: &[Known]) -> Result<Vec<(Ipv4Addr, Mended)>, StackError> {
     let mut mended = Vec::new();
     // Taking a link down takes the other two away.
+    let down = down(handle).await?;
     for (addr, pod) in pods {
-        if bring_up(handle, pod.ifindex.get()).await? {
+        let ifindex = pod.ifindex.get();
+        if down.contains(&ifindex) && bring_up(handle, ifindex).await? {
             mended.push(((*addr).into(), Mended::Link));
         }
     }
@@ -73,24 +75,19 @@ async fn mend_over(handle: &Handle, pods: &[Known]) -> Result<Vec<(Ipv4Addr, Men
     Ok(mended)
 }
 
-/// `false`: it is up, or gone.
+/// The interfaces that are down.
+async fn down(handle: &Handle) -> Result<BTreeSet<u32>, StackError> {
+    let told = handle.link().get().execute().try_collect::<Vec<_>>();
+    let told = told.await.map_err(failed("list the interfaces"))?;
+    let down = told.iter().map(|link| &link.header);
+    let down = down.filter(|link| !link.flags.contains(LinkFlags::Up));
+    Ok(down.map(|link| link.index).collect())
+}
+
 async fn bring_up(handle: &Handle, ifindex: u32) -> Result<bool, StackError> {
-    let asked = handle.link().get().match_index(ifindex).execute();
-    let found = match asked.try_collect::<Vec<_>>().await {
-        Err(error) if is_gone(&error) => return Ok(false),
-        found => found.map_err(failed("look at a host veth"))?,
-    };
-    if found
-        .iter()
-        .all(|link| link.header.flags.contains(LinkFlags::Up))
-    {
-        return Ok(false);
-    }
     let up = LinkUnspec::new_with_index(ifindex).up().build();
-    done(
-        handle.link().set(up).execute().await,
-        "bring a host veth up",
-    )
+    let set = handle.link().set(up).execute().await;
+    done(set, "bring a host veth up")
 }
 
 /// Interface and destination of every route to one address in the main table.

@@ -132,11 +132,12 @@ pub(crate) async fn follow_configuration(daemon: Rc<Daemon>, mut hangup: Signal)
     }
 }
 
-/// Keeps the files up to date that Azure's tools read.
-pub(crate) async fn tell_azures_tools(daemon: Rc<Daemon>) {
+/// Looks after the files of attachments, and keeps those up to date that Azure's tools read.
+pub(crate) async fn follow_files(daemon: Rc<Daemon>) {
     let directories = [daemon.run.endpoints(), daemon.run.leases()];
     let changes = Files::watch(&directories.each_ref().map(PathBuf::as_path));
     loop {
+        daemon.keep_files();
         daemon.tell_azures_tools().await;
         changes.changed().await;
     }

@@ -26,12 +26,14 @@ pub(crate) enum Topic {
     Stack,
     /// Others' programs in front of ours.
     Strangers,
+    /// The kernel's check of sources, which nobody needs while ours are there.
+    Sources,
 }
 
 impl Topic {
     /// Whether pods may be connected badly now. Strangers are asked for, more often than not; a clash of ports is rare.
     fn limits(self) -> bool {
-        !matches!(self, Self::Strangers | Self::Ports)
+        !matches!(self, Self::Strangers | Self::Ports | Self::Sources)
     }
 }
 

@@ -7,9 +7,11 @@
 
 mod files;
 mod kernel;
+mod lies;
 mod nic;
 mod pins;
 mod programs;
+mod sabotage;
 mod scene;
 
 use scene::Scene;
@@ -103,29 +105,4 @@ impl Row {
         self.deed = Deed::Call(call);
         self
     }
-}
-
-#[test]
-fn sabotage_of_programs_and_maps_is_mended_or_told() {
-    Scene::new().unwrap().suffer(programs::ROWS);
-}
-
-#[test]
-fn sabotage_of_pins_is_mended_or_told() {
-    Scene::new().unwrap().suffer(pins::ROWS);
-}
-
-#[test]
-fn sabotage_of_routes_neighbours_rules_and_settings_is_mended_or_told() {
-    Scene::with_tunnel().unwrap().suffer(kernel::ROWS);
-}
-
-#[test]
-fn sabotage_of_the_nic_is_followed_or_told() {
-    Scene::new().unwrap().suffer(nic::ROWS);
-}
-
-#[test]
-fn sabotage_of_files_and_sockets_is_mended_or_told() {
-    Scene::new().unwrap().suffer(files::ROWS);
 }
