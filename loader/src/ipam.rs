@@ -1,17 +1,16 @@
 //! `vnetctl ipam`: who has which address, which ones nobody will give back, and giving those back; the loader does that, too.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::net::Ipv4Addr;
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use rpc::RunDirectory;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::leaks::{Holding, MAIN, State, holdings};
+use crate::plugin;
 
 /// Where the plug-ins are.
 pub const BIN: &str = "/opt/cni/bin";
@@ -131,7 +130,7 @@ pub(crate) fn free(bin: &Path, holding: &Holding) -> Result<bool> {
         return Ok(false);
     }
     let plugin = if holding.is_ours { MAIN } else { IPAM };
-    del(&bin.join(plugin), bin, holding)?;
+    del(plugin, bin, holding)?;
     ensure!(
         !is_still()?,
         "{plugin} says that it is done, but the lease is still there"
@@ -140,7 +139,7 @@ pub(crate) fn free(bin: &Path, holding: &Holding) -> Result<bool> {
 }
 
 /// Runs the plug-in's DEL.
-fn del(plugin: &Path, bin: &Path, holding: &Holding) -> Result<()> {
+fn del(name: &str, bin: &Path, holding: &Holding) -> Result<()> {
     let or = |text: &str, default: &str| {
         let text = if text.is_empty() { default } else { text };
         text.to_owned()
@@ -151,33 +150,14 @@ fn del(plugin: &Path, bin: &Path, holding: &Holding) -> Result<()> {
     let conf = json!({
         "cniVersion": "1.0.0", "name": or(&holding.key.network, NETWORK), "type": MAIN, "ipam": ipam,
     });
-    let mut child = Command::new(plugin)
-        .env_clear()
-        .env("CNI_COMMAND", "DEL")
-        .env("CNI_CONTAINERID", or(&holding.key.container_id, NOBODY))
-        .env("CNI_IFNAME", or(&holding.key.ifname, IFNAME))
-        .env("CNI_PATH", bin)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .with_context(|| format!("run {}; --bin-dir names the directory", plugin.display()))?;
-    if let Some(mut stdin) = child.stdin.take() {
-        stdin
-            .write_all(conf.to_string().as_bytes())
-            .with_context(|| format!("talk to {}", plugin.display()))?;
-    }
-    let done = child
-        .wait_with_output()
-        .with_context(|| format!("wait for {}", plugin.display()))?;
-    if done.status.success() {
-        return Ok(());
-    }
-    let answer: Value = serde_json::from_slice(&done.stdout).unwrap_or_default();
-    match answer.get("msg").and_then(Value::as_str) {
-        Some(why) => bail!("{}: {why}", plugin.display()),
-        None => bail!("{}: {}", plugin.display(), done.status),
-    }
+    let ifname = or(&holding.key.ifname, IFNAME);
+    let container = or(&holding.key.container_id, NOBODY);
+    let environment = [
+        ("CNI_COMMAND", "DEL"),
+        ("CNI_CONTAINERID", &container),
+        ("CNI_IFNAME", &ifname),
+    ];
+    plugin::call(bin, name, &environment, &conf).map(drop)
 }
 
 /// Addresses as text; `wide` is with the whole container ID.

@@ -44,6 +44,7 @@
 //! | Which addresses has nobody that lives? | [`leaks`], if `sight` allows; freed by [`ipam`], twice found by `reclaim` |
 //! | Why is there one loader only? | `lock` |
 //! | What does `vnetctl status` show? | [`status`] |
+//! | How is a plug-in called? | `plugin` |
 //! | Is a conflist right? | [`validate`] |
 //! | How are ages and reasons said to people? | `words` |
 //! | What may an operator ask? | [`vnetctl`] |
@@ -80,6 +81,7 @@ mod netlink;
 pub mod nic;
 pub mod object;
 mod offloads;
+mod plugin;
 pub mod podname;
 pub mod pools;
 pub mod ports;

@@ -9,6 +9,7 @@
 //! | Which flows are known, and which way do they go? | `flows` |
 //! | What does a code or a reason mean? | `explain` |
 //! | What does somebody need who looks for a fault elsewhere? | `sysdump` |
+//! | Does every path of packets work? | `selftest` |
 //! | How does all of it go away? | `uninstall` |
 //! | What do the pinned maps hold? | `pinned` |
 //! | How is an answer printed? | `output` |
@@ -22,6 +23,7 @@ mod output;
 mod pinned;
 #[cfg(feature = "documents")]
 mod schemas;
+mod selftest;
 mod snat;
 mod status;
 mod sysdump;
@@ -91,6 +93,8 @@ enum Command {
     Monitor(crate::events::Monitor),
     /// A pod's packets in a pcapng file, for Wireshark and tcpdump: the first 256 bytes of each, and what became of it as a comment.
     Capture(crate::events::Capture),
+    /// Adds two throw-away pods, tries every path of packets, and takes them away. Ends with 1 when one does not work.
+    Selftest(selftest::Arguments),
     /// Writes one file that tells everything to whoever looks for a fault; secrets are left out. Needs no loader.
     Sysdump(sysdump::Arguments),
     /// Makes the node as it was before; binaries and configuration stay. Refuses while pods live.
@@ -186,6 +190,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
             Ok(())
         }
         Command::Trace(query) => output.print(&crate::trace::trace(query)?, crate::trace::render),
+        Command::Selftest(arguments) => selftest::run(output, arguments),
         Command::Sysdump(arguments) => sysdump::run(output, arguments),
         Command::Uninstall(arguments) => uninstall::run(output, arguments),
         Command::Explain { topic } => explain::run(output, topic.as_deref()),

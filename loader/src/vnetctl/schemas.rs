@@ -15,6 +15,7 @@ pub fn schemas() -> BTreeMap<&'static str, Schema> {
         ("flows", of::<super::flows::Flows>()),
         ("ipam", of::<Vec<crate::leaks::Holding>>()),
         ("ipam-gc", of::<Vec<crate::ipam::Freed>>()),
+        ("selftest", of::<super::selftest::Tested>()),
         ("snat", of::<super::snat::Bindings>()),
         ("snat-top", of::<super::snat::RemoteEnds>()),
         ("status", of::<rpc::Status>()),

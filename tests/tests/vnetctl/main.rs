@@ -3,6 +3,7 @@
 
 mod explain;
 mod schema;
+mod selftest;
 mod status;
 mod sysdump;
 mod tables;

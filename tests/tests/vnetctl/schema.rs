@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::*;
 
 /// The command line of each answer.
-const COMMANDS: [(&str, &str); 14] = [
+const COMMANDS: [(&str, &str); 15] = [
     ("classes", "classes 10.0.0.10 8.8.8.8"),
     ("doctor", "doctor"),
     ("endpoints", "endpoints"),
@@ -15,6 +15,7 @@ const COMMANDS: [(&str, &str); 14] = [
     ("flows", "flows"),
     ("ipam", "ipam show"),
     ("ipam-gc", "ipam gc --dry-run"),
+    ("selftest", "selftest"),
     ("snat", "snat"),
     ("snat-top", "snat --top 3"),
     ("status", "status"),

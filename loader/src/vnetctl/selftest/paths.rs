@@ -1,0 +1,190 @@
+//! The paths between two pods, the node and the platform.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use abi::{Class, DropReason, EndpointFlags, Ip4, Path};
+use anyhow::{Context as _, Result, ensure};
+use hooks::total;
+
+use super::Selftest;
+use super::place::{Place, TestPod};
+use super::probe::{NEVER, bound, connect, dns, ping, tcp, udp};
+use crate::classes::WIRESERVER;
+use crate::vnetctl::pinned::Pinned;
+
+const IMDS: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
+/// Of a datagram that needs no fragments, and of one that does.
+const SMALL: usize = 100;
+const BIG: usize = 3000;
+/// Nobody's (RFC 5737), and an address that no vendor has.
+const FORGED: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
+const FORGED_MAC: &str = "02:5e:1f:7e:57:01";
+
+impl Selftest {
+    pub(super) fn paths(&mut self, pinned: &Pinned, one: &TestPod, other: &TestPod) {
+        let (a, b, node) = (Place::Pod(one), Place::Pod(other), Place::Node);
+        let (Ok(to_a), Ok(to_b), Ok(to_node)) = (one.address(), other.address(), primary(pinned))
+        else {
+            return;
+        };
+        self.step("pod a to pod b, TCP", || saw(tcp(a, b, to_b), to_a));
+        self.step("pod a to pod b, UDP", || saw(udp(a, b, to_b, SMALL), to_a));
+        self.step("pod a to pod b, ping", || {
+            ping(a, to_b).map(|()| "a reply".to_owned())
+        });
+        self.step("pod a to pod b, UDP in fragments", || {
+            saw(udp(a, b, to_b, BIG), to_a)
+        });
+        self.step("pod b to pod a, TCP", || saw(tcp(b, a, to_a), to_b));
+        self.step("pod b to pod a, UDP", || saw(udp(b, a, to_a, SMALL), to_b));
+        self.step("pod to pod took the fast path", || fast(pinned, to_a));
+        self.step("node to pod a, TCP", || saw(tcp(node, a, to_a), to_node));
+        self.step("node to pod a, UDP", || {
+            saw(udp(node, a, to_a, SMALL), to_node)
+        });
+        self.step("pod a to the node, TCP", || {
+            saw(tcp(a, node, to_node), to_a)
+        });
+        self.step("pod a to the node, UDP", || {
+            saw(udp(a, node, to_node, SMALL), to_a)
+        });
+        self.step("pod a to Azure's DNS", || {
+            dns(a, WIRESERVER).map(|bytes| format!("{bytes} bytes"))
+        });
+        self.step("pod a to the metadata service", || {
+            metadata(pinned, a, to_a)
+        });
+        self.step("pod a to the wireserver, TCP 80", || wireserver(pinned, a));
+        self.step("a forged source address", || {
+            one.ip(&format!("address add {FORGED}/32 dev eth0"))?;
+            let sent = dropped(pinned, DropReason::SourceAddress, || {
+                send(a, FORGED, b, to_b)
+            });
+            one.ip(&format!("address del {FORGED}/32 dev eth0"))
+                .and(sent)
+        });
+        self.step("a forged Ethernet address", || {
+            let own = one.ip("-o link show dev eth0")?;
+            let own = own
+                .split("link/ether ")
+                .nth(1)
+                .and_then(|rest| rest.split(' ').next());
+            let own = own.context("eth0 has no Ethernet address")?;
+            one.ip(&format!("link set dev eth0 address {FORGED_MAC}"))?;
+            let sent = dropped(pinned, DropReason::SourceMac, || send(a, to_a, b, to_b));
+            one.ip(&format!("link set dev eth0 address {own}"))
+                .and(sent)
+        });
+    }
+}
+
+fn saw(client: Result<IpAddr>, expected: Ipv4Addr) -> Result<String> {
+    let client = client?;
+    ensure!(
+        client == IpAddr::V4(expected),
+        "the server saw {client}, not {expected}"
+    );
+    Ok(format!("from {client}"))
+}
+
+fn primary(pinned: &Pinned) -> Result<Ipv4Addr> {
+    let config = pinned
+        .maps
+        .config
+        .get(&0, 0)
+        .context("read the map `config`")?;
+    Ok(config.0.primary.into())
+}
+
+/// On the node from veth to veth; in a tunnel mode over the fabric.
+fn fast(pinned: &Pinned, pod: Ipv4Addr) -> Result<String> {
+    let pods = pinned.pods()?;
+    let pod = pods
+        .get(&Ip4::from(pod))
+        .context("the pod is not in the map `pods`")?;
+    let path = if pod.flags.contains(EndpointFlags::TUNNEL) {
+        Path::ToVnet
+    } else {
+        Path::ToPod
+    };
+    let packets = total(&pinned.maps.stats, path.index(pod.slot))?.packets;
+    let name = path.name();
+    ensure!(
+        packets > 0,
+        "no packet went `{name}`: all of them went through the kernel"
+    );
+    Ok(format!("{packets} packets `{name}`"))
+}
+
+/// The way of whatever is not in the VNet, unless it is configured away.
+fn metadata(pinned: &Pinned, from: Place<'_>, pod: Ipv4Addr) -> Result<String> {
+    let key = aya::maps::lpm_trie::Key::new(32, hooks::Abi(Ip4::from(IMDS)));
+    let class = pinned
+        .maps
+        .dst4
+        .get(&key, 0)
+        .map_or(Class::Stack, |entry| entry.0.class());
+    let at = SocketAddr::from((IMDS, 80));
+    if class == Class::Deny {
+        return dropped(pinned, DropReason::Denied, || {
+            from.run(move || connect(at, NEVER)).map(drop)
+        });
+    }
+    let stream = from.run(move || connect(at, std::time::Duration::from_secs(1)))?;
+    let port = stream.local_addr()?.port();
+    let binding = pinned
+        .maps
+        .snat
+        .iter()
+        .filter_map(Result::ok)
+        .find(|(_, binding)| binding.0.pod == Ip4::from(pod) && binding.0.pod_port.get() == port);
+    let (key, _) = binding.context("it answers, but without a binding in the map `snat`")?;
+    Ok(format!("SNAT to port {}", key.0.nat_port))
+}
+
+/// Open only when it is configured so.
+fn wireserver(pinned: &Pinned, from: Place<'_>) -> Result<String> {
+    let config = pinned
+        .maps
+        .config
+        .get(&0, 0)
+        .context("read the map `config`")?
+        .0;
+    let at = SocketAddr::from((WIRESERVER, 80));
+    if !config.flags.contains(abi::ConfigFlags::BLOCK_WIRESERVER) {
+        return from
+            .run(move || connect(at, NEVER))
+            .map(|_| "open (blockWireserver: false)".to_owned());
+    }
+    dropped(pinned, DropReason::Wireserver, || {
+        from.run(move || connect(at, NEVER)).map(drop)
+    })
+}
+
+/// Something that must not arrive, and must be counted.
+fn dropped(
+    pinned: &Pinned,
+    reason: DropReason,
+    send: impl FnOnce() -> Result<()>,
+) -> Result<String> {
+    let count = || total(&pinned.maps.drops, reason.index()).map(|counter| counter.packets);
+    let before = count()?;
+    ensure!(send().is_err(), "it arrived");
+    let more = count()?.saturating_sub(before);
+    ensure!(
+        more > 0,
+        "it did not arrive, but was not counted as `{}`",
+        reason.name()
+    );
+    Ok(format!("dropped and counted as `{}`", reason.name()))
+}
+
+/// A datagram from `source` to another pod; an error when it does not arrive.
+fn send(from: Place<'_>, source: Ipv4Addr, to: Place<'_>, address: Ipv4Addr) -> Result<()> {
+    let server = to.run(move || bound(address))?;
+    let at = server.local_addr()?;
+    let client = from.run(move || bound(source))?;
+    client.send_to(b"forged", at).context("send")?;
+    server.set_read_timeout(Some(NEVER))?;
+    server.recv(&mut [0; 16]).map(drop).context("nothing comes")
+}

@@ -1,0 +1,117 @@
+//! One exchange between two places, and what the far end saw.
+
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd as _;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use nix::sys::socket::sockopt::ReceiveTimeout;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, recv, sendto,
+    setsockopt, socket,
+};
+use nix::sys::time::TimeVal;
+
+use super::place::Place;
+
+/// What works on one node works within this.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// What never comes, comes not within this.
+pub(super) const NEVER: Duration = Duration::from_millis(300);
+
+/// Connects to a server at `to`, which has `address`, and hears from it. The client as the server saw it.
+pub(super) fn tcp(from: Place<'_>, to: Place<'_>, address: Ipv4Addr) -> Result<IpAddr> {
+    let listener = to
+        .run(move || Ok(TcpListener::bind((address, 0))?))
+        .context("listen")?;
+    let at = listener.local_addr()?;
+    let mut client = from.run(move || connect(at, PATIENCE))?;
+    let (mut server, peer) = listener.accept().context("accept")?;
+    server.write_all(b"well")?;
+    client.set_read_timeout(Some(PATIENCE))?;
+    let mut heard = [0; 4];
+    client
+        .read_exact(&mut heard)
+        .context("hear from the server")?;
+    Ok(peer.ip())
+}
+
+/// Connects to somebody else's server.
+pub(super) fn connect(at: SocketAddr, limit: Duration) -> Result<TcpStream> {
+    TcpStream::connect_timeout(&at, limit).with_context(|| format!("connect to {at}"))
+}
+
+/// Sends a datagram of `bytes` to a server at `to`, and gets one back. The client as the server saw it.
+pub(super) fn udp(
+    from: Place<'_>,
+    to: Place<'_>,
+    address: Ipv4Addr,
+    bytes: usize,
+) -> Result<IpAddr> {
+    let server = to.run(move || bound(address))?;
+    let at = server.local_addr()?;
+    let client = from.run(|| bound(Ipv4Addr::UNSPECIFIED))?;
+    client.send_to(&vec![b'x'; bytes], at).context("send")?;
+    let mut datagram = vec![0; bytes + 1];
+    let (length, peer) = server
+        .recv_from(&mut datagram)
+        .context("the server receives nothing")?;
+    if length != bytes {
+        bail!("{length} of {bytes} bytes came");
+    }
+    server.send_to(b"well", peer)?;
+    client
+        .recv(&mut datagram)
+        .context("the answer does not come")?;
+    Ok(peer.ip())
+}
+
+/// A socket of either end.
+pub(super) fn bound(address: Ipv4Addr) -> Result<UdpSocket> {
+    let socket = UdpSocket::bind((address, 0)).with_context(|| format!("bind to {address}"))?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    Ok(socket)
+}
+
+/// Asks a resolver for the root's name servers; any answer will do.
+pub(super) fn dns(from: Place<'_>, resolver: Ipv4Addr) -> Result<usize> {
+    const QUERY: &[u8] = b"\x5e\x1f\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\x01";
+    let socket = from.run(|| bound(Ipv4Addr::UNSPECIFIED))?;
+    socket.send_to(QUERY, (resolver, 53)).context("send")?;
+    let mut answer = [0; 1500];
+    socket.recv(&mut answer).context("no answer")
+}
+
+/// Echo request and reply (RFC 792).
+pub(super) fn ping(from: Place<'_>, to: Ipv4Addr) -> Result<()> {
+    const ID: [u8; 2] = [0x5e, 0x1f];
+    let socket = from.run(|| {
+        let socket = socket(
+            AddressFamily::Inet,
+            SockType::Raw,
+            SockFlag::SOCK_CLOEXEC,
+            SockProtocol::Icmp,
+        )?;
+        setsockopt(&socket, ReceiveTimeout, &TimeVal::new(1, 0))?;
+        Ok(socket)
+    })?;
+    // Type 8, its checksum, identifier, sequence number 1.
+    let sum = !(0x0800 + u32::from(u16::from_be_bytes(ID)) + 1);
+    let [_, _, high, low] = sum.to_be_bytes();
+    let request = [8, 0, high, low, ID[0], ID[1], 0, 1];
+    sendto(
+        socket.as_raw_fd(),
+        &request,
+        &SockaddrIn::from(SocketAddrV4::new(to, 0)),
+        MsgFlags::empty(),
+    )?;
+    loop {
+        let mut packet = [0; 128];
+        recv(socket.as_raw_fd(), &mut packet, MsgFlags::empty()).context("no reply")?;
+        // Behind the IP header.
+        if packet.get(20) == Some(&0) && packet.get(24..26) == Some(&ID) {
+            return Ok(());
+        }
+    }
+}

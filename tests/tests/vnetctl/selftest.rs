@@ -1,0 +1,81 @@
+//! `vnetctl selftest`: two throw-away pods, every path, and nothing left, however it ends.
+
+use std::time::Duration;
+
+use lab::AZURE_CONFLIST;
+
+use super::*;
+
+const LIMIT: Duration = Duration::from_secs(10);
+
+#[test]
+fn a_healthy_node_passes_in_every_mode_and_nothing_is_left() -> Result {
+    for mode in ["bridge", "tunnel"] {
+        let conflist = AZURE_CONFLIST.replace("\"bridge\"", &format!("\"{mode}\""));
+        let lab = Lab::new().nodes(1).conflist(&conflist).build()?;
+        let node = lab.node(1);
+        node.start_loader()?;
+        node.exec(&["vnetctl", "status", "--wait", "--brief"])?;
+        // What stays after the first pod is not the selftest's.
+        node.add_pod("first")?.delete()?;
+        let before = node.snapshot()?;
+        let done = node.feed(&["vnetctl", "selftest"], b"")?;
+        let (took, text) = (
+            done.elapsed,
+            String::from_utf8_lossy(&done.stdout).into_owned(),
+        );
+        println!("{mode}: {took:?}\n{text}");
+        assert_eq!(done.status.code(), Some(0), "{text}");
+        assert!(took < LIMIT, "{took:?}");
+        assert!(
+            text.lines().filter(|line| line.starts_with("ok ")).count() >= 20,
+            "{text}"
+        );
+        assert_eq!(
+            before.left(&node.snapshot()?),
+            Vec::<String>::new(),
+            "{mode}"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn a_path_that_is_broken_is_named() -> Result {
+    let lab = lab()?;
+    let node = lab.node(1);
+    node.exec(&["vnetctl", "status", "--wait", "--brief"])?;
+    node.nft("table ip site {\n chain in {\n type filter hook input priority 0;\n iifname \"azv*\" udp dport 1024-65535 drop\n }\n}\n")?;
+    let told = json(node, "selftest")?;
+    let failed: Vec<&str> = told["paths"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|path| path["ok"] == false)
+        .map(|path| path["path"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        failed,
+        ["node to pod a, UDP", "pod a to the node, UDP"],
+        "{told:#}"
+    );
+    Ok(())
+}
+
+#[test]
+fn without_a_loader_it_says_so_and_leaves_nothing() -> Result {
+    let lab = Lab::new().nodes(1).build()?;
+    let node = lab.node(1);
+    let before = node.snapshot()?;
+    let done = node.feed(&["vnetctl", "selftest"], b"")?;
+    let text = String::from_utf8_lossy(&done.stdout).into_owned();
+    assert_eq!(done.status.code(), Some(1), "{text}");
+    assert!(text.contains("is azure-vnet-loader running?"), "{text}");
+    let left = before.left(&node.snapshot()?);
+    let left: Vec<&String> = left
+        .iter()
+        .filter(|line| line.contains("azv") || line.contains("selftest"))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+    Ok(())
+}
