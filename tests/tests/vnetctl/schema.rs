@@ -3,6 +3,10 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use lab::eventually;
 
 use super::*;
 
@@ -43,6 +47,9 @@ fn every_answer_for_programs_has_the_shape_that_its_schema_says() -> Result {
     web.tcp(service, 80)?;
     web.tcp(lab.inet().addr(), 8080)?;
     node.add_pod("leaked")?.remove_netns()?;
+    // The host veth goes a moment after the namespace.
+    let leaks = || json(node, "ipam check").ok()?.get(0).map(drop);
+    eventually(Duration::from_secs(10), leaks).context("nothing leaks")?;
     node.write("/etc/cni/net.d/odd.conflist", r#"{"name": 5}"#)?;
     for (name, command) in COMMANDS {
         let answer = json(node, command)?;

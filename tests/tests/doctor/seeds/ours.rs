@@ -223,9 +223,10 @@ pub(super) const SEEDS: &[Seed] = &[
         "a pod's address leaks",
         "addresses-leaked",
         &["10.240.1.10", "vnetctl ipam gc"],
-        |_, pod| {
+        |lab, pod| {
             pod.remove_netns()?;
-            Ok(None)
+            // The host veth goes a moment after the namespace.
+            until(lab, "addresses-leaked")
         },
     ),
 ];
