@@ -1,7 +1,11 @@
 //! Ours, today's designs and the node itself, side by side in one run in the lab: docs/performance.md.
 //!
 //! `cargo xtask bench` builds what is measured, and runs this.
-#![expect(clippy::print_stdout, reason = "a command-line tool")]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command-line tool"
+)]
 
 mod load;
 mod names;
@@ -55,7 +59,14 @@ enum Verb {
     Node(node::Arguments),
 }
 
-fn main() -> Result<ExitCode> {
+fn main() -> ExitCode {
+    run_verb().unwrap_or_else(|error| {
+        eprintln!("error: {error:#}"); // without the backtrace that RUST_BACKTRACE would add
+        ExitCode::FAILURE
+    })
+}
+
+fn run_verb() -> Result<ExitCode> {
     let arguments = Arguments::parse();
     match &arguments.verb {
         Some(Verb::Compare { before, now }) => {
