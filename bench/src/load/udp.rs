@@ -142,7 +142,7 @@ pub(crate) fn paced(client: &UdpSocket, rate: u32, times: Times) -> Result<Count
     let (mut due, mut sent, mut errors) = (Duration::ZERO, 0_u64, 0);
     let mut first_error = None;
     let mut answer = [0; SIZE];
-    let mut clock = None;
+    let (mut clock, mut all_sent) = (None, None);
     loop {
         let now = base.elapsed();
         if due <= now && due < end {
@@ -171,8 +171,12 @@ pub(crate) fn paced(client: &UdpSocket, rate: u32, times: Times) -> Result<Count
                 first_error.get_or_insert_with(|| error.to_string());
             }
         }
-        if latency.len() == sent && due >= end || now > end + LAST {
-            break;
+        // Whoever was kept from running sends what is due before anything is given up.
+        if due >= end {
+            let gave_up = *all_sent.get_or_insert(now) + LAST < now;
+            if gave_up || latency.len() == sent {
+                break;
+            }
         }
     }
     let lost = sent.saturating_sub(latency.len());
@@ -223,7 +227,9 @@ mod tests {
         let (client, server) = pair(Service::Count);
         let counted = flood(&client, &server, Times::of(Duration::from_millis(50))).unwrap();
         assert_eq!(counted.errors, 0, "{counted:?}");
-        assert!(counted.done > 0 && counted.done <= server.received());
+        assert!(counted.done <= server.received());
+        // On a busy machine nothing may have been read by then.
+        lab::eventually(PATIENCE, || (server.received() > 0).then_some(())).unwrap();
     }
 
     #[test]
