@@ -43,9 +43,6 @@ struct Arguments {
     /// A report.json of before: what is worse by more than a tenth is told, and the exit status is 1
     #[arg(long, value_name = "FILE")]
     compare: Option<PathBuf>,
-    /// Also writes the report into docs/performance.md
-    #[arg(long, conflicts_with_all = ["quick", "only"])]
-    publish: bool,
     /// Where the report goes
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
@@ -55,6 +52,13 @@ struct Arguments {
 enum Verb {
     /// Compares two reports without measuring anything
     Compare { before: PathBuf, now: PathBuf },
+    /// Writes a report.json into docs/performance.md, with its plots beside it
+    Publish {
+        report: PathBuf,
+        /// Another document with the same marks
+        #[arg(long, value_name = "FILE")]
+        into: Option<PathBuf>,
+    },
     /// The same loads between two real machines
     Node(node::Arguments),
 }
@@ -68,9 +72,16 @@ fn main() -> ExitCode {
 
 fn run_verb() -> Result<ExitCode> {
     let arguments = Arguments::parse();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     match &arguments.verb {
         Some(Verb::Compare { before, now }) => {
             return Ok(told(&Report::read(before)?, &Report::read(now)?));
+        }
+        Some(Verb::Publish { report, into }) => {
+            let default = root.join("docs/performance.md");
+            let document = into.as_ref().unwrap_or(&default);
+            Report::read(report)?.publish(document)?;
+            return Ok(ExitCode::SUCCESS);
         }
         Some(Verb::Node(arguments)) => return node::run(arguments).map(|()| ExitCode::SUCCESS),
         None => {}
@@ -78,14 +89,10 @@ fn run_verb() -> Result<ExitCode> {
     // Read first: what cannot be compared with should not cost three minutes.
     let before = arguments.compare.as_deref().map(Report::read).transpose()?;
     let report = measure(&arguments);
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let default = root.join("target/bench");
     let folder = arguments.out.as_ref().unwrap_or(&default);
     report.write(folder)?;
     say(&format!("report: {}/report.md", folder.display()));
-    if arguments.publish {
-        report.publish(&root.join("docs/performance.md"))?;
-    }
     let compared = before.map_or(ExitCode::SUCCESS, |before| told(&before, &report));
     let ours = |side| side == Some(SideName::Ours);
     if report

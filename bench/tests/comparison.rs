@@ -63,3 +63,27 @@ fn what_is_no_report_is_refused_by_name() {
         "{error}"
     );
 }
+
+#[test]
+fn a_report_is_published_between_the_marks_with_its_plots_beside_it() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let document = folder.path().join("performance.md");
+    let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/performance.md");
+    let text = std::fs::read_to_string(ours).unwrap();
+    let (before, _) = text.split_once("<!-- report: begin").unwrap();
+    std::fs::write(&document, &text).unwrap();
+    let mut bench = Command::new(env!("CARGO_BIN_EXE_bench"));
+    bench
+        .arg("publish")
+        .arg(fixture("before.json"))
+        .arg("--into")
+        .arg(&document);
+    assert!(bench.status().unwrap().success());
+    let published = std::fs::read_to_string(&document).unwrap();
+    assert!(published.starts_with(before) && published.ends_with("<!-- report: end -->\n"));
+    assert!(
+        published.contains("![ADD](performance/add.svg)"),
+        "{published}"
+    );
+    assert!(folder.path().join("performance/add.svg").is_file());
+}

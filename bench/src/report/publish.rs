@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use super::Report;
 use super::{markdown, plot};
 
-const BEGIN: &str = "<!-- report: begin; written by `cargo xtask bench --publish` -->";
+const BEGIN: &str = "<!-- report: begin; written by `cargo xtask bench publish` -->";
 const END: &str = "<!-- report: end -->";
 /// Where the plots go, beside the document.
 const PLOTS: &str = "performance";
