@@ -46,6 +46,16 @@ pub(super) enum Heard {
     Lost(u64),
 }
 
+impl Heard {
+    /// Of losses nobody knows when.
+    pub(super) fn time(&self) -> u64 {
+        match self {
+            Self::Packet(event, _) => event.time,
+            Self::Lost(_) => 0,
+        }
+    }
+}
+
 impl Listener {
     /// Begins to listen.
     pub(super) fn open(pins: &Pins, wishes: Vec<Watch>) -> Result<Self> {

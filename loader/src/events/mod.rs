@@ -86,6 +86,8 @@ fn follow(mut listener: Listener, maps: &Maps, limits: Limits, sink: &mut impl S
         // No more than the buffers hold: what is read makes room only once all is read.
         let mut heard = Vec::new();
         listener.hear(|one| heard.push(one))?;
+        // Each CPU has a buffer of its own.
+        heard.sort_by_key(Heard::time);
         owners.refresh(maps)?;
         for one in heard {
             if !clock.is_over() && sink.take(&owners, one)? {

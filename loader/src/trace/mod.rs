@@ -234,3 +234,36 @@ fn warnings(pins: &Pins, way: &Way, kernel: &Confirmation) -> Vec<String> {
     }
     warnings
 }
+
+#[cfg(test)]
+mod tests {
+    use abi::Mac;
+
+    use super::*;
+
+    #[test]
+    fn a_disagreement_and_another_build_are_told_loudly() {
+        let end = End {
+            mac: Mac::new([0; 6]),
+            addr: [10, 0, 0, 1].into(),
+            port: 0,
+        };
+        let way = Way {
+            hook: Hook::FROM_POD,
+            ifindex: IfIndex::new(1),
+            from: end,
+            to: end,
+        };
+        let kernel = Confirmation {
+            agrees: false,
+            differences: vec!["verdict: 7 here, 2 in the kernel".into()],
+            same_build: false,
+        };
+        let warnings = warnings(&Pins::default(), &way, &kernel).join("\n");
+        assert!(warnings.contains("another build of from_pod"), "{warnings}");
+        assert!(
+            warnings.contains("THE KERNEL DISAGREES") && warnings.contains("2 in the kernel"),
+            "{warnings}"
+        );
+    }
+}

@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 
 use abi::{
     Binding, BindingKey, BindingState, Config, Counter, DropReason, Flow, FlowFlags, FlowKey,
-    Fragment, FragmentKey, IfIndex, Ip4, Path, Pod, Secret, Slot, Veth,
+    Fragment, FragmentKey, IfIndex, Ip4, Path, Pod, Port, Secret, Slot, Veth,
 };
 use aya::maps::MapError;
 use datapath::model::Memory;
@@ -141,14 +141,17 @@ fn side(flow: Option<Flow>) -> &'static str {
 }
 
 fn flow_name(key: &FlowKey) -> String {
-    format!(
-        "{} {}:{} - {}:{}",
-        protocol(key.proto),
-        key.low,
-        key.low_port,
-        key.high,
-        key.high_port
-    )
+    let (low, high) = (end(key.low, key.low_port), end(key.high, key.high_port));
+    format!("{} {low} - {high}", protocol(key.proto))
+}
+
+/// An address, and its port where there is one.
+fn end(addr: Ip4, port: Port) -> String {
+    if port == Port::NONE {
+        addr.to_string()
+    } else {
+        format!("{addr}:{port}")
+    }
 }
 
 impl Tables for Recorder<'_> {
@@ -251,11 +254,8 @@ impl Tables for Recorder<'_> {
                 binding.state().name()
             ),
         };
-        let (port, remote) = (key.nat_port, key.remote);
-        self.note(
-            "snat",
-            format!("port {port} towards {remote}:{}: {found}", key.remote_port),
-        );
+        let (port, remote) = (key.nat_port, end(key.remote, key.remote_port));
+        self.note("snat", format!("port {port} towards {remote}: {found}"));
         binding
     }
 
