@@ -36,10 +36,14 @@ fn line_with(monitor: &Process, words: &[&str]) -> Result<String> {
     eventually(SOON, line).with_context(|| format!("{words:?} in:\n{}", monitor.log()))
 }
 
-/// Frames that claim to be from somebody else, which are dropped.
+/// Frames that claim to be from somebody else, which are dropped; longer than what is shown of them.
 fn forge(pod: &Pod, count: usize) -> Result {
     let (host, own) = pod.macs()?;
-    let forged = Ipv4::udp((Ipv4Addr::new(10, 9, 9, 9), 1234), (WIRESERVER, 53), b"x");
+    let forged = Ipv4::udp(
+        (Ipv4Addr::new(10, 9, 9, 9), 1234),
+        (WIRESERVER, 53),
+        &[0; 1000],
+    );
     let frame = forged.framed(host, own);
     let sender = pod.sender("eth0")?;
     (0..count).try_for_each(|_| sender.send(&frame))
