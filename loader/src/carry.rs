@@ -7,23 +7,24 @@
 //! 3. While programs are replaced, old ones refresh entries of the old tables, new ones those of the new.
 //! 4. After the last one ([`Carry::finish`]), entries that the old ones have changed meanwhile are copied again; then the new
 //!    maps take the old ones' pins, and the count of 2 is acknowledged, unless a flow has really found no room: then the next
-//!    sweep does it, as always.
+//!    sweep does it, as always. Flows that have come into the stack by it leave it again.
 //!
 //! Who is killed in between leaves both maps pinned, and the next start, of either build, goes on.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use abi::pins::map;
-use abi::{Binding, Flow, Fragment, Layout, Piece};
+use abi::{Binding, Flow, FlowKey, Fragment, Layout, Piece};
 use aya::maps::MapError;
 use hooks::{Pins, RawMap};
-use tracing::info;
+use tracing::{info, warn};
 use zerocopy::FromBytes as _;
 
+use crate::conntrack;
 use crate::gc::{self, Pressure};
 use crate::layouts::{Plan, Role, Way, expected};
 use crate::registry::Registry;
@@ -66,6 +67,8 @@ pub struct Carry {
     hasher: RandomState,
     /// The count of lost flows that says nothing but that the tables move.
     claimed: Option<u32>,
+    /// The flows that were known before it was counted.
+    known: HashSet<FlowKey>,
 }
 
 /// A map's entries on their way.
@@ -116,6 +119,7 @@ impl Carry {
             moves,
             hasher: RandomState::new(),
             claimed: None,
+            known: HashSet::new(),
         })
     }
 
@@ -129,6 +133,8 @@ impl Carry {
     pub fn begin(&mut self, registry: &mut Registry) -> anyhow::Result<()> {
         if self.moves.iter().any(|one| one.role == Role::Table) {
             self.tables()?;
+            let known = registry.maps.flows.keys().filter_map(Result::ok);
+            self.known = known.map(|key| key.0).collect();
             let was_full = registry.flows_full()?;
             self.count_a_lost_flow()?;
             self.claimed = (!was_full).then_some(registry.flows_lost()?);
@@ -166,12 +172,22 @@ impl Carry {
             && registry.flows_lost()? == lost
         {
             registry.set_flows_full(false, lost)?;
-            // What has gone through the stack meanwhile and is over shall not keep its ports there.
-            let pressure = Pressure {
-                flows: true,
-                bindings: false,
-            };
-            gc::sweep(&self.pins, pressure)?;
+            self.end_detours(registry)?;
+        }
+        Ok(())
+    }
+
+    /// What has gone through the stack meanwhile shall not stay there: its ports if it is over, its packets if the kernel does not
+    /// translate them.
+    fn end_detours(&mut self, registry: &mut Registry) -> anyhow::Result<()> {
+        let pressure = Pressure {
+            flows: true,
+            bindings: false,
+        };
+        gc::sweep(&self.pins, pressure)?;
+        match conntrack::give_back(registry, &std::mem::take(&mut self.known)) {
+            Ok(flows) => info!(flows, "off the stack again"),
+            Err(error) => warn!(%error, "flows that began during the upgrade stay in the stack"),
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use lab::{Lab, Node, Pod};
+use lab::{Lab, Node, Pod, paths_during};
 use serde_json::Value;
 
 const MAPS: &str = "/sys/fs/bpf/azure-vnet/v1/maps";
@@ -57,7 +57,8 @@ fn a_plug_in_works_with_the_loader_of_the_next_version_and_entries_go_there_and_
     let [(first, _one), (far, _two)] =
         [(node, "first"), (lab.node(2), "far")].map(|(node, name)| echoing(node, name));
     works(&lab, node, &first, &far);
-    let stream = first.stream(lab.inet().addr(), 8080).unwrap();
+    let streams = [(far.addr(), 80), (lab.inet().addr(), 8080)]
+        .map(|(server, port)| first.stream(server, port).unwrap());
     let before = ["flows", "snat", "dst4", "pods"].map(|name| map(node, name));
     let (classes, program) = (node.status().unwrap()["classes"].clone(), tag(node));
 
@@ -81,7 +82,8 @@ fn a_plug_in_works_with_the_loader_of_the_next_version_and_entries_go_there_and_
     assert_eq!(before[3]["id"], after[3]["id"], "the same map");
     assert_ne!(program, tag(node), "another program");
     assert_eq!(node.status().unwrap()["classes"], classes);
-    works(&lab, node, &first, &far);
+    let ((), ways) = paths_during(&[&first], || works(&lab, node, &first, &far)).unwrap();
+    assert_eq!(ways, ["from_internet from_vnet to_internet to_vnet"]);
     let (second, _three) = echoing(node, "second");
     works(&lab, node, &second, &far);
     no_map_is_left_over(node);
@@ -95,8 +97,10 @@ fn a_plug_in_works_with_the_loader_of_the_next_version_and_entries_go_there_and_
     }
     assert_eq!(node.status().unwrap()["classes"], classes);
     no_map_is_left_over(node);
-    let report = stream.finish().unwrap();
-    assert_eq!((report.resets, report.error), (0, None));
+    for stream in streams {
+        let report = stream.finish().unwrap();
+        assert_eq!((report.resets, report.error), (0, None));
+    }
     second.delete().unwrap();
 }
 

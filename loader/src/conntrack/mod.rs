@@ -9,10 +9,10 @@
 
 mod entry;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::io;
 
-use abi::{Class, Flow, Ip4};
+use abi::{Class, Flow, FlowKey, Ip4};
 use aya::maps::MapError;
 use datapath::Seconds;
 use hooks::Abi;
@@ -21,7 +21,7 @@ use rpc::RunDirectory;
 use rtnetlink::sys::protocols::NETLINK_NETFILTER;
 use tracing::{info, warn};
 
-use crate::registry::{Registry, RegistryError, map_error};
+use crate::registry::{Registry, RegistryError, map_error, removed};
 use crate::{gc, reconcile};
 use entry::{Entry, Message};
 
@@ -121,6 +121,60 @@ fn preload(registry: &mut Registry, pods: &BTreeSet<Ip4>) -> Result<Preloaded, C
         Message::Ask | Message::Other => Ok(()),
     })?;
     Ok(done)
+}
+
+/// Takes flows that came into the stack since only these were `known` out of the table, so that they go fast again: between pods and
+/// to where nothing is translated, and only those that the kernel does not translate either. Returns how many.
+pub(crate) fn give_back(
+    registry: &mut Registry,
+    known: &HashSet<FlowKey>,
+) -> Result<usize, ConntrackError> {
+    let pods: BTreeSet<Ip4> = registry.pods()?.into_iter().map(|(addr, _)| addr).collect();
+    let mut newer = Vec::new();
+    for key in registry.maps.flows.keys() {
+        let Abi(key) = key.map_err(map_error("list the flows", "flows"))?;
+        if !known.contains(&key) && is_direct(registry, &pods, &key)? {
+            newer.push(key);
+        }
+    }
+    // Asked afterwards: the kernel knew of a translation before any program saw its flow.
+    let mut translated = HashSet::new();
+    hooks::dump(NETLINK_NETFILTER, Message::Ask, |answer| {
+        if let Message::Entry(entry) = answer
+            && entry.untranslated().is_none()
+        {
+            translated.extend(entry.flows());
+        }
+        Ok::<_, ConntrackError>(())
+    })?;
+    newer.retain(|key| !translated.contains(key));
+    forget(registry, &newer)?;
+    // What the programs have cached of them may just have been learnt again.
+    registry.next_epoch()?;
+    forget(registry, &newer)?;
+    Ok(newer.len())
+}
+
+fn forget(registry: &mut Registry, flows: &[FlowKey]) -> Result<(), RegistryError> {
+    let mut flows = flows.iter();
+    flows.try_for_each(|key| {
+        removed(registry.maps.flows.remove(&Abi(*key))).map_err(map_error("remove a flow", "flows"))
+    })
+}
+
+/// Whether neither end's address would be translated: both are pods of this node, or one is, and the other has class `direct`.
+fn is_direct(
+    registry: &Registry,
+    pods: &BTreeSet<Ip4>,
+    key: &FlowKey,
+) -> Result<bool, RegistryError> {
+    let other = match (pods.contains(&key.low), pods.contains(&key.high)) {
+        (true, true) => return Ok(true),
+        (true, false) => key.high,
+        (false, true) => key.low,
+        (false, false) => return Ok(false),
+    };
+    Ok(registry.class_of(other.into())? == Class::Direct)
 }
 
 fn add(
