@@ -16,6 +16,8 @@ use nix::time::{ClockId, clock_gettime};
 use rpc::Endpoint;
 
 pub use capture::{Capture, Captured, capture};
+#[cfg(feature = "documents")]
+pub(crate) use monitor::Line;
 pub use monitor::{Monitor, monitor};
 
 use self::describe::Owners;

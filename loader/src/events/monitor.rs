@@ -31,9 +31,21 @@ pub struct Monitor {
     pub limits: Limits,
 }
 
+/// A line for programs.
+#[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "documents", derive(schemars::JsonSchema))]
+#[serde(untagged)]
+pub(crate) enum Line {
+    /// A packet.
+    Packet(Shown),
+    /// What had no line.
+    Missing(Missing),
+}
+
 /// A packet.
 #[derive(Clone, Debug, Serialize)]
-struct Shown {
+#[cfg_attr(feature = "documents", derive(schemars::JsonSchema))]
+pub(crate) struct Shown {
     time: String,
     pod: String,
     event: &'static str,
@@ -98,10 +110,15 @@ impl<W: Write> Printer<'_, W> {
         of_pod && (matches!(what, Happening::Dropped(_)) || !self.drops_only)
     }
 
+    fn line(&mut self, line: Line) -> Result<()> {
+        writeln!(self.out, "{}", serde_json::to_string(&line)?)?;
+        Ok(())
+    }
+
     /// Tells what had no line.
     fn confess(&mut self, missing: Missing) -> Result<()> {
         if self.json {
-            writeln!(self.out, "{}", serde_json::to_string(&missing)?)?;
+            self.line(Line::Missing(missing))?;
         } else {
             writeln!(
                 self.out,
@@ -138,7 +155,7 @@ impl<W: Write> Sink for Printer<'_, W> {
             bytes: event.length,
         };
         if self.json {
-            writeln!(self.out, "{}", serde_json::to_string(&shown)?)?;
+            self.line(Line::Packet(shown))?;
         } else {
             let dropped = if shown.dropped { "DROPPED " } else { "" };
             writeln!(
@@ -164,7 +181,8 @@ impl<W: Write> Sink for Printer<'_, W> {
 
 /// Packets without a line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-struct Missing {
+#[cfg_attr(feature = "documents", derive(schemars::JsonSchema))]
+pub(crate) struct Missing {
     /// By the rate.
     suppressed: u64,
     /// By the kernel, whose buffer was full.

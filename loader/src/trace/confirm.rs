@@ -22,6 +22,7 @@ const ENTRIES: u32 = 256;
 
 /// What the kernel said.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "documents", derive(schemars::JsonSchema))]
 pub struct Confirmation {
     /// Whether it decides the same in every respect.
     pub agrees: bool,

@@ -39,6 +39,7 @@ use crate::{podname, reconcile};
 
 /// What would happen.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "documents", derive(schemars::JsonSchema))]
 pub struct Trace {
     /// The pod.
     pub pod: String,
@@ -65,6 +66,7 @@ pub struct Trace {
 
 /// A packet, as it is sent.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "documents", derive(schemars::JsonSchema))]
 pub struct Packet {
     /// `tcp`, `udp` or `icmp`.
     pub protocol: &'static str,

@@ -14,6 +14,7 @@ use super::{Route, Stack, Way};
 
 /// A verdict.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "documents", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case", tag = "is")]
 pub enum Outcome {
     /// Straight into a pod of this node.

@@ -20,6 +20,7 @@ use super::sockets;
 
 /// One thing that was looked at or done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "documents", derive(schemars::JsonSchema))]
 pub struct Step {
     /// Where: a table, or what it is about.
     pub what: &'static str,
@@ -29,6 +30,7 @@ pub struct Step {
 
 /// A counter that moves.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "documents", derive(schemars::JsonSchema))]
 pub struct Count {
     /// The pod.
     pub pod: String,

@@ -15,6 +15,7 @@ use crate::{fallback, nic};
 
 /// What the kernel does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "documents", derive(schemars::JsonSchema))]
 pub struct Stack {
     /// Where its routing leads, before anybody's rules translate the packet.
     pub route: Route,
@@ -26,6 +27,7 @@ pub struct Stack {
 
 /// A route.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "documents", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case", tag = "to")]
 pub enum Route {
     /// A socket of the node.

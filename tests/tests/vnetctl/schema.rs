@@ -11,7 +11,7 @@ use lab::eventually;
 use super::*;
 
 /// The command line of each answer.
-const COMMANDS: [(&str, &str); 15] = [
+const COMMANDS: [(&str, &str); 17] = [
     ("classes", "classes 10.0.0.10 8.8.8.8"),
     ("doctor", "doctor"),
     ("endpoints", "endpoints"),
@@ -19,12 +19,14 @@ const COMMANDS: [(&str, &str); 15] = [
     ("flows", "flows"),
     ("ipam", "ipam show"),
     ("ipam-gc", "ipam gc --dry-run"),
+    ("monitor", "monitor --count 1 --seconds 20"),
     ("selftest", "selftest"),
     ("snat", "snat"),
     ("snat-top", "snat --top 3"),
     ("status", "status"),
     ("status-brief", "status --brief"),
     ("sysdump", "sysdump --file /tmp/dump.tar.gz"),
+    ("trace", "trace web 10.0.0.10:80"),
     ("validate", "validate /etc/cni/net.d/odd.conflist"),
     // Last: nothing is there any more.
     ("uninstall", "uninstall --force"),
@@ -51,6 +53,9 @@ fn every_answer_for_programs_has_the_shape_that_its_schema_says() -> Result {
     let leaks = || json(node, "ipam check").ok()?.get(0).map(drop);
     eventually(Duration::from_secs(10), leaks).context("nothing leaks")?;
     node.write("/etc/cni/net.d/odd.conflist", r#"{"name": 5}"#)?;
+    // Something to be dropped again and again: its SYNs to the VM's secrets.
+    let knock = "exec 3<>/dev/tcp/168.63.129.16/80";
+    let _knocking = web.start(&["timeout", "60", "bash", "-c", knock])?;
     for (name, command) in COMMANDS {
         let answer = json(node, command)?;
         let rows = answer.as_array().map(Vec::len);

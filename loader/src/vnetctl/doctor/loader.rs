@@ -14,7 +14,6 @@ use crate::vnetctl::endpoints;
 /// What the unit gives it: bits of `linux/capability.h`.
 const CAPABILITIES: [(u32, &str); 4] = [
     (12, "CAP_NET_ADMIN"),
-    (21, "CAP_SYS_ADMIN"),
     (38, "CAP_PERFMON"),
     (39, "CAP_BPF"),
 ];
