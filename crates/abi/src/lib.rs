@@ -3,7 +3,7 @@
 //! Layouts only, no logic. Every type derives `zerocopy::IntoBytes`, so a struct with padding does not compile, and
 //! every address and port is kept in network byte order inside its type, so there is no byte-order question elsewhere.
 //! Once there is a release, a map whose layout changes gets the next [`Layout`], which says how the one before becomes it and how to
-//! get back (docs/adr/0014-upgrades.md).
+//! get back (docs/adr/0015-upgrades.md).
 #![no_std]
 #![forbid(unsafe_code)]
 
