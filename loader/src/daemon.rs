@@ -145,6 +145,7 @@ async fn start_and_serve(
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         warn!(%error, "tell the service manager that we are ready");
     }
+    object::give_back_memory();
     info!(
         uptime_ms = daemon.started.elapsed().as_millis(),
         adopted = daemon.adopted,

@@ -6,7 +6,7 @@ use abi::{Binding, BindingKey, Flow, FlowKey, Ip4, Pod, pins};
 use aya::maps::{MapError, MapInfo};
 use datapath::{Seconds, binding_expired, flow_expired, is_closed};
 use hooks::{Abi, Maps, Pins, Remover, each_entry};
-use nix::sys::time::{TimeSpec, TimeValLike as _};
+use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, clock_gettime};
 use tracing::debug;
 
@@ -33,6 +33,8 @@ pub struct Swept {
     pub bindings_capacity: u32,
     /// How long it took.
     pub took: Duration,
+    /// How much of that the processor spent on it.
+    pub cpu: Duration,
     /// Who holds the bindings.
     pub census: Census,
 }
@@ -81,9 +83,10 @@ pub fn sweep(pins: &Pins, pressure: Pressure) -> anyhow::Result<Swept> {
     sweep_bindings(&mut maps, pins, now, pressure.bindings, &mut swept)?;
     sweep_flows(&mut maps, pins, now, pressure.flows, &mut swept)?;
     swept.took = started.elapsed();
+    swept.cpu = (cpu() - cpu_before).into();
     debug!(
         took_us = swept.took.as_micros(),
-        cpu_us = (cpu() - cpu_before).num_microseconds(),
+        cpu_us = swept.cpu.as_micros(),
         bindings = swept.bindings,
         bindings_removed = swept.bindings_removed,
         flows = swept.flows,

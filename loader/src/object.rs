@@ -191,6 +191,15 @@ pub fn load(pins: &Pins, sizes: TableSizes) -> Result<Loaded, ObjectError> {
     })
 }
 
+/// What loading the object took, the kernel's types above all, and what the C library would keep for the next time.
+pub(crate) fn give_back_memory() {
+    // SAFETY: it only gives free pages back to the kernel, and takes the allocator's own locks.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        nix::libc::malloc_trim(0);
+    }
+}
+
 /// Makes the pin directories, unless there are those of another version.
 fn make_directories(pins: &Pins) -> Result<(), ObjectError> {
     let home = pins.root().parent().into_iter();

@@ -12,7 +12,7 @@ use tracing::{debug, error, warn};
 
 use crate::daemon::Daemon;
 use crate::files::Files;
-use crate::gc::Pressure;
+use crate::gc::{Pressure, Swept};
 use crate::masq::MASQ_DIRECTORY;
 use crate::netlink::Changes;
 use crate::repair::PERIOD;
@@ -24,6 +24,9 @@ const POOL_PERIOD: Duration = Duration::from_secs(30);
 const POOL_RETRY: Duration = Duration::from_secs(1);
 /// Between sweeps over the tables …
 const GC_PERIOD: Duration = Duration::from_secs(10);
+/// … up to this when they are so large that a sweep would take more than a quarter percent of a processor's time …
+const GC_PATIENCE: Duration = Duration::from_secs(30);
+const GC_SHARE: u32 = 400;
 /// … and while one of them is filling up.
 const GC_HASTE: Duration = Duration::from_secs(1);
 /// Before netlink is listened to again after a failure.
@@ -53,12 +56,17 @@ pub(crate) async fn refresh_pools(daemon: Rc<Daemon>) {
 pub(crate) async fn collect_garbage(daemon: Rc<Daemon>) {
     loop {
         sweep(&daemon).await;
-        let wait = if daemon.swept.borrow().is_filling() {
-            GC_HASTE
-        } else {
-            GC_PERIOD
-        };
+        let wait = pause(&daemon.swept.borrow());
         tokio::time::sleep(wait).await;
+    }
+}
+
+/// Large tables that nothing presses are swept less often: an idle node has better things to do.
+fn pause(swept: &Swept) -> Duration {
+    if swept.is_filling() {
+        GC_HASTE
+    } else {
+        (swept.cpu * GC_SHARE).clamp(GC_PERIOD, GC_PATIENCE)
     }
 }
 
@@ -159,5 +167,24 @@ pub(crate) async fn follow_node(daemon: Rc<Daemon>) {
             Err(error) => warn!(%error, "listen to the node's changes"),
         }
         tokio::time::sleep(LISTEN_RETRY).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_tables_are_swept_less_often_unless_they_fill_up() {
+        let swept = |cpu_ms: u64, bindings: u32| Swept {
+            cpu: Duration::from_millis(cpu_ms),
+            bindings,
+            bindings_capacity: 262_144,
+            ..Swept::default()
+        };
+        assert_eq!(pause(&swept(1, 100)), GC_PERIOD);
+        assert_eq!(pause(&swept(50, 100_000)), Duration::from_secs(20));
+        assert_eq!(pause(&swept(500, 190_000)), GC_PATIENCE);
+        assert_eq!(pause(&swept(80, 200_000)), GC_HASTE);
     }
 }

@@ -197,7 +197,7 @@ pub struct Attached {
 pub struct TableView {
     /// Map name.
     pub name: String,
-    /// Entries in use; of `flows` and `snat` as of the last sweep, at most ten seconds ago.
+    /// Entries in use; of `flows` and `snat` as of the last sweep, at most half a minute ago.
     pub used: u32,
     /// Entries that fit.
     pub capacity: u32,

@@ -113,7 +113,7 @@ impl State {
         let tables = || self.tables.iter();
         page.gauges(
             "azure_vnet_map_entries",
-            "Entries of a table of the programs; of flows and snat as of the last sweep, at most 10 s ago",
+            "Entries of a table of the programs; of flows and snat as of the last sweep",
             ["map"],
             tables().map(|table| ([table.name.clone()], table.used.into())),
         );
