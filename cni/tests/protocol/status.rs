@@ -6,7 +6,6 @@ use std::time::Duration;
 use hooks::{Hook, Pins};
 use serde_json::json;
 
-use crate::delegate::eventually;
 use crate::exec::{Exec, netconf_with};
 use crate::full::node;
 use crate::loader::{Loader, Manner};

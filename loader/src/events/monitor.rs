@@ -110,15 +110,15 @@ impl<W: Write> Printer<'_, W> {
         of_pod && (matches!(what, Happening::Dropped(_)) || !self.drops_only)
     }
 
-    fn line(&mut self, line: Line) -> Result<()> {
-        writeln!(self.out, "{}", serde_json::to_string(&line)?)?;
+    fn line(&mut self, line: &Line) -> Result<()> {
+        writeln!(self.out, "{}", serde_json::to_string(line)?)?;
         Ok(())
     }
 
     /// Tells what had no line.
     fn confess(&mut self, missing: Missing) -> Result<()> {
         if self.json {
-            self.line(Line::Missing(missing))?;
+            self.line(&Line::Missing(missing))?;
         } else {
             writeln!(
                 self.out,
@@ -155,7 +155,7 @@ impl<W: Write> Sink for Printer<'_, W> {
             bytes: event.length,
         };
         if self.json {
-            self.line(Line::Packet(shown))?;
+            self.line(&Line::Packet(shown))?;
         } else {
             let dropped = if shown.dropped { "DROPPED " } else { "" };
             writeln!(

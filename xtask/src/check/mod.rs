@@ -139,6 +139,7 @@ fn budget() -> Result<()> {
     test.args([
         "--exact",
         "every_verdict_is_within_its_budget",
+        "--ignored",
         "--nocapture",
     ]);
     command::run(&mut test)

@@ -12,11 +12,8 @@ use super::{Problem, some};
 use crate::vnetctl::endpoints;
 
 /// What the unit gives it: bits of `linux/capability.h`.
-const CAPABILITIES: [(u32, &str); 3] = [
-    (12, "CAP_NET_ADMIN"),
-    (38, "CAP_PERFMON"),
-    (39, "CAP_BPF"),
-];
+const CAPABILITIES: [(u32, &str); 3] =
+    [(12, "CAP_NET_ADMIN"), (38, "CAP_PERFMON"), (39, "CAP_BPF")];
 /// In percent.
 const NEARLY_FULL: u64 = 75;
 
