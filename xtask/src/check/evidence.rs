@@ -25,6 +25,7 @@ pub(super) fn check() -> Result<()> {
     let conformance = read("docs/conformance.md")?;
     let errors = read("docs/errors.md")?;
     let mut wrong = missing_rows(&conformance);
+    wrong.extend(misplaced_rows(&conformance));
     wrong.extend(missing_tests(&conformance, &sources));
     wrong.extend(missing_codes(&read("crates/netconf/src/code.rs")?, &errors));
     wrong.extend(missing_steps(&plugins, &errors));
@@ -73,6 +74,43 @@ fn missing_rows(conformance: &str) -> Vec<String> {
         .filter(|row| !begins(row))
         .map(|row| format!("docs/conformance.md has no row {row}"))
         .collect()
+}
+
+/// The tables with rows of their own numbers: their heading, what their numbers begin with, and the highest.
+const TABLES: [(&str, &str, usize); 2] =
+    [("The checklist", "", ROWS), ("Azure's features", "F", 100)];
+
+/// Rows that two tables have, or one has twice: what a merge that went wrong leaves.
+fn misplaced_rows(conformance: &str) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for (heading, letter, most) in TABLES {
+        let mut seen = BTreeSet::new();
+        let section = conformance
+            .split("\n## ")
+            .find_map(|text| text.strip_prefix(heading));
+        for name in section.unwrap_or_default().lines().flat_map(numbers) {
+            let number = name.strip_prefix(letter).and_then(|rest| rest.parse().ok());
+            if !number.is_some_and(|number| (1..=most).contains(&number)) {
+                wrong.push(format!(
+                    "docs/conformance.md, {heading}: row {name} belongs elsewhere"
+                ));
+            } else if !seen.insert(name) {
+                wrong.push(format!(
+                    "docs/conformance.md, {heading}: row {name} is there twice"
+                ));
+            }
+        }
+    }
+    wrong
+}
+
+/// The numbers of a table's row; none of its head, of a row without any, or of another line. `F37 to F40` is its two ends.
+fn numbers(line: &str) -> impl Iterator<Item = &str> {
+    let cell = line
+        .strip_prefix('|')
+        .and_then(|rest| rest.split('|').next());
+    let words = cell.unwrap_or_default().split([' ', ',']);
+    words.filter(|word| word.contains(|letter: char| letter.is_ascii_digit()))
 }
 
 /// `module::function` in backticks; `module::*` for all of a module.
@@ -186,6 +224,26 @@ mod tests {
             ]
         );
         assert_eq!(missing_rows(text).len(), ROWS - 1);
+    }
+
+    #[test]
+    fn a_row_that_is_there_twice_or_in_another_table_is_named() {
+        let text = "# x\n\n## The checklist\n\n| # | Row |\n|---|---|\n| 1 | a |\n| 2 V | b |\n| F33 | c |\n| 1 | d |\n| 100 | e |\n\n\
+                    ## Azure's features\n\n| F1 | a |\n| F83, F84 | b |\n| | c |\n| F83 to F85 | d |\n| 7 | e |\n\n## More\n\n| 7 | x |\n";
+        let wrong = misplaced_rows(text);
+        assert_eq!(
+            wrong
+                .iter()
+                .map(|text| text.rsplit_once(": ").unwrap().1)
+                .collect::<Vec<_>>(),
+            [
+                "row F33 belongs elsewhere",
+                "row 1 is there twice",
+                "row 100 belongs elsewhere",
+                "row F83 is there twice",
+                "row 7 belongs elsewhere"
+            ]
+        );
     }
 
     #[test]
