@@ -94,6 +94,28 @@ fn status_on_a_node_follows_the_loader_and_the_nics_programs() {
     network.status(node, OURS).unwrap();
 }
 
+/// Row 90: what the kernel lacks keeps the loader from starting, which names it; STATUS leads there.
+#[test]
+fn status_on_a_kernel_that_lacks_something_leads_to_the_remedy() {
+    let lab = Lab::new().nodes(1).build().unwrap();
+    let node = lab.node(1);
+    let network = node.network().unwrap().in_version("1.1.0");
+    let btf = "/sys/kernel/btf";
+    node.exec(&["mount", "-t", "tmpfs", "none", btf]).unwrap();
+    let refused = format!("{:#}", node.start_loader().unwrap_err());
+    let remedy = "the kernel has no BTF (/sys/kernel/btf/vmlinux); use a kernel with CONFIG_DEBUG_INFO_BTF=y";
+    assert!(refused.contains(remedy), "{refused}");
+    let error = network.status(node, OURS).unwrap_err();
+    assert_eq!(code(&error), 50, "{error:#}");
+    assert!(
+        format!("{error:#}").contains("systemctl status azure-vnet-loader"),
+        "{error:#}"
+    );
+    node.exec(&["umount", btf]).unwrap();
+    node.start_loader().unwrap();
+    network.status(node, OURS).unwrap();
+}
+
 /// F31: an address in the VNet that would go out of the NIC fast is taken by the node's own stack, which knows better.
 #[test]
 fn an_address_that_is_routed_via_the_host_never_leaves_by_the_nic() {
