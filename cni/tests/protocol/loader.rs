@@ -68,12 +68,13 @@ impl Loader {
             .collect()
     }
 
-    /// The names of the requests so far.
+    /// The names of the requests so far; what the plug-ins tell of themselves for the metrics is none.
     pub(crate) fn requests(&self) -> Vec<String> {
         let asked = self.asked.lock().unwrap();
         asked
             .iter()
             .map(|request| request["request"].as_str().unwrap().to_owned())
+            .filter(|name| name != "report")
             .collect()
     }
 }
