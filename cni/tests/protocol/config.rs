@@ -1,7 +1,11 @@
 //! What may come on standard input, and what not.
 
-use std::time::Duration;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
+use nix::libc;
+use nix::sys::resource::{Resource, setrlimit};
 use serde_json::{Value, json};
 
 use crate::exec::{AZURE_VNET, AZURE_VNET_IPAM, BOTH, Exec, netconf, netconf_with};
@@ -46,20 +50,56 @@ fn what_is_no_json_object_is_code_6_for_every_verb() {
     assert_eq!(sandbox.snapshot(), before);
 }
 
+/// Row 36: so much may a plug-in map at most, its program and its stacks included.
+const ROOM: u64 = 64 << 20;
+
 /// Row 36.
 #[test]
 fn huge_and_deep_input_is_bounded() {
     let sandbox = Sandbox::with_pod();
-    let endless = vec![b' '; 64 << 20];
+    let long = vec![b' '; 64 << 20];
     let deep = "[".repeat(100_000).into_bytes();
     let many = format!("{{\"cniVersion\":9,\"a\":[{}0]}}", "0,".repeat(1_000_000)).into_bytes();
-    for stdin in [endless, deep, many] {
-        let answer = sandbox.azure_vnet("ADD").stdin(&stdin).run();
-        answer.error(6);
-        assert!(answer.took < Duration::from_secs(2), "{:?}", answer.took);
+    for stdin in [long, deep, many] {
+        for program in BOTH {
+            let mut exec = Exec::new(program, "ADD").stdin(&stdin);
+            confine(&mut exec.command);
+            let answer = exec.run();
+            answer.error(6);
+            assert!(answer.took < Duration::from_secs(2), "{:?}", answer.took);
+        }
     }
     let large = netconf_with(json!({"comment": "x".repeat(1 << 20)}));
     sandbox.azure_vnet("ADD").conf(&large).run().error(11);
+}
+
+/// Row 36: a pipe that is full again whenever something was read from it, and never closed.
+#[test]
+fn input_without_an_end_is_not_waited_for() {
+    let _sandbox = Sandbox::with_pod();
+    for program in BOTH {
+        for verb in ["ADD", "DEL", "CHECK"] {
+            let mut endless = Command::new("yes").stdout(Stdio::piped()).spawn().unwrap();
+            let mut exec = Exec::new(program, verb);
+            confine(&mut exec.command);
+            let pipe = endless.stdout.take().unwrap();
+            let started = Instant::now();
+            let output = exec.command.stdin(pipe).output().unwrap();
+            let took = started.elapsed();
+            drop(exec);
+            let fed = endless.wait().unwrap();
+            assert_eq!(fed.signal(), Some(libc::SIGPIPE), "who fed it was cut off");
+            assert_eq!(output.status.code(), Some(1));
+            let object: Value = serde_json::from_slice(&output.stdout).unwrap();
+            assert_eq!(object["code"], 6, "{object}");
+            assert!(took < Duration::from_secs(2), "{took:?}");
+        }
+    }
+}
+
+fn confine(command: &mut Command) {
+    // SAFETY: only a system call between fork and exec.
+    unsafe { command.pre_exec(|| Ok(setrlimit(Resource::RLIMIT_AS, ROOM, ROOM)?)) };
 }
 
 /// Rows 30 and 31.

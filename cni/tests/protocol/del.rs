@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::exec::netconf_with;
 use crate::loader::{Loader, Manner};
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Sandbox, install};
 
 const RECORD: &str = "/run/azure-vnet/endpoints/azure:c1:eth0.json";
 const TOMBSTONE: &str = "/run/azure-vnet/endpoints/azure:c1:eth0.deleted";
@@ -232,19 +232,32 @@ fn a_useless_record_does_not_hold_del_up() {
     }
 }
 
-/// Row 76: go-cni takes errors with certain words for success.
+/// Row 76: go-cni takes errors with certain words for success, be they the IPAM plug-in's, the system's or ours.
 #[test]
 fn a_del_error_that_should_be_retried_does_not_sound_like_success() {
     let sandbox = Sandbox::with_pod();
+    let fails = |plugins: &Path, code| {
+        let answer = sandbox.azure_vnet("DEL").env("CNI_PATH", plugins).run();
+        let told = answer.error(code);
+        let text = answer.stdout + &answer.stderr;
+        for swallowed in ["not found", "no such file or directory"] {
+            assert!(!text.contains(swallowed), "{text}");
+        }
+        told
+    };
     let script = r#"echo '{"cniVersion":"0.3.0","code":100,"msg":"pool not found","details":"x: no such file or directory"}'; exit 1"#;
     let plugins = sandbox.add_plugin("azure-vnet-ipam", script);
-    let answer = sandbox.azure_vnet("DEL").env("CNI_PATH", plugins).run();
-    answer.error(11);
-    let text = answer.stdout + &answer.stderr;
-    assert!(
-        !text.contains("not found") && !text.contains("no such file or directory"),
-        "{text}"
-    );
+    fails(&plugins, 11);
+    // No IPAM plug-in, and one whose interpreter is missing: the system's ENOENT.
+    fails(Path::new("/nowhere"), 11);
+    install(b"#!/nowhere/sh\n", &plugins.join("azure-vnet-ipam"));
+    let told = fails(&plugins, 11);
+    assert!(told.contains("azure-vnet-ipam"), "{told}");
+    // And our own directory cannot be made.
+    fs::remove_dir_all("/run/azure-vnet").unwrap();
+    std::os::unix::fs::symlink("/nowhere/else", "/run/azure-vnet").unwrap();
+    let told = fails(&plugins, 5);
+    assert!(told.contains("/run/azure-vnet"), "{told}");
 }
 
 /// An address is not given back while DEL cannot be completed, and the record stays for the next try.

@@ -1,9 +1,18 @@
 //! VERSION and odd commands.
 
 use std::fs;
+use std::io;
+use std::os::unix::fs::symlink;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::time::Duration;
 
-use crate::exec::{AZURE_VNET, AZURE_VNET_IPAM, BOTH, Exec, netconf, run_with_open_stdin};
+use nix::libc;
+use nix::mount::{MsFlags, mount};
+
+use crate::exec::{AZURE_VNET_IPAM, BOTH, Exec, netconf, run_with_open_stdin};
+use crate::full::node;
+use crate::loader::Manner;
 use crate::sandbox::Sandbox;
 
 const SUPPORTED: [&str; 7] = [
@@ -110,20 +119,75 @@ fn the_version_flag_prints_four_words_and_the_help_flag_usage() {
     }
 }
 
-/// Row 10.
+/// What root starts afterwards has no capability.
+fn drop_capabilities(exec: &mut Exec) {
+    let drop_all = || {
+        // The kernel refuses the number after its last one.
+        for capability in 0..64 {
+            // SAFETY: only a system call, between fork and exec.
+            if unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) } != 0 {
+                let error = io::Error::last_os_error();
+                return match error.raw_os_error() {
+                    Some(libc::EINVAL) if capability > 0 => Ok(()),
+                    _ => Err(error),
+                };
+            }
+        }
+        Ok(())
+    };
+    // SAFETY: only system calls between fork and exec.
+    unsafe { exec.command.pre_exec(drop_all) };
+}
+
+/// Row 4, where nothing can be written, by somebody who may do nothing.
+#[test]
+fn version_needs_no_directory_to_write_to_and_no_capability() {
+    let _sandbox = Sandbox::new();
+    fs::create_dir("/run/azure-vnet").unwrap();
+    for target in ["/run", "/var/log", "/sys/fs/bpf"] {
+        let none: Option<&str> = None;
+        let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
+        mount(none, target, none, flags, none).unwrap();
+    }
+    assert!(fs::write("/run/azure-vnet/x", "").is_err() && fs::write("/var/log/x", "").is_err());
+    let mut proof = Exec::bare("/bin/grep");
+    let none = "CapEff:\t0000000000000000";
+    proof.command.args([none, "/proc/self/status"]);
+    drop_capabilities(&mut proof);
+    assert!(proof.run().stdout.contains(none));
+    for program in BOTH {
+        let mut exec = Exec::new(program, "VERSION");
+        drop_capabilities(&mut exec);
+        let usual = Exec::new(program, "VERSION").run().document();
+        assert_eq!(exec.run().document(), usual);
+    }
+}
+
+/// Row 10; as with `env -i`, nothing but the variables of CNI is in the environment.
 #[test]
 fn a_symlink_and_a_deleted_working_directory_change_nothing() {
-    let directory = tempfile::tempdir().unwrap();
-    let link = directory.path().join("link");
-    std::os::unix::fs::symlink(AZURE_VNET, &link).unwrap();
-    let mut exec = Exec::bare("/bin/sh").env("CNI_COMMAND", "VERSION");
-    exec.command
-        .args(["-c", "rmdir \"$PWD\"; exec \"$0\""])
-        .arg(&link)
-        .current_dir({
-            let gone = directory.path().join("gone");
-            fs::create_dir(&gone).unwrap();
-            gone
-        });
-    exec.run().document();
+    let (sandbox, _loader) = node(Manner::Helpful);
+    let links = Path::new("/run/links");
+    fs::create_dir(links).unwrap();
+    for program in BOTH {
+        let link = links.join(Path::new(program).file_name().unwrap());
+        symlink(program, &link).unwrap();
+        let odd = |verb| {
+            let gone = "/run/gone";
+            fs::create_dir(gone).unwrap();
+            let mut exec = Exec::new("/bin/sh", verb);
+            exec.command
+                .args(["-c", "rmdir \"$PWD\" && exec \"$0\""])
+                .arg(&link)
+                .current_dir(gone);
+            exec.run()
+        };
+        let usual = |verb| Exec::new(program, verb).run();
+        assert_eq!(odd("VERSION").document(), usual("VERSION").document());
+        let before = sandbox.snapshot();
+        // The same attachment, so the same answer.
+        assert_eq!(odd("ADD").document(), usual("ADD").document());
+        odd("DEL").silence();
+        assert_eq!(sandbox.snapshot(), before);
+    }
 }
