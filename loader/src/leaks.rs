@@ -54,6 +54,10 @@ pub struct Holding {
     /// Whether Azure's plug-in gave it, which knew its container at most.
     #[serde(skip)]
     pub is_taken_over: bool,
+    /// Whether it leaks beyond doubt: a record of our own says what its pod had, and nothing of that is there. Of whatever else
+    /// looks leaked an operator decides.
+    #[serde(skip)]
+    pub is_proven: bool,
 }
 
 /// A view of the node, read in one go.
@@ -118,13 +122,14 @@ pub fn holdings(run: &RunDirectory) -> Result<Vec<Holding>, LeakError> {
 impl Node {
     fn judge(&self, run: &RunDirectory, lease: Lease, call: Call) -> Holding {
         let record = self.records.get(&lease.key);
+        let has_veth = record.is_some_and(has_veth);
         let netns = record.map_or(&lease.netns, |record| &record.netns);
         let is_ours = !lease.is_taken_over() && (lease.plugin == MAIN || record.is_some());
         let is_routed = self.routed.contains(&lease.ip);
         let lost = || {
             // A record that cannot be read is one, and a pod with a route is served, whatever became of its record.
             let has_record = record_of(run, &lease.key).exists();
-            lease.plugin == MAIN && !has_record && call == Call::None && !is_routed
+            is_ours && lease.plugin == MAIN && !has_record && call == Call::None && !is_routed
         };
         let (state, why) = if lease.boot_id != self.boot_id {
             (State::Leaked, "it was given before the node started".into())
@@ -134,11 +139,12 @@ impl Node {
             match netns_lives(netns) {
                 // Whatever else is missing: who has a namespace may use the address.
                 Some(true) => (State::Used, String::new()),
-                // The veth goes with the namespace, so that lives, wherever it is bound.
-                Some(false) if record.is_some_and(has_veth) => (
+                // Veth and route go with the namespace, so that lives, wherever it is bound.
+                Some(false) if has_veth || is_routed => (
                     State::Used,
                     format!(
-                        "its network namespace is not at {netns} any more, but its veth is there"
+                        "its network namespace is not at {netns} any more, but its {} is there",
+                        if has_veth { "veth" } else { "route" }
                     ),
                 ),
                 Some(false) => (
@@ -149,14 +155,17 @@ impl Node {
                     State::Leaked,
                     "it has no endpoint record and no route, and no call works on it".into(),
                 ),
-                None if record.is_some_and(has_veth) || is_routed => (State::Used, String::new()),
+                None if has_veth || is_routed => (State::Used, String::new()),
                 None => (
                     State::Unknown,
                     "nothing tells whether its network namespace lives".into(),
                 ),
             }
         };
+        let is_of_now = lease.boot_id == self.boot_id;
+        let is_recorded = record.is_some_and(|record| record.address.addr() == lease.ip);
         Holding {
+            is_proven: state == State::Leaked && is_of_now && is_ours && is_recorded,
             address: lease.ip,
             pod: record.map_or_else(String::new, |record| {
                 format!("{}/{}", record.pod_namespace, record.pod_name)
@@ -190,6 +199,7 @@ fn unreadable(address: Ipv4Addr) -> Holding {
         why: "its lease is damaged; a reboot frees it".into(),
         is_ours: false,
         is_taken_over: false,
+        is_proven: false,
     }
 }
 

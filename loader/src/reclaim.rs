@@ -1,4 +1,5 @@
-//! What the loader does about leaked addresses: those that it finds twice in a row it frees, as `vnetctl ipam gc` does.
+//! What the loader does about leaked addresses that it finds twice in a row: those that leak beyond doubt it frees, as `vnetctl ipam
+//! gc` does, and of all others it warns.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -19,6 +20,8 @@ pub(crate) struct Reclaim {
     leaked: BTreeSet<(Ipv4Addr, Key)>,
     /// Why some of them could not be freed.
     stuck: BTreeMap<Ipv4Addr, String>,
+    /// Those of which nothing proves that their pods are gone.
+    doubtful: BTreeSet<Ipv4Addr>,
     /// Why the last look found nothing out.
     blind: Option<String>,
     /// Freed since the start.
@@ -26,7 +29,7 @@ pub(crate) struct Reclaim {
 }
 
 impl Reclaim {
-    /// Those that leaked the last time, too: of the others a DEL may be on its way.
+    /// Those that leaked the last time, too, and beyond doubt: of those new here a DEL may be on its way.
     fn due(&mut self, mut found: Vec<Holding>) -> Vec<Holding> {
         let of = |holding: &Holding| (holding.address, holding.key.clone());
         found.retain(|holding| holding.state == State::Leaked);
@@ -35,7 +38,23 @@ impl Reclaim {
         self.stuck
             .retain(|address, _| found.iter().any(|holding| holding.address == *address));
         found.retain(|holding| before.contains(&of(holding)));
-        found
+        let (proven, doubtful) = found.into_iter().partition(|holding| holding.is_proven);
+        self.doubt(doubtful);
+        proven
+    }
+
+    fn doubt(&mut self, found: Vec<Holding>) {
+        let mut doubtful = BTreeSet::new();
+        for Holding {
+            address, key, why, ..
+        } in found
+        {
+            if !self.doubtful.contains(&address) {
+                warn!(%address, owner = %key, why, "an address looks leaked, which nothing proves: see vnetctl ipam check");
+            }
+            doubtful.insert(address);
+        }
+        self.doubtful = doubtful;
     }
 
     /// Nothing was seen, so nothing was seen twice in a row.
@@ -70,9 +89,9 @@ impl Reclaim {
         self.stuck.remove(&address);
     }
 
-    /// How many could not be freed.
-    pub(crate) fn stuck(&self) -> usize {
-        self.stuck.len()
+    /// How many were not freed.
+    pub(crate) fn left(&self) -> usize {
+        self.stuck.len() + self.doubtful.len()
     }
 
     /// What the operator should know.
@@ -86,12 +105,21 @@ impl Reclaim {
                 addresses.join(", ")
             ));
         }
+        if !self.doubtful.is_empty() {
+            let addresses: Vec<String> = self.doubtful.iter().map(ToString::to_string).collect();
+            warnings.push(format!(
+                "{} addresses look leaked, but nothing proves that their pods are gone, so they stay ({}): see `vnetctl ipam check`, free them with `vnetctl ipam gc` or `vnetctl ipam free`",
+                addresses.len(),
+                addresses.join(", ")
+            ));
+        }
         warnings
     }
 }
 
 impl Daemon {
-    /// Looks for addresses that nobody uses and nobody will give back, and frees those that it found the last time, too.
+    /// Looks for addresses that nobody uses and nobody will give back, and frees those of which that is proven and was the last
+    /// time, too.
     pub(crate) async fn reclaim_leaks(&self) {
         let run = self.run.clone();
         let found = match spawn_blocking(move || leaks::holdings(&run)).await {
@@ -128,6 +156,7 @@ mod tests {
             why: String::new(),
             is_ours: true,
             is_taken_over: false,
+            is_proven: true,
         }
     }
 
@@ -143,6 +172,30 @@ mod tests {
         assert_eq!(due(&[leaked(6, "b")]), [leaked(6, "b")]);
         reclaim.saw_nothing("blind".into());
         assert_eq!(reclaim.due(vec![leaked(6, "b")]), []);
+    }
+
+    #[test]
+    fn what_is_not_proven_is_never_freed_and_warned_of_when_seen_twice() {
+        let one = Holding {
+            is_proven: false,
+            ..holding(5, "a", State::Leaked)
+        };
+        let mut reclaim = Reclaim::default();
+        for left in [0, 1, 1] {
+            assert_eq!(reclaim.due(vec![one.clone()]), []);
+            assert_eq!((reclaim.warnings().len(), reclaim.left()), (left, left));
+        }
+        let [warning] = <[String; 1]>::try_from(reclaim.warnings()).unwrap();
+        for words in [
+            "10.240.0.5",
+            "vnetctl ipam check",
+            "vnetctl ipam gc",
+            "vnetctl ipam free",
+        ] {
+            assert!(warning.contains(words), "{warning}");
+        }
+        assert_eq!(reclaim.due(Vec::new()), []);
+        assert_eq!((reclaim.warnings(), reclaim.left()), (Vec::new(), 0));
     }
 
     #[test]

@@ -12,7 +12,6 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 
 use ipnet::Ipv4Net;
-use netconf::MAIN_PLUGIN;
 use rpc::azure::{text_of, values};
 use rpc::{Key, Lease, RunDirectory, StateError, View, azure, netns_lives, remove_durably};
 use serde_json::Value;
@@ -33,8 +32,6 @@ struct Used {
     netns: String,
     prefix: u8,
     gateway: Option<Ipv4Addr>,
-    /// An endpoint that may live has it, its owner's or another's.
-    has_endpoint: bool,
 }
 
 /// Makes leases of what Azure's plug-ins have given to pods that may live.
@@ -52,7 +49,7 @@ pub(super) fn take_over(run: &RunDirectory, store: &Store) -> Result<(), Error> 
         if known.contains(&ip) || netns_lives(&used.netns) == Some(false) {
             continue;
         }
-        let lease = used.lease(ip, store.boot_id(), endpoints.is_some());
+        let lease = used.lease(ip, store.boot_id());
         store.apply(&Change::WriteOwner(lease.clone()))?;
         store.apply(&Change::WriteLease(lease))?;
     }
@@ -135,7 +132,6 @@ fn held(network: Option<&Value>, used: &mut BTreeMap<Ipv4Addr, Used>) {
                 ..Used::default()
             });
             let netns = text_of(endpoint, "NetworkNameSpace");
-            found.has_endpoint |= netns_lives(netns) != Some(false);
             let owner = text_of(endpoint, "ContainerID");
             // An endpoint that Azure forgot to remove may list an address that another one has by now.
             let is_anothers = !found.container_id.is_empty() && found.container_id != owner;
@@ -150,10 +146,8 @@ fn held(network: Option<&Value>, used: &mut BTreeMap<Ipv4Addr, Used>) {
 }
 
 impl Used {
-    /// `azure-vnet` has an endpoint for each address that it was given: where its endpoints are known, an address without one is
-    /// given to nobody that lives.
-    fn lease(self, ip: Ipv4Addr, boot_id: &str, endpoints_are_known: bool) -> Lease {
-        let is_lost = endpoints_are_known && !self.has_endpoint;
+    /// An address without endpoint may be a live pod's nevertheless: the file of endpoints may have been deleted or written anew.
+    fn lease(self, ip: Ipv4Addr, boot_id: &str) -> Lease {
         Lease {
             key: Key {
                 network: self.network,
@@ -165,7 +159,7 @@ impl Used {
             gateway: self.gateway.unwrap_or(Ipv4Addr::UNSPECIFIED),
             boot_id: boot_id.to_owned(),
             netns: self.netns,
-            plugin: if is_lost { MAIN_PLUGIN } else { "" }.to_owned(),
+            plugin: String::new(),
             view: View::here(),
         }
     }

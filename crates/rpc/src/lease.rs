@@ -31,7 +31,7 @@ pub struct Lease {
     /// The pod's network namespace; empty when nobody told.
     #[serde(default)]
     pub netns: String,
-    /// The main plug-in for which it was given, if that is known; of those that Azure's has given only said when it forgot it.
+    /// The main plug-in for which it was given, if that is known.
     #[serde(default)]
     pub plugin: String,
     /// From where the plug-in that gave it saw the node.

@@ -176,7 +176,7 @@ impl State {
         );
         page.gauge(
             "azure_vnet_ipam_leaked_addresses",
-            "Used addresses whose pod is gone and that could not be freed: `vnetctl ipam check`",
+            "Used addresses that look leaked and were not freed, for want of proof or by an error: `vnetctl ipam check`",
             number(self.leaked),
         );
         let pool = self.pool.iter();

@@ -74,7 +74,7 @@ impl State {
             bindings: swept.bindings,
             destinations: status::destinations(&swept),
             addresses: Addresses::count(&daemon.run, pools),
-            leaked: daemon.reclaim.borrow().stuck(),
+            leaked: daemon.reclaim.borrow().left(),
             pool: pools.map(status::pool_view),
             attached: attached(daemon),
             repairs: Repair::ALL

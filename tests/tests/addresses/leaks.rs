@@ -223,10 +223,34 @@ fn one_address_is_freed_by_hand_unless_a_live_pod_has_it() {
     );
 }
 
-/// Found at the start and half a minute later: not a DEL that is on its way. Three kinds at once: a pod's whose namespace is gone,
-/// one that `azure-vnet` knows nothing of, and two that Azure's plug-ins had leaked, of one container.
+/// Veth and route go with a namespace, wherever it is bound: also one of a pod that Azure's plug-in or `ptp` made.
 #[test]
-fn the_loader_frees_addresses_that_leak_twice_in_a_row_and_counts_them() {
+fn an_address_that_a_route_leads_to_is_no_leak_whatever_became_of_its_namespaces_path() {
+    let lab = Lab::new().nodes(1).build().unwrap();
+    let node = lab.node(1);
+    let old = node.new_netns("old").unwrap();
+    let ip = node.secondaries().unwrap()[0].to_string();
+    write_originals(node, &ip, old.netns().to_str().unwrap());
+    node.start_loader().unwrap();
+    give(node, "ptp", "dead", "/run/netns/dead");
+    old.remove_netns().unwrap();
+    let both = told(&ipam(node, &["show"]).1, "address");
+    for address in &both {
+        let route = ["ip", "route", "add", address, "dev", "eth0"];
+        node.exec(&route).unwrap();
+    }
+    let (_, rows) = ipam(node, &["show"]);
+    assert_eq!(told(&rows, "state"), ["used", "used"]);
+    assert!(rows[0]["why"].as_str().unwrap().contains("route"));
+    assert_eq!(ipam(node, &["gc"]), (true, Vec::new()));
+    node.exec(&["ip", "route", "del", &ip]).unwrap();
+    assert_eq!(told(&ipam(node, &["gc"]).1, "address"), [ip]);
+}
+
+/// Found at the start and half a minute later: not a DEL that is on its way. A pod's with a record is freed; what only looks
+/// leaked, because a path is gone or a record missing, is an operator's to judge, be it Azure's, `ptp`'s or our own.
+#[test]
+fn the_loader_frees_what_a_record_proves_leaked_twice_in_a_row_and_warns_of_what_looks_so() {
     let lab = Lab::new().nodes(1).build().unwrap();
     let node = lab.node(1);
     let old = node.new_netns("old").unwrap();
@@ -243,26 +267,38 @@ fn the_loader_frees_addresses_that_leak_twice_in_a_row_and_counts_them() {
     let [alive, gone] = ["alive", "gone"].map(|name| node.add_pod(name).unwrap());
     give(node, "azure-vnet", "lost", &hidden(node));
     give(node, "bridge", "unknown", &hidden(node));
+    give(node, "ptp", "dead", "/run/netns/dead");
+    old.remove_netns().unwrap();
     gone.remove_netns().unwrap();
     node.loader().kill9().unwrap();
     node.start_loader().unwrap();
     let freed = || node.status().unwrap()["leaks_freed"].as_u64().unwrap();
-    assert_eq!(ipam(node, &["show"]).1.len(), 7);
+    assert_eq!(ipam(node, &["show"]).1.len(), 8);
     assert_eq!(freed(), 0);
 
-    let all = eventually(Duration::from_mins(1), || (freed() == 4).then_some(()));
+    let done = eventually(Duration::from_mins(1), || (freed() == 1).then_some(()));
     let (_, left) = ipam(node, &["show"]);
-    assert!(all.is_some(), "{left:#?}\n{}", node.loader().log());
-    let owners = ["3f813b02cdd4", alive.container_id(), "unknown"];
-    assert_eq!(told(&left, "container_id"), owners);
-    assert_eq!(left[0]["address"], ip(0));
+    assert!(done.is_some(), "{left:#?}\n{}", node.loader().log());
+    assert_eq!(
+        told(&left, "state"),
+        [
+            "leaked", "unknown", "unknown", "used", "leaked", "unknown", "leaked"
+        ]
+    );
     let log = node.loader().log();
     assert!(
-        log.contains("freed an address that nobody would have given back"),
+        log.contains("freed an address that nobody would have given back")
+            && log.contains("an address looks leaked, which nothing proves"),
         "{log}"
     );
     let status = node.exec(&["vnetctl", "status"]).unwrap();
-    assert!(status.contains("Leaks       4 addresses"), "{status}");
+    for words in [
+        "Leaks       1 addresses",
+        "3 addresses look leaked",
+        "vnetctl ipam gc",
+    ] {
+        assert!(status.contains(words), "{status}");
+    }
     assert!(!status.contains("cannot be freed"), "{status}");
     assert_eq!(
         alive.tcp(lab.inet().addr(), 8080).unwrap().peer_ip(),

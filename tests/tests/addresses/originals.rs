@@ -106,3 +106,28 @@ fn on_a_migrated_node_the_old_pods_address_stays_its_own_and_its_files_stay_true
         node.addr()
     );
 }
+
+/// In mode bridge Azure's pods have no route, and who has deleted `azure-vnet.json`, as Azure's own guides say, has no paths: such
+/// a pod may live, and only an operator knows.
+#[test]
+fn an_address_of_azures_of_which_nothing_tells_the_namespace_is_freed_by_hand_only() {
+    for endpoints in [None, Some(json!({"Network": {"ExternalInterfaces": {}}}))] {
+        let lab = Lab::new().nodes(1).build().unwrap();
+        let node = lab.node(1);
+        let old = node.new_netns("old").unwrap();
+        let ip = node.secondaries().unwrap()[0].to_string();
+        write_originals(node, &ip, old.netns().to_str().unwrap());
+        match endpoints {
+            None => drop(node.exec(&["rm", ENDPOINTS]).unwrap()),
+            Some(value) => node.write(ENDPOINTS, &value.to_string()).unwrap(),
+        }
+        node.start_loader().unwrap();
+        let new = node.add_pod("new").unwrap();
+        let (_, rows) = ipam(node, &["show"]);
+        assert_eq!(told(&rows, "state"), ["unknown", "used"]);
+        assert_eq!(ipam(node, &["gc"]), (true, Vec::new()));
+        assert_eq!(told(&ipam(node, &["free", &ip]).1, "address"), [ip]);
+        let (_, rows) = ipam(node, &["show"]);
+        assert_eq!(told(&rows, "address"), [new.addr().to_string()]);
+    }
+}
