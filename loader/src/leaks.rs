@@ -10,7 +10,7 @@ use rpc::{Endpoint, Key, Lease, RunDirectory, StateError, boot_id, leases, netns
 use serde::Serialize;
 
 use crate::reconcile;
-use crate::sight::{self, Blind};
+use crate::sight::{Blind, Sight};
 
 /// The plug-in that writes an endpoint record for each attachment.
 pub(crate) const MAIN: &str = netconf::MAIN_PLUGIN;
@@ -61,7 +61,8 @@ pub struct Holding {
 }
 
 /// A view of the node, read in one go.
-struct Node {
+struct Node<'a> {
+    sight: Sight<'a>,
     boot_id: String,
     records: BTreeMap<Key, Endpoint>,
     routed: BTreeSet<Ipv4Addr>,
@@ -83,7 +84,7 @@ pub enum LeakError {
     #[error(transparent)]
     State(#[from] StateError),
     /// From here.
-    #[error(transparent)]
+    #[error("nothing is known about leaked addresses: {0}")]
     Blind(#[from] Blind),
 }
 
@@ -94,8 +95,9 @@ pub fn holdings(run: &RunDirectory) -> Result<Vec<Holding>, LeakError> {
     let boot_id = boot_id()?;
     let leases = leases(run);
     let readable = leases.iter().filter_map(|(_, lease)| lease.as_ref());
+    let sight = Sight::from_here(run);
     let of_now: Vec<&Lease> = readable.filter(|lease| lease.boot_id == boot_id).collect();
-    sight::require(run, &of_now)?;
+    sight.require(&of_now)?;
     let mut calls = Vec::new();
     for (_, lease) in &leases {
         let key = lease.as_ref().map(|lease| &lease.key);
@@ -108,6 +110,7 @@ pub fn holdings(run: &RunDirectory) -> Result<Vec<Holding>, LeakError> {
             .map(|record| (record.key.clone(), record))
             .collect(),
         routed: routed()?,
+        sight,
         boot_id,
     };
     let judged = leases.into_iter().zip(calls);
@@ -119,24 +122,30 @@ pub fn holdings(run: &RunDirectory) -> Result<Vec<Holding>, LeakError> {
         .collect())
 }
 
-impl Node {
+impl Node<'_> {
     fn judge(&self, run: &RunDirectory, lease: Lease, call: Call) -> Holding {
         let record = self.records.get(&lease.key);
         let has_veth = record.is_some_and(has_veth);
         let netns = record.map_or(&lease.netns, |record| &record.netns);
         let is_ours = !lease.is_taken_over() && (lease.plugin == MAIN || record.is_some());
+        let blind = self.sight.of(&lease).err();
+        let lives = match &blind {
+            Some(_) => None,
+            None => netns_lives(netns),
+        };
         let is_routed = self.routed.contains(&lease.ip);
         let lost = || {
             // A record that cannot be read is one, and a pod with a route is served, whatever became of its record.
             let has_record = record_of(run, &lease.key).exists();
-            is_ours && lease.plugin == MAIN && !has_record && call == Call::None && !is_routed
+            let is_seen = blind.is_none() && is_ours && lease.plugin == MAIN;
+            is_seen && !has_record && call == Call::None && !is_routed
         };
         let (state, why) = if lease.boot_id != self.boot_id {
             (State::Leaked, "it was given before the node started".into())
         } else if call == Call::AtWork {
             (State::Busy, "a call works on it just now".into())
         } else {
-            match netns_lives(netns) {
+            match lives {
                 // Whatever else is missing: who has a namespace may use the address.
                 Some(true) => (State::Used, String::new()),
                 // Veth and route go with the namespace, so that lives, wherever it is bound.
@@ -158,7 +167,10 @@ impl Node {
                 None if has_veth || is_routed => (State::Used, String::new()),
                 None => (
                     State::Unknown,
-                    "nothing tells whether its network namespace lives".into(),
+                    match &blind {
+                        Some(blind) => format!("it was given from elsewhere: {blind}"),
+                        None => "nothing tells whether its network namespace lives".into(),
+                    },
                 ),
             }
         };

@@ -11,51 +11,74 @@ use rpc::{Lease, RunDirectory, View};
 pub enum Blind {
     /// No veth and no route of a pod is in this network namespace.
     #[error(
-        "nothing is known about leaked addresses: this process is in another network namespace than the CNI plug-ins, where no pod's veth and no route can be seen; run it on the node itself (a container: hostNetwork: true)"
+        "this process is in another network namespace than the CNI plug-ins, where no pod's veth and no route can be seen; run it on the node itself (a container: hostNetwork: true)"
     )]
     Network,
     /// No pod's namespace is bound to its path in this mount namespace.
     #[error(
-        "nothing is known about leaked addresses: this process is in another mount namespace than the CNI plug-ins, and what is mounted at {} later does not appear here; run it on the node itself (a container: mount the host's /run with mountPropagation: HostToContainer)", .0.display()
+        "this process is in another mount namespace than the CNI plug-ins, and what is mounted at {} later does not appear here; run it on the node itself (a container: mount the host's /run with mountPropagation: HostToContainer)", .0.display()
     )]
     Mounts(PathBuf),
     /// Another process has the number here, or none.
     #[error(
-        "nothing is known about leaked addresses: this process is in another PID namespace than the CNI plug-ins, and {} is a namespace of a process; run it on the node itself (a container: hostPID: true)", .0.display()
+        "this process is in another PID namespace than the CNI plug-ins, and {} is a namespace of a process; run it on the node itself (a container: hostPID: true)", .0.display()
     )]
     Processes(PathBuf),
 }
 
-/// Whether the namespaces of these leases would be seen from here as the plug-ins saw them that wrote the leases.
-pub(crate) fn require(run: &RunDirectory, leases: &[&Lease]) -> Result<(), Blind> {
-    let here = View::here();
-    let mut mounts = None;
-    for lease in leases {
+/// What this process sees.
+pub(crate) struct Sight<'a> {
+    run: &'a RunDirectory,
+    here: View,
+    mounts: String,
+}
+
+impl<'a> Sight<'a> {
+    pub(crate) fn from_here(run: &'a RunDirectory) -> Self {
+        Self {
+            run,
+            here: View::here(),
+            mounts: fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default(),
+        }
+    }
+
+    /// An error when the namespace of none of these leases would be seen from here. One alone was written from elsewhere.
+    pub(crate) fn require(&self, leases: &[&Lease]) -> Result<(), Blind> {
+        let mut blind = None;
+        let with_view = leases.iter().filter(|lease| lease.view != View::default());
+        for lease in with_view {
+            match self.of(lease) {
+                Ok(()) => return Ok(()),
+                Err(why) => blind = Some(why),
+            }
+        }
+        blind.map_or(Ok(()), Err)
+    }
+
+    /// Whether the lease's namespace would be seen from here as the plug-in saw it that wrote the lease.
+    pub(crate) fn of(&self, lease: &Lease) -> Result<(), Blind> {
         let (there, netns) = (lease.view, Path::new(&lease.netns));
         if there == View::default() {
-            continue;
+            return Ok(());
         }
-        if there.net != here.net {
+        if there.net != self.here.net {
             return Err(Blind::Network);
         }
         if lease.netns.is_empty() {
-            continue;
+            return Ok(());
         }
         if netns.starts_with("/proc") {
-            if there.pids != here.pids {
+            if there.pids != self.here.pids {
                 return Err(Blind::Processes(netns.to_owned()));
             }
-        } else if there.mounts != here.mounts {
-            let mounts = mounts.get_or_insert_with(|| {
-                fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default()
-            });
+        } else if there.mounts != self.here.mounts {
             let directory = netns.parent().unwrap_or(netns);
-            if !is_followed(directory, run.root(), mounts) {
+            if !is_followed(directory, self.run.root(), &self.mounts) {
                 return Err(Blind::Mounts(directory.to_owned()));
             }
         }
+        Ok(())
     }
-    Ok(())
 }
 
 /// Whether `directory` is the node's, as the run directory beside it is, and follows what is mounted there.
@@ -117,11 +140,16 @@ mod tests {
     fn who_is_in_other_namespaces_than_the_plug_ins_is_told_to_go_to_the_node() {
         let run = RunDirectory::at("/run/azure-vnet");
         let here = View::here();
-        let judge = |netns: &str, view: View| {
+        let lease = |netns: &str, view: View| -> Lease {
             let lease = serde_json::json!({"network": "azure", "container_id": "c1", "ifname": "eth0",
                 "ip": "10.240.0.5", "prefix": 16, "gateway": "10.240.0.1", "boot_id": "", "netns": netns, "view": view});
-            let lease: Lease = serde_json::from_value(lease).unwrap();
-            require(&run, &[&lease]).map_err(|blind| blind.to_string())
+            serde_json::from_value(lease).unwrap()
+        };
+        let sight = Sight::from_here(&run);
+        let judge = |netns: &str, view: View| {
+            sight
+                .of(&lease(netns, view))
+                .map_err(|blind| blind.to_string())
         };
         let (file, process) = ("/run/netns/x", "/proc/7/ns/net");
         for netns in [file, process, ""] {
@@ -136,5 +164,11 @@ mod tests {
         let pids = judge(process, View { pids: 1, ..here }).unwrap_err();
         assert!(pids.contains("hostPID"), "{pids}");
         judge(file, View { pids: 1, ..here }).unwrap();
+
+        let odd = lease(file, View { net: 1, ..here });
+        let (fine, old) = (lease(file, here), lease(file, View::default()));
+        sight.require(&[&odd, &fine]).unwrap();
+        sight.require(&[&old]).unwrap();
+        sight.require(&[&odd, &old]).unwrap_err();
     }
 }

@@ -2,13 +2,17 @@
 
 use std::time::Duration;
 
-use lab::{Lab, Node, eventually};
+use lab::{Lab, Node, Pod, eventually};
 use serde_json::{Value, json};
 
 use crate::{ADDRESSES, ipam, lab, soon, told, write_originals};
 
 /// An address without record, for a main plug-in, in a namespace.
 fn give(node: &Node, plugin: &str, id: &str, netns: &str) {
+    give_from(node, &[], plugin, id, netns);
+}
+
+fn give_from(node: &Node, from: &[&str], plugin: &str, id: &str, netns: &str) {
     let variables = [
         "CNI_COMMAND=ADD",
         &format!("CNI_CONTAINERID={id}"),
@@ -17,6 +21,7 @@ fn give(node: &Node, plugin: &str, id: &str, netns: &str) {
         "CNI_PATH=/opt/cni/bin",
     ];
     let line = [
+        from,
         &["env"],
         variables.as_slice(),
         &["/opt/cni/bin/azure-vnet-ipam"],
@@ -221,6 +226,20 @@ fn one_address_is_freed_by_hand_unless_a_live_pod_has_it() {
         alive.tcp(lab.inet().addr(), 8080).unwrap().peer_ip(),
         node.addr()
     );
+}
+
+/// One that was given in a container of its own, say.
+#[test]
+fn a_lease_that_was_written_from_elsewhere_blinds_nobody_for_the_others() {
+    let lab = lab();
+    let node = lab.node(1);
+    give_from(node, &["unshare", "--net"], "ptp", "odd", "/run/netns/odd");
+    give(node, "ptp", "dead", "/run/netns/dead");
+    let (_, rows) = ipam(node, &["show"]);
+    assert_eq!(told(&rows, "state"), ["unknown", "leaked"]);
+    let why = rows[0]["why"].as_str().unwrap();
+    assert!(why.contains("another network namespace"), "{why}");
+    assert_eq!(told(&ipam(node, &["gc"]).1, "container_id"), ["dead"]);
 }
 
 /// Veth and route go with a namespace, wherever it is bound: also one of a pod that Azure's plug-in or `ptp` made.
