@@ -131,6 +131,7 @@ impl Node<'_> {
         let blind = self.sight.of(&lease).err();
         let lives = match &blind {
             Some(_) => None,
+            None if *netns == lease.netns => lease.lives(),
             None => netns_lives(netns),
         };
         let is_routed = self.routed.contains(&lease.ip);

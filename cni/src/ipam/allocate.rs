@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
-use rpc::{Key, Lease, Pools, View};
+use rpc::{Key, Lease, NetnsId, Pools, View};
 
 use super::IpamError;
 use super::choose::{Ledger, Rest, choose, exhausted};
@@ -65,6 +65,7 @@ pub(super) fn plan_add(
         gateway: pool.gateway,
         boot_id: store.boot_id().to_owned(),
         netns: wish.netns.clone(),
+        netns_id: NetnsId::at(&wish.netns),
         plugin: wish.plugin.clone(),
         view: View::here(),
     };
@@ -83,6 +84,7 @@ pub(super) fn plan_add(
 fn kept(lease: Lease, wish: &Wish) -> (Lease, Vec<Change>) {
     let now = Lease {
         netns: wish.netns.clone(),
+        netns_id: NetnsId::at(&wish.netns),
         plugin: wish.plugin.clone(),
         view: View::here(),
         ..lease.clone()

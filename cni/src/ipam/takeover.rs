@@ -13,7 +13,9 @@ use std::path::Path;
 
 use ipnet::Ipv4Net;
 use rpc::azure::{text_of, values};
-use rpc::{Key, Lease, RunDirectory, StateError, View, azure, netns_lives, remove_durably};
+use rpc::{
+    Key, Lease, NetnsId, RunDirectory, StateError, View, azure, netns_lives, remove_durably,
+};
 use serde_json::Value;
 
 use super::IpamError;
@@ -158,6 +160,7 @@ impl Used {
             prefix: self.prefix,
             gateway: self.gateway.unwrap_or(Ipv4Addr::UNSPECIFIED),
             boot_id: boot_id.to_owned(),
+            netns_id: NetnsId::at(&self.netns),
             netns: self.netns,
             plugin: String::new(),
             view: View::here(),

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::Ipv4Addr;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use ipnet::Ipv4Net;
@@ -31,6 +32,9 @@ pub struct Lease {
     /// The pod's network namespace; empty when nobody told.
     #[serde(default)]
     pub netns: String,
+    /// Which namespace that was: a process may get the number of a dead one, and with it the path. Of older leases it is not known.
+    #[serde(default)]
+    pub netns_id: Option<NetnsId>,
     /// The main plug-in for which it was given, if that is known.
     #[serde(default)]
     pub plugin: String,
@@ -45,9 +49,35 @@ impl Lease {
         Ipv4Net::new(self.ip, self.prefix).unwrap_or_else(|_too_long| self.ip.into())
     }
 
+    /// Whether the pod's network namespace is there; `None` when that cannot be told.
+    pub fn lives(&self) -> Option<bool> {
+        match (netns_lives(&self.netns), self.netns_id) {
+            (Some(true), Some(then)) => NetnsId::at(&self.netns).map(|now| now == then),
+            (lives, _) => lives,
+        }
+    }
+
     /// Whether Azure's plug-in has given it. Its address is known by the container only.
     pub fn is_taken_over(&self) -> bool {
         self.key.ifname.is_empty()
+    }
+}
+
+/// A namespace's identity as long as it lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetnsId {
+    device: u64,
+    inode: u64,
+}
+
+impl NetnsId {
+    /// Of the one that `path` leads to.
+    pub fn at(path: &str) -> Option<Self> {
+        let found = fs::metadata(path).ok()?;
+        (netns_lives(path) == Some(true)).then(|| Self {
+            device: found.dev(),
+            inode: found.ino(),
+        })
     }
 }
 
@@ -92,6 +122,33 @@ pub fn netns_lives(path: &str) -> Option<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A process gets the number of one that is dead.
+    #[test]
+    fn another_namespace_at_the_same_path_is_not_the_pods() {
+        let path = "/proc/self/ns/net";
+        let lease = |netns_id: Option<NetnsId>| Lease {
+            key: Key {
+                network: "azure".into(),
+                container_id: "c1".into(),
+                ifname: "eth0".into(),
+            },
+            ip: Ipv4Addr::new(10, 240, 0, 5),
+            prefix: 16,
+            gateway: Ipv4Addr::new(10, 240, 0, 1),
+            boot_id: String::new(),
+            netns: path.into(),
+            netns_id,
+            plugin: String::new(),
+            view: View::default(),
+        };
+        assert_eq!(lease(None).lives(), Some(true), "an older lease");
+        let then = NetnsId::at(path).unwrap();
+        assert_eq!(lease(Some(then)).lives(), Some(true));
+        let other = NetnsId::at("/proc/self/ns/pid");
+        assert_ne!(other, Some(then));
+        assert_eq!(lease(other).lives(), Some(false));
+    }
 
     #[test]
     fn a_namespace_lives_as_long_as_its_path_leads_to_one() {

@@ -20,7 +20,7 @@ mod view;
 pub use call::{CallFailure, CallReport, tell};
 pub use client::{CallError, call};
 pub use endpoint::{BadMac, Endpoint, Key, MacAddr};
-pub use lease::{COOL_DOWN_MS, Lease, leases, netns_lives};
+pub use lease::{COOL_DOWN_MS, Lease, NetnsId, leases, netns_lives};
 pub use message::{
     Attached, ClassView, Classified, ConfigView, Counted, DestinationView, GuardView, NodeView,
     PodView, PoolView, Refusal, Reply, Request, Status, TableView,

@@ -228,6 +228,24 @@ fn one_address_is_freed_by_hand_unless_a_live_pod_has_it() {
     );
 }
 
+/// As when a process gets the number of a dead one: `/proc/4711/ns/net`.
+#[test]
+fn another_namespace_at_the_same_path_keeps_no_address() {
+    let lab = lab();
+    let node = lab.node(1);
+    let [alive, later] = ["alive", "later"].map(|name| node.new_netns(name).unwrap());
+    let path = "/run/netns/number";
+    let leads_to = |pod: &Pod| {
+        let netns = pod.netns().to_str().unwrap();
+        node.exec(&["ln", "-sfn", netns, path]).unwrap()
+    };
+    leads_to(&alive);
+    give(node, "ptp", "one", path);
+    assert_eq!(told(&ipam(node, &["show"]).1, "state"), ["used"]);
+    leads_to(&later);
+    assert_eq!(ipam(node, &["gc"]).1.len(), 1);
+}
+
 /// One that was given in a container of its own, say.
 #[test]
 fn a_lease_that_was_written_from_elsewhere_blinds_nobody_for_the_others() {
