@@ -64,12 +64,16 @@ pub fn verdict(leaked: &[Holding]) -> Result<()> {
 pub fn gc(bin: &Path, dry_run: bool) -> Result<Vec<Freed>> {
     let mut done = Vec::new();
     for holding in check()? {
-        let error = if dry_run {
-            None
+        let freed = if dry_run {
+            Ok(true)
         } else {
             free(bin, &holding)
-                .err()
-                .map(|error| crate::report::one_line(&error))
+        };
+        let error = match freed {
+            Ok(true) => None,
+            // It does not leak any more.
+            Ok(false) => continue,
+            Err(error) => Some(crate::report::one_line(&error)),
         };
         done.push(Freed {
             freed: !dry_run && error.is_none(),
@@ -108,8 +112,11 @@ pub fn free_address(bin: &Path, address: Ipv4Addr) -> Result<Vec<Freed>> {
         State::Unknown if key.container_id.is_empty() && !holding.is_taken_over => {
             bail!("{address}: {}", holding.why)
         }
-        State::Unknown | State::Leaked => free(bin, &holding)?,
-    };
+        State::Unknown | State::Leaked => ensure!(
+            free(bin, &holding)?,
+            "{address} has been freed or given anew meanwhile; see `vnetctl ipam show`"
+        ),
+    }
     Ok(vec![Freed {
         holding,
         freed: true,
@@ -135,7 +142,9 @@ pub(crate) fn free(bin: &Path, holding: &Holding) -> Result<bool> {
         !is_still()?,
         "{plugin} says that it is done, but the lease is still there"
     );
-    Ok(true)
+    // An ADD may have made the attachment anew, which DEL has left alone then.
+    let has_it = |one: &Holding| (one.address, &one.key) == (holding.address, &holding.key);
+    Ok(!show()?.iter().any(has_it))
 }
 
 /// Runs the plug-in's DEL.
@@ -149,6 +158,7 @@ fn del(name: &str, bin: &Path, holding: &Holding) -> Result<()> {
     let ipam = json!({"type": IPAM, "ipAddress": only.unwrap_or_default()});
     let conf = json!({
         "cniVersion": "1.0.0", "name": or(&holding.key.network, NETWORK), "type": MAIN, "ipam": ipam,
+        "onlyIfGone": true,
     });
     let ifname = or(&holding.key.ifname, IFNAME);
     let container = or(&holding.key.container_id, NOBODY);

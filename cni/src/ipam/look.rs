@@ -3,7 +3,7 @@
 use netconf::{Environment, Netconf};
 use rpc::Key;
 
-use super::{Ipam, IpamError, choose, file, pools, takeover};
+use super::{Going, Ipam, IpamError, choose, file, pools, takeover};
 use crate::error::Error;
 use crate::loader::Loader;
 use crate::lock::Lock;
@@ -39,7 +39,7 @@ fn free(ipam: &Ipam, key: &Key) -> Result<(), Error> {
     if is_attached {
         return Ok(());
     }
-    ipam.take_back(key, None)
+    ipam.take_back(key, Going::default())
 }
 
 /// Is there an address to give, now or after its rest?

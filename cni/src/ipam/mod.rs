@@ -101,7 +101,7 @@ fn add(call: &mut Call) -> Result<(), Error> {
         call.steps.begin("undo");
         // What the owner had before is a live pod's.
         let taken_back = if given.is_new {
-            ipam.take_back(&wish.key, None)
+            ipam.take_back(&wish.key, Going::default())
         } else {
             Ok(())
         };
@@ -124,7 +124,11 @@ fn del(call: &mut Call) -> Result<(), Error> {
             }
             call.steps.begin("release");
             let ipam = Ipam::open(&call.deadline)?;
-            ipam.take_back(&key(call, &current.name), current.address)
+            let going = Going {
+                address: current.address,
+                only_if_gone: current.only_if_gone,
+            };
+            ipam.take_back(&key(call, &current.name), going)
         });
     call.stdin = stdin;
     done
@@ -159,6 +163,15 @@ enum Given {
     Lease(Granted),
     /// No pools, or nothing left in them.
     Nothing(Option<Exhausted>),
+}
+
+/// What of an owner's a DEL is to take back; all of it unless it says otherwise.
+#[derive(Clone, Copy, Default)]
+struct Going {
+    /// Of what Azure's plug-in gave only this.
+    address: Option<Ipv4Addr>,
+    /// Nothing of a pod whose namespace lives.
+    only_if_gone: bool,
 }
 
 /// A lease, and whether this call made it.
@@ -278,11 +291,15 @@ impl Ipam {
         }
     }
 
-    fn take_back(&self, key: &Key, address: Option<Ipv4Addr>) -> Result<(), Error> {
+    fn take_back(&self, key: &Key, going: Going) -> Result<(), Error> {
         self.with_store(|store| {
+            let own = store.lease_of(key)?.filter(|_| going.only_if_gone);
+            if going.address.is_none() && own.is_some_and(|lease| lease.lives() == Some(true)) {
+                return Ok(());
+            }
             // What cannot be read there keeps new addresses from being given, not old ones from being freed.
             drop(takeover::take_over(&self.run, store));
-            let changes = allocate::plan_del(store, key, address, clock::boottime_ms())?;
+            let changes = allocate::plan_del(store, key, going.address, clock::boottime_ms())?;
             apply(store, &changes)
         })
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rpc::Key;
+use rpc::{Key, leases, netns_lives};
 
 use super::address::{Known, give_back};
 use super::{ADD_LIMIT, Node, UNDO, key};
@@ -66,6 +66,9 @@ fn release(
 ) -> Result<(), Error> {
     call.steps.begin("lock");
     let lock = Lock::acquire(&node.lock_of(key), node.deadline.spare(PATIENCE))?;
+    if current.is_some_and(|current| current.only_if_gone) && lives(node, key)? {
+        return Ok(());
+    }
     release_locked(call, node, key, current, lock)
 }
 
@@ -105,6 +108,19 @@ pub(super) fn release_locked(
         node.records.sweep(key)?;
     }
     Ok(lock.clear_draft()?)
+}
+
+/// Whether the attachment's namespace is there, as far as lease or record tells.
+fn lives(node: &Node, key: &Key) -> Result<bool, Error> {
+    let leases = leases(&node.run).into_iter().filter_map(|(_, lease)| lease);
+    let told = match leases.into_iter().find(|lease| lease.key == *key) {
+        Some(lease) => lease.lives(),
+        None => match node.records.get(key)? {
+            Some(record) => netns_lives(&record.endpoint.netns),
+            None => None,
+        },
+    };
+    Ok(told == Some(true))
 }
 
 /// With no readable record: the veth that ADD would have made for this attachment in any mode, if it is there.

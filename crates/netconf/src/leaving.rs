@@ -20,6 +20,9 @@ pub struct Leaving<'a> {
     pub plugin: Option<String>,
     /// `ipam.ipAddress`, in a configuration that ADD would take.
     pub address: Option<Ipv4Addr>,
+    /// `onlyIfGone`, which is internal, and no runtime's to set: whoever found the attachment dead asks for this DEL, which does
+    /// nothing when an ADD has made it anew since.
+    pub only_if_gone: bool,
     /// What that plug-in gets: what was sent, or what a runtime would have made of the list.
     pub stdin: Cow<'a, [u8]>,
     /// Why ADD would refuse it.
@@ -47,6 +50,7 @@ impl<'a> Leaving<'a> {
             name,
             plugin,
             address,
+            only_if_gone: root.flag("onlyIfGone").ok().flatten().unwrap_or(false),
             stdin,
             complaint,
         })

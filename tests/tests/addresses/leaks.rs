@@ -228,6 +228,46 @@ fn one_address_is_freed_by_hand_unless_a_live_pod_has_it() {
     );
 }
 
+/// `ctr run` with the same ID, or a podman container that is started again: between the look and the DEL an ADD may come.
+#[test]
+fn what_an_add_makes_anew_before_the_del_of_a_leak_stays() {
+    let lab = lab();
+    let node = lab.node(1);
+    let gone = node.add_pod("gone").unwrap();
+    give(node, "ptp", "dead", "/run/netns/dead");
+    gone.remove_netns().unwrap();
+    soon("two leaks", || ipam(node, &["check"]).1.len() == 2);
+    let again = node.new_netns("again").unwrap();
+    let netns = again.netns().to_str().unwrap();
+    node.exec(&["mkdir", "/run/late"]).unwrap();
+    for plugin in ["azure-vnet", "azure-vnet-ipam"] {
+        let conf = json!({"cniVersion": "1.0.0", "name": "azure", "type": "azure-vnet", "mode": "transparent", "allowNonKubernetes": true,
+            "ipam": {"type": "azure-vnet-ipam"}});
+        let script = format!(
+            "#!/bin/sh\nexport CNI_PATH=/opt/cni/bin\ndel=$(/bin/cat)\n\
+             echo '{conf}' | CNI_COMMAND=ADD CNI_NETNS={netns} /opt/cni/bin/{plugin} >&2 || exit 1\n\
+             echo \"$del\" | /opt/cni/bin/{plugin}\n"
+        );
+        let path = format!("/run/late/{plugin}");
+        node.write(&path, &script).unwrap();
+        node.exec(&["chmod", "+x", &path]).unwrap();
+    }
+    assert!(ipam(node, &["gc", "--bin-dir", "/run/late"]).0);
+    let (_, rows) = ipam(node, &["show"]);
+    assert_eq!(told(&rows, "state"), ["used", "used"]);
+    let of_pod = told(&rows, "container_id")
+        .iter()
+        .position(|id| id != "dead");
+    let address = &told(&rows, "address")[of_pod.unwrap()];
+    let route = node.exec(&["ip", "route", "show", address]).unwrap();
+    assert!(route.contains("dev azv"), "{route}");
+    again.remove_netns().unwrap();
+    soon("both are freed", || {
+        ipam(node, &["gc"]);
+        ipam(node, &["show"]).1.is_empty()
+    });
+}
+
 /// As when a process gets the number of a dead one: `/proc/4711/ns/net`.
 #[test]
 fn another_namespace_at_the_same_path_keeps_no_address() {
