@@ -45,12 +45,6 @@ pub(crate) struct Patience {
 }
 
 impl Patience {
-    /// Not to wait at all.
-    pub(crate) const NONE: Self = Self {
-        limit: Duration::ZERO,
-        is_rest: false,
-    };
-
     /// As a duration; zero when the call's time is over.
     pub(crate) fn limit(self) -> Duration {
         self.limit

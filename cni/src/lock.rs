@@ -12,8 +12,11 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::deadline::Patience;
+use crate::deadline::{Deadline, Patience};
 use netconf::code;
+
+/// Longer than somebody holds a lock who only looks whether it is held.
+const A_LOOK: Duration = Duration::from_millis(50);
 
 /// A lock could not be had or kept.
 #[derive(Debug, thiserror::Error)]
@@ -60,9 +63,9 @@ impl Lock {
         Ok(lock)
     }
 
-    /// The lock on `path` if nobody holds it.
-    pub(crate) fn try_acquire(path: &Path) -> Result<Option<Self>, LockError> {
-        match Self::acquire(path, Patience::NONE) {
+    /// The lock on `path` if nobody works under it. Who only looks, as `vnetctl` does, holds it for a moment.
+    pub(crate) fn try_acquire(path: &Path, deadline: &Deadline) -> Result<Option<Self>, LockError> {
+        match Self::acquire(path, deadline.spare(A_LOOK)) {
             Ok(lock) => Ok(Some(lock)),
             Err(LockError::Busy { .. }) => Ok(None),
             Err(error) => Err(error),
@@ -201,7 +204,6 @@ fn wait(file: &File, limit: Duration) -> io::Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::deadline::Deadline;
 
     fn soon() -> Patience {
         Deadline::after(Duration::from_mins(1)).spare(Duration::from_millis(50))
@@ -216,6 +218,30 @@ mod tests {
         assert_eq!(error.code(), code::TRY_AGAIN);
         drop(held);
         Lock::acquire(&path, soon()).unwrap();
+    }
+
+    #[test]
+    fn who_only_looks_at_a_lock_does_not_pass_for_a_call_at_work() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x");
+        let looks = File::create(&path).unwrap();
+        looks.lock_shared().unwrap();
+        let deadline = Deadline::after(Duration::from_mins(1));
+        assert!(Lock::try_acquire(&path, &deadline).unwrap().is_none());
+        let waiter = format!(":{} ", looks.metadata().unwrap().ino());
+        let end = thread::spawn(move || {
+            let waits = |line: &str| line.contains("->") && line.contains(&waiter);
+            while !fs::read_to_string("/proc/locks")
+                .unwrap()
+                .lines()
+                .any(waits)
+            {
+                thread::yield_now();
+            }
+            drop(looks);
+        });
+        assert!(Lock::try_acquire(&path, &deadline).unwrap().is_some());
+        end.join().unwrap();
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub(super) fn gc(call: &mut Call) -> Result<(), Error> {
 /// Frees one, unless azure-vnet is making the attachment just now, or has it and could not remove it.
 fn free(ipam: &Ipam, key: &Key) -> Result<(), Error> {
     let path = ipam.run.locks().join(key.file_name());
-    let Some(lock) = Lock::try_acquire(&path)? else {
+    let Some(lock) = Lock::try_acquire(&path, &ipam.deadline)? else {
         return Ok(());
     };
     let is_attached = Records::open(&ipam.run)?.has(key) || !lock.draft().is_empty();

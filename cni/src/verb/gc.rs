@@ -112,7 +112,7 @@ fn stale(node: &Node, network: &str, valid: &Attachments) -> Result<Vec<Stale>, 
     keys.retain(|key| !valid.keep(&key.container_id, &key.ifname));
     let mut found = Vec::new();
     for key in keys {
-        if Lock::try_acquire(&node.lock_of(&key))?.is_some() {
+        if Lock::try_acquire(&node.lock_of(&key), &node.deadline)?.is_some() {
             found.push(Stale {
                 host_ifindex: host_ifindex(node, &key)?,
                 key,
@@ -143,7 +143,7 @@ fn collect(
     current: &Leaving<'_>,
 ) -> Result<(), Error> {
     let key = &stale.key;
-    let Some(lock) = Lock::try_acquire(&node.lock_of(key))? else {
+    let Some(lock) = Lock::try_acquire(&node.lock_of(key), &node.deadline)? else {
         return Ok(());
     };
     let is_there = node.records.has(key) || !lock.draft().is_empty();
