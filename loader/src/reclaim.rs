@@ -73,7 +73,7 @@ impl Reclaim {
         let (address, owner, why) = (holding.address, &holding.key, &holding.why);
         match done {
             Ok(true) => {
-                info!(%address, %owner, why, "freed an address that nobody would have given back");
+                info!(%address, %owner, why, "freed an address that nobody would have given back; chained plug-ins such as portmap were not asked, see docs/troubleshooting.md");
                 self.freed += 1;
             }
             Ok(false) => {}

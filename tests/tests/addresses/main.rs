@@ -1,6 +1,7 @@
 //! Who has which address, as Azure's tools read it, and what becomes of addresses that nobody gives back.
 #![cfg(test)]
 
+mod host_ports;
 mod leaks;
 mod originals;
 
