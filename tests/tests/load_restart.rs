@@ -17,7 +17,17 @@ const BESIDE_OTHERS: u32 = 1000;
 const IDLE: u32 = 50;
 const HELD: u16 = 9001;
 
-fn under_load(rounds: u32, rate: u32, round: impl Fn(&Node)) {
+/// What a call may suffer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Bar {
+    /// Nothing.
+    NoneSlow,
+    /// Its first segment is lost once, and it is a second late: what an upgrade beside other work does to few calls to the
+    /// Internet (docs/adr/0015-upgrades.md).
+    NoneFails,
+}
+
+fn under_load(rounds: u32, rate: u32, bar: Bar, round: impl Fn(&Node)) {
     let lab = Lab::new().nodes(2).record(false).build().unwrap();
     for node in lab.nodes() {
         node.start_loader().unwrap();
@@ -73,8 +83,10 @@ fn under_load(rounds: u32, rate: u32, round: impl Fn(&Node)) {
                 calls.failed, calls.slow, calls.done
             );
             assert_ne!(calls.done, 0, "connect/close, {way}");
-            let lost = (calls.failed, calls.slow);
-            assert_eq!(lost, (0, 0), "connect/close, {way}: {calls:?}");
+            assert_eq!(calls.failed, 0, "connect/close, {way}: {calls:?}");
+            if bar == Bar::NoneSlow {
+                assert_eq!(calls.slow, 0, "connect/close, {way}: {calls:?}");
+            }
         }
     });
     for (stream, way) in streams.into_iter().zip(["VNet", "Internet"]) {
@@ -111,22 +123,22 @@ fn upgrade_and_roll_back(node: &Node) {
 
 #[test]
 fn five_restarts_under_load_lose_nothing() {
-    under_load(5, BESIDE_OTHERS, restart);
+    under_load(5, BESIDE_OTHERS, Bar::NoneSlow, restart);
 }
 
 #[test]
-fn three_upgrades_and_rollbacks_under_load_lose_nothing() {
-    under_load(3, BESIDE_OTHERS, upgrade_and_roll_back);
+fn three_upgrades_and_rollbacks_under_load_break_nothing() {
+    under_load(3, BESIDE_OTHERS, Bar::NoneFails, upgrade_and_roll_back);
 }
 
 #[test]
 #[ignore = "slow: 50 restarts; cargo xtask test load"]
 fn fifty_restarts_under_load_lose_nothing() {
-    under_load(50, FULL_RATE, restart);
+    under_load(50, FULL_RATE, Bar::NoneSlow, restart);
 }
 
 #[test]
 #[ignore = "slow: 50 upgrades and rollbacks; cargo xtask test load"]
 fn fifty_upgrades_and_rollbacks_under_load_lose_nothing() {
-    under_load(50, FULL_RATE, upgrade_and_roll_back);
+    under_load(50, FULL_RATE, Bar::NoneSlow, upgrade_and_roll_back);
 }
