@@ -14,7 +14,7 @@ use std::path::Path;
 use ipnet::Ipv4Net;
 use rpc::azure::{text_of, values};
 use rpc::{
-    Key, Lease, NetnsId, RunDirectory, StateError, View, azure, netns_lives, remove_durably,
+    Key, Lease, NetnsId, RunDirectory, StateError, View, azure, netns_lives, remove_durably, routed,
 };
 use serde_json::Value;
 
@@ -47,8 +47,11 @@ pub(super) fn take_over(run: &RunDirectory, store: &Store) -> Result<(), Error> 
     given(addresses.as_ref(), &mut used);
     held(endpoints.as_ref(), &mut used);
     let known = store.ledger()?.leased;
+    let routed = routed()?;
     for (ip, used) in used {
-        if known.contains(&ip) || netns_lives(&used.netns) == Some(false) {
+        // A path that is gone proves nothing while the node still sends the address's packets to a pod.
+        let is_gone = netns_lives(&used.netns) == Some(false) && !routed.contains(&ip);
+        if is_gone || known.contains(&ip) {
             continue;
         }
         let lease = used.lease(ip, store.boot_id());

@@ -85,6 +85,16 @@ fn migrated() -> (Sandbox, crate::loader::Loader) {
     (sandbox, loader)
 }
 
+/// The first process of a container has ended, and with it the path to its namespace; another one keeps the namespace.
+#[test]
+fn the_address_of_an_azures_pod_whose_path_is_gone_is_its_own_while_a_route_leads_to_it() {
+    let (sandbox, _loader) = migrated();
+    let route = ["route", "add", "10.240.0.7/32", "dev", "lo"];
+    let status = std::process::Command::new("ip").args(route).status();
+    assert!(status.unwrap().success());
+    assert_eq!(address(&add(&sandbox, "new1")), "10.240.0.9/16");
+}
+
 /// Features F78 and F79.
 #[test]
 fn the_addresses_of_azures_live_pods_are_given_to_nobody_until_their_del() {

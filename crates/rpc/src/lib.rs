@@ -12,6 +12,7 @@ mod lease;
 mod message;
 mod paths;
 mod pool;
+mod routed;
 mod state;
 mod told;
 mod utc;
@@ -27,6 +28,7 @@ pub use message::{
 };
 pub use paths::{LOADER_CONFIG, RUN_DIRECTORY, RunDirectory};
 pub use pool::{Interface, Pools, Subnet};
+pub use routed::routed;
 pub use state::{StateError, boot_id, read_json, remove_durably, write_json, write_synced};
 pub use told::{Nic, ToldInterface, ToldSubnet, judge};
 pub use utc::utc;

@@ -3,11 +3,10 @@
 use std::fs;
 
 use abi::Config;
-use rpc::Endpoint;
+use rpc::{Endpoint, routed};
 
 use super::node::Node;
 use super::{Problem, some};
-use crate::leaks::routed;
 use crate::ports::{PortRange, PortUses};
 
 pub(super) fn default_route(_node: &Node) -> Option<Problem> {

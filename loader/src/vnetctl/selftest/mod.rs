@@ -143,7 +143,7 @@ fn nothing_left(pods: &[&TestPod]) -> Result<String> {
             !holdings.iter().any(|one| one.address == address),
             "{address} is still given"
         );
-        let routed = crate::leaks::routed().context("read the routes")?;
+        let routed = rpc::routed().context("read the routes")?;
         ensure!(
             !routed.contains(&address),
             "a route still leads to {address}"
