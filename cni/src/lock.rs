@@ -63,8 +63,16 @@ impl Lock {
         Ok(lock)
     }
 
-    /// The lock on `path` if nobody works under it. Who only looks, as `vnetctl` does, holds it for a moment.
+    /// The lock on `path` if nobody works under it. Who only looks, as `vnetctl` does, shares it for a moment and is waited for; who
+    /// works is not, because what he has made when he ends is none of the asker's.
     pub(crate) fn try_acquire(path: &Path, deadline: &Deadline) -> Result<Option<Self>, LockError> {
+        if is_worked_under(path).map_err(|source| LockError::Io {
+            doing: "look at",
+            path: path.to_owned(),
+            source,
+        })? {
+            return Ok(None);
+        }
         match Self::acquire(path, deadline.spare(A_LOOK)) {
             Ok(lock) => Ok(Some(lock)),
             Err(LockError::Busy { .. }) => Ok(None),
@@ -184,6 +192,19 @@ fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     }
 }
 
+/// Whether somebody holds the lock alone.
+fn is_worked_under(path: &Path) -> io::Result<bool> {
+    let file = match File::open(path) {
+        Err(absent) if absent.kind() == io::ErrorKind::NotFound => return Ok(false),
+        opened => opened?,
+    };
+    match file.try_lock_shared() {
+        Ok(()) => Ok(false),
+        Err(TryLockError::WouldBlock) => Ok(true),
+        Err(TryLockError::Error(source)) => Err(source),
+    }
+}
+
 /// Whether the lock was had within `limit`.
 fn wait(file: &File, limit: Duration) -> io::Result<bool> {
     match file.try_lock() {
@@ -242,6 +263,34 @@ mod tests {
         });
         assert!(Lock::try_acquire(&path, &deadline).unwrap().is_some());
         end.join().unwrap();
+    }
+
+    /// An ADD that ends in the meantime has made a pod that is younger than GC's list.
+    #[test]
+    fn who_works_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x");
+        let works = File::create(&path).unwrap();
+        works.lock().unwrap();
+        let waiter = format!(":{} ", works.metadata().unwrap().ino());
+        let is_over = std::sync::atomic::AtomicBool::new(false);
+        let is_over = &is_over;
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                let waits = |line: &str| line.contains("->") && line.contains(&waiter);
+                let is_waited_for = || {
+                    let locks = fs::read_to_string("/proc/locks").unwrap();
+                    locks.lines().any(waits)
+                };
+                while !is_over.load(std::sync::atomic::Ordering::Relaxed) && !is_waited_for() {
+                    thread::yield_now();
+                }
+                drop(works);
+            });
+            let deadline = Deadline::after(Duration::from_mins(1));
+            assert!(Lock::try_acquire(&path, &deadline).unwrap().is_none());
+            is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
     }
 
     #[test]

@@ -5,11 +5,6 @@ use sha1::{Digest as _, Sha1};
 
 use netconf::{Args, Mode};
 
-/// The name in the index of owners.
-pub(crate) fn owner_name(key: &Key) -> String {
-    hex(&digest(&key.file_name()))
-}
-
 /// The names that the host veth may have, best first (reference `azure-vnet.md` §1.5).
 ///
 /// In mode `transparent` the name tells the pod, which Calico relies on. While another attachment has that name, such as a

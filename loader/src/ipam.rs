@@ -109,6 +109,7 @@ pub fn free_address(bin: &Path, address: Ipv4Addr) -> Result<Vec<Freed>> {
             "{address} is in use: pod {pod}, attachment {key}, network namespace {netns}; delete the pod, and its runtime gives the address back"
         ),
         State::Busy => bail!("a call works on {key}, which has {address}; try again"),
+        State::Unknown if holding.is_blind => bail!("{address}: {}", holding.why),
         State::Unknown if key.container_id.is_empty() && !holding.is_taken_over => {
             bail!("{address}: {}", holding.why)
         }

@@ -89,6 +89,8 @@ impl Keepsakes {
         let record = format!("{}.json", endpoint.key.file_name());
         self.remember(run.endpoints().join(record), owner);
         self.remember(run.leases().join(owner.0.to_string()), owner);
+        // Without it DEL would not find the lease.
+        self.remember(run.owners().join(endpoint.key.owner_name()), owner);
     }
 
     /// Pods with another IPAM have no lease.
@@ -162,6 +164,7 @@ mod tests {
         let run = RunDirectory::at(root.path());
         fs::create_dir_all(run.endpoints()).unwrap();
         fs::create_dir_all(run.leases()).unwrap();
+        fs::create_dir_all(run.owners()).unwrap();
         let record = run.endpoints().join("azure:1:eth0.json");
         let mac = "02:00:00:00:00:01";
         let endpoint = json!({
@@ -194,6 +197,19 @@ mod tests {
         assert_eq!(keepsakes.keep(|owner| owner == OWNER), [record]);
         let left = fs::read_dir(run.leases()).unwrap().count();
         assert_eq!(left, 1, "no draft stays");
+    }
+
+    #[test]
+    fn the_index_by_which_del_finds_the_lease_is_written_again_too() {
+        let (_root, run, record, _lease) = node();
+        let key = read_json::<Endpoint>(&record).unwrap().key;
+        let index = run.owners().join(key.owner_name());
+        write_json(&index, &json!({"ip": "10.240.1.10"})).unwrap();
+        let mut keepsakes = Keepsakes::default();
+        keepsakes.find(&run, |_| true);
+        fs::remove_dir_all(run.ipam()).unwrap();
+        assert_eq!(keepsakes.keep(|_| true).len(), 2);
+        assert!(index.exists());
     }
 
     #[test]

@@ -33,6 +33,10 @@ pub enum State {
 /// An address in somebody's hands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "documents", derive(schemars::JsonSchema))]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "facts that have nothing to do with each other"
+)]
 pub struct Holding {
     /// The address.
     pub address: Ipv4Addr,
@@ -58,6 +62,9 @@ pub struct Holding {
     /// looks leaked an operator decides.
     #[serde(skip)]
     pub is_proven: bool,
+    /// Whether it cannot be seen from here if its pod lives.
+    #[serde(skip)]
+    pub is_blind: bool,
 }
 
 /// A view of the node, read in one go.
@@ -178,6 +185,7 @@ impl Node<'_> {
         let is_of_now = lease.boot_id == self.boot_id;
         let is_recorded = record.is_some_and(|record| record.address.addr() == lease.ip);
         Holding {
+            is_blind: blind.is_some(),
             is_proven: state == State::Leaked && is_of_now && is_ours && is_recorded,
             address: lease.ip,
             pod: record.map_or_else(String::new, |record| {
@@ -213,6 +221,7 @@ fn unreadable(address: Ipv4Addr) -> Holding {
         is_ours: false,
         is_taken_over: false,
         is_proven: false,
+        is_blind: false,
     }
 }
 

@@ -157,6 +157,7 @@ mod tests {
             is_ours: true,
             is_taken_over: false,
             is_proven: true,
+            is_blind: false,
         }
     }
 

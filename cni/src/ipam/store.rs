@@ -22,7 +22,6 @@ use rpc::{Key, Lease, StateError, read_json, remove_durably, write_json};
 use serde::de::DeserializeOwned;
 
 use super::choose::Ledger;
-use crate::names;
 use crate::record::make_directory;
 
 /// One step of an ADD or DEL; each is all or nothing.
@@ -228,7 +227,7 @@ impl Store {
     }
 
     fn owner(&self, key: &Key) -> PathBuf {
-        self.owners_dir().join(names::owner_name(key))
+        self.owners_dir().join(key.owner_name())
     }
 }
 

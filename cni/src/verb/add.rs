@@ -255,7 +255,6 @@ fn without_address(
 /// Takes back what [`make`] did up to `step`; returns what could not be.
 fn undo(node: &Node, request: &Request<'_>, record: &Record, step: &str) -> Vec<Error> {
     let mut left: Vec<Error> = Vec::new();
-    left.extend(node.records.remove(&request.key).err().map(Error::from));
     let veth = if record.endpoint.host_ifname.is_empty() {
         Ok(())
     } else {
@@ -265,6 +264,8 @@ fn undo(node: &Node, request: &Request<'_>, record: &Record, step: &str) -> Vec<
         let unregistered = node.loader.unregister(&record.endpoint);
         left.extend(unregistered.err().map(Error::from));
     }
+    // The loader writes the record of a pod that lives again, so that goes first.
+    left.extend(node.records.remove(&request.key).err().map(Error::from));
     match veth {
         Ok(()) => left.extend(request.ipam.del(&node.runtime).err().map(Error::from)),
         // An address whose veth is still there must not be given to another pod.

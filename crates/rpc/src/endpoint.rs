@@ -29,6 +29,12 @@ impl fmt::Display for Key {
 /// Longest file name that we make from a key; the state files add a suffix, and 255 is the file system's limit.
 const FILE_NAME_BYTES: usize = 200;
 
+fn digest(text: &str) -> String {
+    let digest = Sha1::digest(text.as_bytes());
+    let digits = digest.iter().map(|byte| format!("{byte:02x}"));
+    digits.collect::<String>()
+}
+
 impl Key {
     /// The file name of an attachment, the same in every directory; no two attachments have the same.
     ///
@@ -38,9 +44,12 @@ impl Key {
         if readable.len() <= FILE_NAME_BYTES {
             return readable;
         }
-        let digest = Sha1::digest(readable.as_bytes());
-        let digits = digest.iter().map(|byte| format!("{byte:02x}"));
-        format!("sha1:{}", digits.collect::<String>())
+        format!("sha1:{}", digest(&readable))
+    }
+
+    /// The file name in the index of the owners of leases.
+    pub fn owner_name(&self) -> String {
+        digest(&self.file_name())
     }
 
     /// The attachment that a file is named after; `None` when the name is not ours or a digest.
