@@ -22,8 +22,8 @@ const HELD: u16 = 9001;
 enum Bar {
     /// Nothing.
     NoneSlow,
-    /// Its first segment is lost once, and it is a second late: what an upgrade beside other work does to few calls to the
-    /// Internet (docs/adr/0015-upgrades.md).
+    /// Its first segment is lost once, and it is a second late: what an upgrade does to few calls to the Internet, a defect
+    /// that is not found yet (docs/adr/0015-upgrades.md).
     NoneFails,
 }
 
