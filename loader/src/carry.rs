@@ -11,23 +11,27 @@
 //!
 //! Who is killed in between leaves both maps pinned, and the next start, of either build, goes on.
 
+mod merge;
+mod moving;
+
 use std::collections::{HashMap, HashSet};
 use std::fs;
-use std::hash::{BuildHasher as _, RandomState};
+use std::hash::RandomState;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
+use abi::FlowKey;
 use abi::pins::map;
-use abi::{Binding, Flow, FlowKey, Fragment, Layout, Piece};
 use aya::maps::MapError;
 use hooks::{Pins, RawMap};
 use tracing::{info, warn};
-use zerocopy::FromBytes as _;
 
 use crate::conntrack;
 use crate::gc::{self, Pressure};
-use crate::layouts::{Plan, Role, Way, expected};
+use crate::layouts::{Plan, Role, expected};
 use crate::registry::Registry;
+use moving::Move;
 
 /// Entries could not be carried over.
 #[derive(Debug, thiserror::Error)]
@@ -69,21 +73,8 @@ pub struct Carry {
     claimed: Option<u32>,
     /// The flows that were known before it was counted.
     known: HashSet<FlowKey>,
-}
-
-/// A map's entries on their way.
-#[derive(Debug)]
-struct Move {
-    name: &'static str,
-    role: Role,
-    way: Way,
-    from: RawMap,
-    source: PathBuf,
-    to: RawMap,
-    /// Whether an earlier start may have written into the new map.
-    resumed: bool,
-    /// Hashes of keys and values that were copied.
-    copied: HashMap<u64, u64>,
+    /// When it was counted.
+    since: Option<Instant>,
 }
 
 impl Carry {
@@ -120,6 +111,7 @@ impl Carry {
             hasher: RandomState::new(),
             claimed: None,
             known: HashSet::new(),
+            since: None,
         })
     }
 
@@ -135,9 +127,11 @@ impl Carry {
             self.tables()?;
             let known = registry.maps.flows.keys().filter_map(Result::ok);
             self.known = known.map(|key| key.0).collect();
-            let was_full = registry.flows_full()?;
+            // Read before: a flow that finds no room while we count must not count as ours.
+            let (was_full, lost) = (registry.flows_full()?, registry.flows_lost()?);
+            self.since = Some(Instant::now());
             self.count_a_lost_flow()?;
-            self.claimed = (!was_full).then_some(registry.flows_lost()?);
+            self.claimed = (!was_full).then_some(lost.wrapping_add(1));
             self.tables()?;
         }
         Ok(())
@@ -168,24 +162,27 @@ impl Carry {
             info!(map = one.name, way = %one.way, entries = one.copied.len(), "carried over");
             self.moves.pop();
         }
+        let known = std::mem::take(&mut self.known);
         if let Some(lost) = self.claimed.take()
             && registry.flows_lost()? == lost
         {
             registry.set_flows_full(false, lost)?;
-            self.end_detours(registry)?;
+            let took = self.since.take().map(|since| since.elapsed());
+            info!(?took, "new flows took the stack");
+            self.end_detours(registry, &known)?;
         }
         Ok(())
     }
 
     /// What has gone through the stack meanwhile shall not stay there: its ports if it is over, its packets if the kernel does not
     /// translate them.
-    fn end_detours(&mut self, registry: &mut Registry) -> anyhow::Result<()> {
+    fn end_detours(&self, registry: &mut Registry, known: &HashSet<FlowKey>) -> anyhow::Result<()> {
         let pressure = Pressure {
             flows: true,
             bindings: false,
         };
         gc::sweep(&self.pins, pressure)?;
-        match conntrack::give_back(registry, &std::mem::take(&mut self.known)) {
+        match conntrack::give_back(registry, known) {
             Ok(flows) => info!(flows, "off the stack again"),
             Err(error) => warn!(%error, "flows that began during the upgrade stay in the stack"),
         }
@@ -219,12 +216,11 @@ impl Carry {
                 continue;
             }
             let counts = RawMap::open(&path).map_err(|source| CarryError::Open { path, source })?;
-            for count in counts.elements() {
-                let (index, count) = count.map_err(failed)?;
-                let count = <[u8; 4]>::try_from(count.as_slice()).map_or(0, u32::from_ne_bytes);
-                let count = count.wrapping_add(1).to_ne_bytes();
-                counts.put(&index, &count).map_err(failed)?;
-            }
+            let add = |index: &[u8], count: &[u8]| {
+                let count = <[u8; 4]>::try_from(count).map_or(0, u32::from_ne_bytes);
+                counts.put(index, &count.wrapping_add(1).to_ne_bytes())
+            };
+            counts.each(add).map_err(failed)?;
         }
         Ok(())
     }
@@ -261,96 +257,5 @@ fn remove(pin: &Path) -> io::Result<()> {
     match fs::remove_file(pin) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         Ok(()) | Err(_) => Ok(()),
-    }
-}
-
-impl Move {
-    /// Copies what has changed since the last time. What the new programs have changed, too, stays theirs if it is later.
-    fn copy(&mut self, hasher: &RandomState) -> io::Result<()> {
-        for element in self.from.elements() {
-            let (key, value) = element?;
-            let hash = hasher.hash_one(&value);
-            if self.copied.insert(hasher.hash_one(&key), hash) == Some(hash) {
-                continue;
-            }
-            let (key, value) = self.way.entry(&key, &value, &self.to);
-            let is_table = self.role == Role::Table;
-            match self.to.get(&key)? {
-                // Without room for it, a miss means "stack", and a lost binding heals.
-                None if is_table => _ = self.to.add(&key, &value)?,
-                Some(other) if is_table && seen(self.name, &other) > seen(self.name, &value) => {}
-                None | Some(_) => self.to.put(&key, &value)?,
-            }
-        }
-        Ok(())
-    }
-}
-
-/// When an entry's last packet came.
-fn seen(name: &str, value: &[u8]) -> u32 {
-    match name {
-        map::FLOWS => Flow::read_from_bytes(value).map_or(0, |flow| flow.last_seen),
-        map::SNAT => Binding::read_from_bytes(value).map_or(0, |binding| binding.last_seen),
-        map::FRAGMENTS => Fragment::read_from_bytes(value).map_or(0, |fragment| fragment.seen),
-        _ => 0,
-    }
-}
-
-impl Way {
-    /// An entry as the new map has it.
-    fn entry(&self, key: &[u8], value: &[u8], to: &RawMap) -> (Vec<u8>, Vec<u8>) {
-        let size = |size: u32| usize::try_from(size).unwrap_or(0);
-        let info = to.info();
-        let keys: fn(&Layout) -> &[Piece] = |layout| &layout.key;
-        (
-            self.convert(key, size(info.key_size()), keys),
-            self.convert(value, size(info.value_size()), |layout| &layout.value),
-        )
-    }
-
-    fn convert(&self, bytes: &[u8], size: usize, pieces: impl Fn(&Layout) -> &[Piece]) -> Vec<u8> {
-        let (layout, is_back) = match self {
-            Self::Same => return bytes.to_vec(),
-            Self::Forward(layout) => (layout, false),
-            Self::Back(layout) => (layout, true),
-        };
-        let mut new = vec![0; size];
-        for piece in pieces(layout) {
-            let [from, to] = if is_back {
-                [piece.now, piece.before]
-            } else {
-                [piece.before, piece.now]
-            };
-            let range =
-                |start: u16| usize::from(start)..usize::from(start) + usize::from(piece.len);
-            if let (Some(from), Some(to)) = (bytes.get(range(from)), new.get_mut(range(to))) {
-                to.copy_from_slice(from);
-            }
-        }
-        new
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pieces_move_forward_and_back_and_the_rest_is_zero() {
-        let mut layout = Layout::FIRST;
-        layout.value[0] = Piece::new(0, 4, 2);
-        layout.value[1] = Piece::new(3, 0, 1);
-        let forward = Way::Forward(layout).convert(&[1, 2, 3, 4], 8, |layout| &layout.value);
-        assert_eq!(forward, [4, 0, 0, 0, 1, 2, 0, 0]);
-        let back = Way::Back(layout).convert(&forward, 4, |layout| &layout.value);
-        assert_eq!(back, [1, 2, 0, 4]);
-    }
-
-    #[test]
-    fn a_piece_beyond_the_end_is_left_out() {
-        let mut layout = Layout::FIRST;
-        layout.value[0] = Piece::new(2, 0, 4);
-        let converted = Way::Forward(layout).convert(&[1, 2, 3, 4], 4, |layout| &layout.value);
-        assert_eq!(converted, [0; 4]);
     }
 }

@@ -190,7 +190,12 @@ pub(crate) fn plan(pins: &Pins, notes: &Notes, name: &'static str) -> Result<Pla
 }
 
 fn look(path: &Path, notes: &Notes) -> Result<Option<Pinned>, ObjectError> {
-    if !path.exists() {
+    let failed = |error| ObjectError::Inspect {
+        path: path.to_owned(),
+        source: MapError::IoError(error),
+    };
+    // What cannot be looked at is not "not there": a new map would take its place.
+    if !path.try_exists().map_err(failed)? {
         return Ok(None);
     }
     let info = MapInfo::from_pin(path).and_then(|info| {

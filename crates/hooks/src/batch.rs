@@ -1,19 +1,19 @@
-//! Reads a hash map thousands of entries at a time, and removes some at a time: one by one, a sweep over a full table takes
+//! Reads a map thousands of entries at a time, and removes some at a time: one by one, a sweep over a full table takes
 //! seconds of a busy node.
 //!
-//! `BPF_MAP_LOOKUP_BATCH` (Linux 5.6) copies whole buckets, so that an entry that is there all the while is told exactly once,
-//! whatever comes and goes beside it.
+//! `BPF_MAP_LOOKUP_BATCH` (Linux 5.6; of per-CPU arrays, 5.13) copies whole buckets of a hash map, so that an entry that is there
+//! all the while is told exactly once, whatever comes and goes beside it.
 
 use std::io;
 use std::marker::PhantomData;
-use std::mem::{size_of, zeroed};
+use std::mem::{size_of, swap, zeroed};
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::Path;
 
 use aya::maps::{MapData, MapError};
 use aya_obj::generated::{bpf_attr, bpf_cmd};
 use nix::libc;
-use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// A table could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -47,52 +47,66 @@ pub enum BatchError {
 
 /// Entries of one system call.
 const ENTRIES: u32 = 2048;
-/// Where the kernel has come to.
-type Place = [u32; 4];
 
 /// Shows `visit` every entry of the pinned hash map at `pin`.
 pub fn each_entry<K, V>(pin: &Path, mut visit: impl FnMut(&K, &V)) -> Result<(), BatchError>
 where
-    K: FromBytes + IntoBytes + FromZeros + Clone,
-    V: FromBytes + IntoBytes + FromZeros + Clone,
+    K: FromBytes,
+    V: FromBytes,
 {
     let map = || name(pin);
     let data = MapData::from_pin(pin)?;
     let info = data.info()?;
+    let sizes = (size_of::<K>(), size_of::<V>());
     let is = |found: u32, wanted: usize| usize::try_from(found) == Ok(wanted);
-    if !is(info.key_size(), size_of::<K>()) || !is(info.value_size(), size_of::<V>()) {
+    if !is(info.key_size(), sizes.0) || !is(info.value_size(), sizes.1) {
         return Err(BatchError::Layout { map: map() });
     }
+    let read = each(&data, sizes, |key, value| {
+        if let (Ok(key), Ok(value)) = (K::read_from_bytes(key), V::read_from_bytes(value)) {
+            visit(&key, &value);
+        }
+        Ok(())
+    });
+    read.map_err(|source| BatchError::Read { map: map(), source })
+}
+
+/// Shows `visit` every entry of a map whose keys and values have these sizes in bytes; of a per-CPU map, the values of all CPUs.
+/// Ends at the first error.
+pub(crate) fn each(
+    data: &MapData,
+    (key, value): (usize, usize),
+    mut visit: impl FnMut(&[u8], &[u8]) -> io::Result<()>,
+) -> io::Result<()> {
     let length = ENTRIES as usize;
-    let mut keys = vec![K::new_zeroed(); length];
-    let mut values = vec![V::new_zeroed(); length];
-    let (mut place, mut next) = (Place::default(), Place::default());
+    let (mut keys, mut values) = (vec![0; length * key], vec![0; length * value]);
+    // Where the kernel has come to: a hash map says it in four bytes, others by a key.
+    let (mut place, mut next) = (vec![0; key.max(4)], vec![0; key.max(4)]);
     let mut is_first = true;
     loop {
         // SAFETY: all bits zero are a valid attribute.
         let mut attribute: bpf_attr = unsafe { zeroed() };
         attribute.batch.in_batch = if is_first { 0 } else { address(&mut place) };
         attribute.batch.out_batch = address(&mut next);
-        attribute.batch.keys = keys.as_mut_ptr() as u64;
-        attribute.batch.values = values.as_mut_ptr() as u64;
+        attribute.batch.keys = address(&mut keys);
+        attribute.batch.values = address(&mut values);
         attribute.batch.count = ENTRIES;
         attribute.batch.map_fd = data.fd().as_fd().as_raw_fd().cast_unsigned();
         let done = call(bpf_cmd::BPF_MAP_LOOKUP_BATCH, &mut attribute);
-        // SAFETY: the kernel has written the count, whether there is more or not; every bit pattern is one.
-        let count = unsafe { attribute.batch.count };
         let is_last = match done {
             Ok(()) => false,
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => true,
-            Err(source) => return Err(BatchError::Read { map: map(), source }),
+            Err(error) => return Err(error),
         };
-        let filled = count.min(ENTRIES) as usize;
-        for (key, value) in keys.iter().zip(&values).take(filled) {
-            visit(key, value);
+        // SAFETY: the kernel has written the count, whether there is more or not; every bit pattern is one.
+        let filled = unsafe { attribute.batch.count }.min(ENTRIES) as usize;
+        for (key, value) in keys.chunks(key).zip(values.chunks(value)).take(filled) {
+            visit(key, value)?;
         }
         if is_last {
             return Ok(());
         }
-        place = next;
+        swap(&mut place, &mut next);
         is_first = false;
     }
 }
@@ -153,15 +167,15 @@ fn name(pin: &Path) -> String {
     name.to_string_lossy().into_owned()
 }
 
-fn address(place: &mut Place) -> u64 {
-    place.as_mut_ptr() as u64
+fn address(bytes: &mut [u8]) -> u64 {
+    bytes.as_mut_ptr() as u64
 }
 
 fn call(command: bpf_cmd, attribute: &mut bpf_attr) -> io::Result<()> {
     let command = libc::c_long::from(command as u32);
     // SAFETY: the attribute is whole, and what it points to is alive and as long as it says: keys and values of the map's sizes,
-    // which the callers have compared, and a place of sixteen bytes, of which a hash map uses four. Keys and values that the
-    // kernel writes are types for which every bit pattern is valid.
+    // which the callers have compared, and places as long as a key, of which a hash map uses four bytes. The kernel writes into
+    // bytes only.
     let result = unsafe {
         libc::syscall(
             libc::SYS_bpf,

@@ -27,6 +27,6 @@ pub use hook::{Hook, Mechanism};
 pub use maps::{Abi, Maps, MapsError, total};
 pub use netlink::dump;
 pub use pins::Pins;
-pub use raw::{Elements, RawMap};
+pub use raw::RawMap;
 pub use ticks::ticks;
 pub use xdp::{attach_guard, detach_guard};

@@ -8,10 +8,11 @@ use aya::maps::{MapData, MapError, MapInfo, MapType};
 use nix::errno::Errno;
 use nix::libc::{SYS_bpf, syscall};
 
-/// `BPF_MAP_LOOKUP_ELEM`, `BPF_MAP_UPDATE_ELEM` and `BPF_MAP_GET_NEXT_KEY` of `linux/bpf.h`.
+use crate::batch::each;
+
+/// `BPF_MAP_LOOKUP_ELEM` and `BPF_MAP_UPDATE_ELEM` of `linux/bpf.h`.
 const LOOKUP: u32 = 1;
 const UPDATE: u32 = 2;
-const NEXT_KEY: u32 = 4;
 
 /// `BPF_NOEXIST`: only if the key is not there.
 const NO_EXIST: u64 = 1;
@@ -22,7 +23,6 @@ struct Element {
     map: u32,
     padding: u32,
     key: u64,
-    /// Or the next key.
     value: u64,
     flags: u64,
 }
@@ -35,15 +35,6 @@ pub struct RawMap {
     key: usize,
     /// Of a per-CPU map, the values of all CPUs.
     value: usize,
-}
-
-/// Every key and value that a map had while it was walked through; some twice if others removed entries meanwhile.
-#[derive(Debug)]
-pub struct Elements<'a> {
-    map: &'a RawMap,
-    key: Option<Vec<u8>>,
-    /// Who removes the entry at which we are sends us back to the beginning; not for ever.
-    left: u64,
 }
 
 impl RawMap {
@@ -73,21 +64,17 @@ impl RawMap {
         &self.info
     }
 
-    /// Every element.
-    pub fn elements(&self) -> Elements<'_> {
-        Elements {
-            map: self,
-            key: None,
-            left: u64::from(self.info.max_entries()) * 4,
-        }
+    /// Shows `visit` every key and value, of tables under traffic those that are there all the while exactly once. Ends at the
+    /// first error.
+    pub fn each(&self, visit: impl FnMut(&[u8], &[u8]) -> io::Result<()>) -> io::Result<()> {
+        each(&self.map, (self.key, self.value), visit)
     }
 
     /// The value of a key.
     pub fn get(&self, key: &[u8]) -> io::Result<Option<Vec<u8>>> {
         let mut value = vec![0; self.value];
         self.check(key, self.key)?;
-        found(self.call(LOOKUP, Some(key), value.as_mut_ptr(), 0))
-            .map(|found| found.then_some(value))
+        found(self.call(LOOKUP, key, value.as_mut_ptr(), 0)).map(|found| found.then_some(value))
     }
 
     /// Writes an entry, whether or not the key is there.
@@ -113,12 +100,7 @@ impl RawMap {
     fn update(&self, key: &[u8], value: &[u8], flags: u64) -> io::Result<()> {
         self.check(key, self.key)?;
         self.check(value, self.value)?;
-        self.call(UPDATE, Some(key), value.as_ptr().cast_mut(), flags)
-    }
-
-    fn next_key(&self, key: Option<&[u8]>) -> io::Result<Option<Vec<u8>>> {
-        let mut next = vec![0; self.key];
-        found(self.call(NEXT_KEY, key, next.as_mut_ptr(), 0)).map(|found| found.then_some(next))
+        self.call(UPDATE, key, value.as_ptr().cast_mut(), flags)
     }
 
     /// The kernel reads and writes as many bytes as the map says.
@@ -133,13 +115,13 @@ impl RawMap {
         ))
     }
 
-    /// `value`: as many bytes as a value has, or a key for [`NEXT_KEY`]; read only by [`UPDATE`], else written.
-    fn call(&self, command: u32, key: Option<&[u8]>, value: *mut u8, flags: u64) -> io::Result<()> {
+    /// `value`: as many bytes as a value has; read by [`UPDATE`], written by [`LOOKUP`].
+    fn call(&self, command: u32, key: &[u8], value: *mut u8, flags: u64) -> io::Result<()> {
         let address = |pointer: *const u8| u64::try_from(pointer.expose_provenance()).unwrap_or(0);
         let element = Element {
             map: u32::try_from(self.map.fd().as_fd().as_raw_fd()).unwrap_or(u32::MAX),
             padding: 0,
-            key: key.map_or(0, |key| address(key.as_ptr())),
+            key: address(key.as_ptr()),
             value: address(value),
             flags,
         };
@@ -151,32 +133,6 @@ impl RawMap {
         } else {
             Err(io::Error::last_os_error())
         }
-    }
-}
-
-impl Elements<'_> {
-    fn advance(&mut self) -> io::Result<Option<(Vec<u8>, Vec<u8>)>> {
-        loop {
-            self.left = self.left.checked_sub(1).ok_or_else(|| {
-                io::Error::other("its entries are removed faster than they can be read")
-            })?;
-            let Some(key) = self.map.next_key(self.key.as_deref())? else {
-                return Ok(None);
-            };
-            self.key = Some(key.clone());
-            // Else it was removed meanwhile.
-            if let Some(value) = self.map.get(&key)? {
-                return Ok(Some((key, value)));
-            }
-        }
-    }
-}
-
-impl Iterator for Elements<'_> {
-    type Item = io::Result<(Vec<u8>, Vec<u8>)>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        self.advance().transpose()
     }
 }
 
