@@ -23,6 +23,8 @@ struct Keepsake {
     owner: Owner,
     stamp: Stamp,
     bytes: Vec<u8>,
+    /// Why it could not be written again the last time.
+    stuck: Option<String>,
 }
 
 /// The pod that a file is about: its address and its host veth's index.
@@ -70,12 +72,17 @@ impl Keepsakes {
             if !lives(keepsake.owner) {
                 return false;
             }
-            match keepsake.look(path) {
+            let looked = keepsake.look(path);
+            let stuck = looked.as_ref().err().map(ToString::to_string);
+            let before = std::mem::replace(&mut keepsake.stuck, stuck);
+            match looked {
                 Ok(false) => {}
                 Ok(true) => {
                     warn!(path = %path.display(), "was gone or damaged, and its pod lives: written again");
                     restored.push(path.clone());
                 }
+                // Tried again every few seconds.
+                Err(_) if keepsake.stuck == before => {}
                 Err(error) => error!(%error, path = %path.display(), "write it again"),
             }
             true
@@ -100,6 +107,7 @@ impl Keepsakes {
                 owner,
                 stamp,
                 bytes,
+                stuck: None,
             };
             self.0.insert(path, keepsake);
         }
@@ -152,6 +160,8 @@ fn whole(path: &Path) -> Option<(Stamp, Vec<u8>)> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use rpc::write_json;
     use serde_json::json;
 
@@ -197,6 +207,41 @@ mod tests {
         assert_eq!(keepsakes.keep(|owner| owner == OWNER), [record]);
         let left = fs::read_dir(run.leases()).unwrap().count();
         assert_eq!(left, 1, "no draft stays");
+    }
+
+    /// A disk that is full stays so for longer than a look takes.
+    #[test]
+    fn what_cannot_be_written_is_told_once_until_the_reason_changes() {
+        let (_root, run, record, _lease) = node();
+        let mut keepsakes = Keepsakes::default();
+        keepsakes.find(&run, |_| true);
+        fs::remove_file(&record).unwrap();
+        let draft = record.with_extension("again.tmp");
+        fs::create_dir(&draft).unwrap();
+        let mut told =
+            |times: usize| lines(|| (0..times).for_each(|_| drop(keepsakes.keep(|_| true))));
+        let first = told(3);
+        assert_eq!(first.len(), 1, "{first:?}");
+        assert!(first[0].contains("directory"), "{first:?}");
+        fs::remove_dir(&draft).unwrap();
+        fs::remove_dir_all(run.endpoints()).unwrap();
+        fs::write(run.endpoints(), "").unwrap();
+        let other = told(3);
+        assert_eq!(other.len(), 1, "{other:?}");
+        fs::remove_file(run.endpoints()).unwrap();
+        assert!(told(3).concat().contains("written again"));
+        assert!(record.exists());
+    }
+
+    /// What `work` logs.
+    fn lines(work: impl FnOnce()) -> Vec<String> {
+        let log = tempfile::NamedTempFile::new().unwrap();
+        let told = tracing_subscriber::fmt()
+            .with_writer(Mutex::new(log.reopen().unwrap()))
+            .finish();
+        tracing::subscriber::with_default(told, work);
+        let text = fs::read_to_string(&log).unwrap();
+        text.lines().map(str::to_owned).collect()
     }
 
     #[test]
