@@ -43,6 +43,21 @@ fn hidden(node: &Node) -> String {
     path.to_owned()
 }
 
+/// `vnetctl ipam free`: whether it succeeds, and what it says.
+fn free(node: &Node, address: &str) -> (bool, String) {
+    let line = ["vnetctl", "ipam", "free", address];
+    let done = node.feed(&line, b"").unwrap();
+    let stdout = String::from_utf8(done.stdout).unwrap();
+    (done.status.success(), stdout + &done.stderr)
+}
+
+#[track_caller]
+fn refused(node: &Node, address: &str, words: &[&str]) {
+    let (fine, text) = free(node, address);
+    let says_all = words.iter().all(|word| text.contains(word));
+    assert!(!fine && says_all, "{text}");
+}
+
 #[test]
 fn addresses_that_nobody_gives_back_are_found_and_freed_and_those_of_pods_that_live_are_not() {
     let lab = lab();
@@ -185,20 +200,6 @@ fn one_address_is_freed_by_hand_unless_a_live_pod_has_it() {
     give(node, "bridge", "unknown", &hidden(node));
     let (_, rows) = ipam(node, &["show"]);
     assert_eq!(told(&rows, "state"), ["used", "unknown"]);
-    let free = |address: &str| {
-        let done = node
-            .feed(&["vnetctl", "ipam", "free", address], b"")
-            .unwrap();
-        let stdout = String::from_utf8(done.stdout).unwrap();
-        (done.status.success(), stdout + &done.stderr)
-    };
-    let refused = |address: &str, words: &[&str]| {
-        let (fine, text) = free(address);
-        assert!(
-            !fine && words.iter().all(|word| text.contains(word)),
-            "{text}"
-        );
-    };
     let address = alive.addr().to_string();
     let netns = alive.netns().to_str().unwrap();
     let words = [
@@ -208,19 +209,19 @@ fn one_address_is_freed_by_hand_unless_a_live_pod_has_it() {
         netns,
         "delete the pod",
     ];
-    refused(&address, &words);
+    refused(node, &address, &words);
     // However damaged its record is.
     let record = node
         .exec(&["sh", "-c", "ls /run/azure-vnet/endpoints/*.json"])
         .unwrap();
     node.write(record.trim(), "damaged").unwrap();
-    refused(&address, &["in use", alive.container_id()]);
+    refused(node, &address, &["in use", alive.container_id()]);
     let nobodys = node.secondaries().unwrap()[9].to_string();
-    refused(&nobodys, &["given to nobody"]);
+    refused(node, &nobodys, &["given to nobody"]);
     let unknown = rows[1]["address"].as_str().unwrap();
-    let (fine, text) = free(unknown);
+    let (fine, text) = free(node, unknown);
     assert!(fine && text.contains("freed"), "{text}");
-    refused(unknown, &["given to nobody"]);
+    refused(node, unknown, &["given to nobody"]);
     assert_eq!(ipam(node, &["show"]).1.len(), 1);
     assert_eq!(
         alive.tcp(lab.inet().addr(), 8080).unwrap().peer_ip(),
@@ -297,6 +298,10 @@ fn a_lease_that_was_written_from_elsewhere_blinds_nobody_for_the_others() {
     assert_eq!(told(&rows, "state"), ["unknown", "leaked"]);
     let why = rows[0]["why"].as_str().unwrap();
     assert!(why.contains("another network namespace"), "{why}");
+    // Nor is it freed by hand from where nobody can see whether its pod lives.
+    let words = ["given from elsewhere", "another network namespace"];
+    refused(node, rows[0]["address"].as_str().unwrap(), &words);
+    assert_eq!(ipam(node, &["show"]).1, rows);
     assert_eq!(told(&ipam(node, &["gc"]).1, "container_id"), ["dead"]);
 }
 
