@@ -33,6 +33,8 @@ pub(crate) enum Manner {
 pub(crate) struct Loader {
     asked: Arc<Mutex<Vec<Value>>>,
     drafts: Arc<Mutex<Vec<Value>>>,
+    /// Whether there was a record, at each `unregister`.
+    records: Arc<Mutex<Vec<bool>>>,
 }
 
 impl Loader {
@@ -66,6 +68,11 @@ impl Loader {
             .cloned()
             .zip(self.drafts.lock().unwrap().iter().cloned())
             .collect()
+    }
+
+    /// Whether the record was still there, each time that an attachment was unregistered.
+    pub(crate) fn had_records(&self) -> Vec<bool> {
+        self.records.lock().unwrap().clone()
     }
 
     /// The names of the requests so far; what the plug-ins tell of themselves for the metrics is none.
@@ -120,6 +127,10 @@ fn answer(stream: &mut UnixStream, manner: Manner, notes: &Loader) {
         let last = drafts.lines().next_back().unwrap_or_default();
         let draft = serde_json::from_str(last).unwrap_or_default();
         notes.drafts.lock().unwrap().push(draft);
+    }
+    if question["request"] == "unregister" {
+        let is_there = fs::exists("/run/azure-vnet/endpoints/azure:c1:eth0.json").unwrap();
+        notes.records.lock().unwrap().push(is_there);
     }
     notes.asked.lock().unwrap().push(question);
     // The plug-in may have lost patience.
