@@ -70,9 +70,17 @@ fn an_update_changes_nothing_and_tells_the_attachment() {
         .run()
         .error_saying(100, &["Network not found", "azure"]);
     let added = sandbox.azure_vnet("ADD").run().document();
-    let before = sandbox.snapshot();
-    assert_eq!(update().run().document(), added);
     assert_eq!(host_veth(&added).get(..3), Some("azv"));
+    // Whose name two pods have is told by its namespace; this container's record is the first that is read.
+    let other = |exec: Exec| exec.env("CNI_ARGS", "K8S_POD_NAMESPACE=other;K8S_POD_NAME=web");
+    let namesake = other(sandbox.azure_vnet("ADD"))
+        .env("CNI_CONTAINERID", "a1")
+        .env("CNI_NETNS", sandbox.add_netns("namesake"))
+        .run()
+        .document();
+    let before = sandbox.snapshot();
+    assert_eq!(other(update()).run().document(), namesake);
+    assert_eq!(update().run().document(), added);
     update()
         .env("CNI_ARGS", "K8S_POD_NAMESPACE=ns;K8S_POD_NAME=another")
         .run()
