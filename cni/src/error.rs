@@ -28,6 +28,11 @@ pub(crate) enum Error {
     Release {
         source: crate::delegate::DelegateError,
     },
+    /// A DEL for a pod that is gone only.
+    #[error(
+        "free what {key} has: nothing tells whether its network namespace lives, so nothing was taken away; `vnetctl ipam free` does it all the same"
+    )]
+    Unknown { key: rpc::Key },
     #[error(transparent)]
     Link(#[from] crate::link::LinkError),
     #[error(transparent)]
@@ -101,7 +106,7 @@ impl Error {
             Self::Status(error) => error.code(),
             Self::Azure(_) => code::PLUGIN,
             Self::NoSuchVerb { .. } => code::INCOMPATIBLE_VERSION,
-            Self::Interrupted | Self::Release { .. } => code::TRY_AGAIN,
+            Self::Interrupted | Self::Release { .. } | Self::Unknown { .. } => code::TRY_AGAIN,
             Self::NotRoot { .. } => code::PRIVILEGE,
             Self::Panic { .. } => code::BUG,
             Self::At { source, .. } => source.code(),
@@ -135,6 +140,7 @@ impl Error {
             | Self::Status(_)
             | Self::Azure(_)
             | Self::NoSuchVerb { .. }
+            | Self::Unknown { .. }
             | Self::Interrupted
             | Self::NotRoot { .. }
             | Self::Output { .. }

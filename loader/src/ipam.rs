@@ -159,7 +159,8 @@ fn del(name: &str, bin: &Path, holding: &Holding) -> Result<()> {
     let ipam = json!({"type": IPAM, "ipAddress": only.unwrap_or_default()});
     let conf = json!({
         "cniVersion": "1.0.0", "name": or(&holding.key.network, NETWORK), "type": MAIN, "ipam": ipam,
-        "onlyIfGone": true,
+        // What nobody could tell, nobody need be able to tell now; what was seen must still be so.
+        "onlyIfGone": true, "orUnknown": !holding.is_gone,
     });
     let ifname = or(&holding.key.ifname, IFNAME);
     let container = or(&holding.key.container_id, NOBODY);

@@ -58,6 +58,9 @@ pub struct Holding {
     /// Whether Azure's plug-in gave it, which knew its container at most.
     #[serde(skip)]
     pub is_taken_over: bool,
+    /// Whether its pod's network namespace was looked for and is not there.
+    #[serde(skip)]
+    pub is_gone: bool,
     /// Whether it leaks beyond doubt: a record of our own says what its pod had, and nothing of that is there. Of whatever else
     /// looks leaked an operator decides.
     #[serde(skip)]
@@ -182,11 +185,13 @@ impl Node<'_> {
                 ),
             }
         };
+        let is_gone = lives == Some(false);
         let is_of_now = lease.boot_id == self.boot_id;
         let is_recorded = record.is_some_and(|record| record.address.addr() == lease.ip);
         Holding {
             is_blind: blind.is_some(),
-            is_proven: state == State::Leaked && is_of_now && is_ours && is_recorded,
+            is_gone,
+            is_proven: state == State::Leaked && is_gone && is_of_now && is_ours && is_recorded,
             address: lease.ip,
             pod: record.map_or_else(String::new, |record| {
                 format!("{}/{}", record.pod_namespace, record.pod_name)
@@ -220,6 +225,7 @@ fn unreadable(address: Ipv4Addr) -> Holding {
         why: "its lease is damaged; a reboot frees it".into(),
         is_ours: false,
         is_taken_over: false,
+        is_gone: false,
         is_proven: false,
         is_blind: false,
     }

@@ -156,6 +156,7 @@ mod tests {
             why: String::new(),
             is_ours: true,
             is_taken_over: false,
+            is_gone: true,
             is_proven: true,
             is_blind: false,
         }

@@ -35,7 +35,7 @@ use choose::{Exhausted, Rest};
 pub(crate) use error::IpamError;
 use netconf::Args;
 use netconf::{Address, Dns, Success};
-use netconf::{Environment, Leaving, Netconf};
+use netconf::{Environment, Leaving, Netconf, OnlyIf};
 use store::{Change, Store};
 
 /// Azure's DNS server, which every virtual network has.
@@ -126,7 +126,7 @@ fn del(call: &mut Call) -> Result<(), Error> {
             let ipam = Ipam::open(&call.deadline)?;
             let going = Going {
                 address: current.address,
-                only_if_gone: current.only_if_gone,
+                only_if: current.only_if,
             };
             ipam.take_back(&key(call, &current.name), going)
         });
@@ -170,8 +170,8 @@ enum Given {
 struct Going {
     /// Of what Azure's plug-in gave only this.
     address: Option<Ipv4Addr>,
-    /// Nothing of a pod whose namespace lives.
-    only_if_gone: bool,
+    /// Nothing of a pod unless this is so.
+    only_if: Option<OnlyIf>,
 }
 
 /// A lease, and whether this call made it.
@@ -293,9 +293,14 @@ impl Ipam {
 
     fn take_back(&self, key: &Key, going: Going) -> Result<(), Error> {
         self.with_store(|store| {
-            let own = store.lease_of(key)?.filter(|_| going.only_if_gone);
-            if going.address.is_none() && own.is_some_and(|lease| lease.lives() == Some(true)) {
-                return Ok(());
+            if let Some(only_if) = going.only_if
+                && going.address.is_none()
+                && let Some(lease) = store.lease_of(key)?
+            {
+                let unknown = || Error::Unknown { key: key.clone() };
+                if !only_if.allows(lease.lives()).ok_or_else(unknown)? {
+                    return Ok(());
+                }
             }
             // What cannot be read there keeps new addresses from being given, not old ones from being freed.
             drop(takeover::take_over(&self.run, store));

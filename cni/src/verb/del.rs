@@ -12,7 +12,7 @@ use crate::names;
 use crate::program::Call;
 use crate::teardown::{Mark, remove_veth};
 use netconf::Args;
-use netconf::{Leaving, Mode, NetconfError};
+use netconf::{Leaving, Mode, NetconfError, OnlyIf};
 
 /// How long to wait for another call on the same attachment: longer than an ADD may take, however it ends.
 const PATIENCE: Duration = ADD_LIMIT
@@ -66,7 +66,9 @@ fn release(
 ) -> Result<(), Error> {
     call.steps.begin("lock");
     let lock = Lock::acquire(&node.lock_of(key), node.deadline.spare(PATIENCE))?;
-    if current.is_some_and(|current| current.only_if_gone) && lives(node, key)? {
+    if let Some(only_if) = current.and_then(|current| current.only_if)
+        && !may_go(node, key, only_if)?
+    {
         return Ok(());
     }
     release_locked(call, node, key, current, lock)
@@ -110,17 +112,22 @@ pub(super) fn release_locked(
     Ok(lock.clear_draft()?)
 }
 
-/// Whether the attachment's namespace is there, as far as lease or record tells.
-fn lives(node: &Node, key: &Key) -> Result<bool, Error> {
-    let leases = leases(&node.run).into_iter().filter_map(|(_, lease)| lease);
-    let told = match leases.into_iter().find(|lease| lease.key == *key) {
-        Some(lease) => lease.lives(),
-        None => match node.records.get(key)? {
-            Some(record) => netns_lives(&record.endpoint.netns),
-            None => None,
-        },
+/// Whether the attachment is as dead as this DEL insists on, as far as lease and record tell. Where there is neither, there is
+/// nothing to free.
+fn may_go(node: &Node, key: &Key, only_if: OnlyIf) -> Result<bool, Error> {
+    let mut leases = leases(&node.run).into_iter().filter_map(|(_, lease)| lease);
+    let lease = leases.find(|lease| lease.key == *key);
+    let record = node.records.get(key)?;
+    let told = [
+        lease.map(|lease| lease.lives()),
+        record.map(|record| netns_lives(&record.endpoint.netns)),
+    ];
+    // Who lives by either of them lives.
+    let Some(lives) = told.into_iter().flatten().max() else {
+        return Ok(false);
     };
-    Ok(told == Some(true))
+    let unknown = || Error::Unknown { key: key.clone() };
+    only_if.allows(lives).ok_or_else(unknown)
 }
 
 /// With no readable record: the veth that ADD would have made for this attachment in any mode, if it is there.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::exec::netconf_with;
+use crate::exec::{Exec, netconf_with};
 use crate::loader::{Loader, Manner};
 use crate::sandbox::{Sandbox, install};
 
@@ -182,11 +182,7 @@ fn a_whole_conflist_or_a_name_alone_is_enough_to_clean_up_by_hand() {
     let del = |sandbox: &Sandbox, stdin: &[u8]| {
         let unset = ["CNI_NETNS", "CNI_ARGS"];
         let exec = sandbox.azure_vnet("DEL").stdin(stdin);
-        unset
-            .into_iter()
-            .fold(exec, crate::exec::Exec::unset)
-            .run()
-            .silence();
+        unset.into_iter().fold(exec, Exec::unset).run().silence();
     };
     for stdin in [conflist.as_slice(), br#"{"name":"azure"}"#] {
         let sandbox = attached();
@@ -200,6 +196,44 @@ fn a_whole_conflist_or_a_name_alone_is_enough_to_clean_up_by_hand() {
     fs::remove_file(RECORD).unwrap();
     del(&sandbox, &conflist);
     assert!(!exists(LEASE));
+}
+
+/// As whoever frees leaks asks: what was seen may not be so any more.
+#[test]
+fn a_del_for_a_pod_that_is_gone_does_nothing_while_it_lives_or_nobody_can_tell() {
+    let path = "/run/netns/link";
+    let leads_to = |target: &str| {
+        drop(fs::remove_file(path));
+        std::os::unix::fs::symlink(target, path).unwrap();
+    };
+    let sandbox = attached();
+    let _loader = Loader::start(Manner::Helpful);
+    let only = |exec: Exec, keys: Value| exec.conf(&netconf_with(keys));
+    for exec in [Sandbox::azure_vnet, Sandbox::ipam] {
+        leads_to("pod");
+        let ipam = sandbox.ipam("ADD").env("CNI_NETNS", path);
+        ipam.run().document();
+        write_record(&json!({"netns": path}));
+        let gone = || only(exec(&sandbox, "DEL"), json!({"onlyIfGone": true}));
+        gone().run().silence();
+        assert_eq!((exists(RECORD), leases()), (true, 1), "it lives");
+        // Which nobody can follow.
+        leads_to("link");
+        let words = ["nothing tells", "nothing was taken away", "azure/c1/eth0"];
+        gone().run().error_saying(11, &words);
+        assert_eq!((exists(RECORD), leases()), (true, 1), "nobody can tell");
+        let operator = json!({"onlyIfGone": true, "orUnknown": true});
+        leads_to("pod");
+        only(exec(&sandbox, "DEL"), operator.clone())
+            .run()
+            .silence();
+        assert_eq!(leases(), 1, "it lives");
+        leads_to("link");
+        only(exec(&sandbox, "DEL"), operator).run().silence();
+        assert_eq!(leases(), 0);
+        // Nothing is there to be free.
+        gone().run().silence();
+    }
 }
 
 /// Row 70: the IPAM plug-in that gave the address is asked, with the configuration of that time.

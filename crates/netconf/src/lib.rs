@@ -34,7 +34,7 @@ pub use config::{MAIN_PLUGIN, Mode, Netconf};
 pub use document::{WrongKind, lower_keys};
 pub use error::NetconfError;
 pub use ipam::{Environment, Ipam};
-pub use leaving::Leaving;
+pub use leaving::{Leaving, OnlyIf};
 pub use nearest::nearest;
 pub use result::{Address, BadResult, Dns, Interface, Success};
 pub use version::{Shape, Version};
