@@ -15,6 +15,8 @@ const UNIT: &str = include_str!("../../deploy/azure-vnet-loader.service");
 const PODS: u16 = 250;
 /// For a start that finds them.
 const START: Duration = Duration::from_secs(1);
+/// For a leak to be found twice, half a minute apart, on a busy machine.
+const TWO_LOOKS: Duration = Duration::from_secs(100);
 /// Of one CPU, in percent, while nothing happens.
 const IDLE: f64 = 0.5;
 
@@ -27,6 +29,13 @@ fn of_unit(key: &str) -> &str {
     line.and_then(|rest| rest.strip_prefix('=')).unwrap()
 }
 
+/// The unit's capabilities, as `setpriv` has them.
+fn bounding() -> String {
+    let names = of_unit("CapabilityBoundingSet").split(' ');
+    let added = names.map(|name| format!(",+{}", name.trim_start_matches("CAP_").to_lowercase()));
+    format!("--bounding-set=-all{}", added.collect::<String>())
+}
+
 fn reaches_the_internet(lab: &Lab, pod: &Pod) {
     let seen = pod.tcp(lab.inet().addr(), 8080).unwrap().peer_ip();
     assert_eq!(seen, lab.node(1).addr());
@@ -34,17 +43,12 @@ fn reaches_the_internet(lab: &Lab, pod: &Pod) {
 
 #[test]
 fn the_units_capabilities_are_enough_for_all_that_the_loader_does() {
-    let capabilities: Vec<String> = of_unit("CapabilityBoundingSet")
-        .split(' ')
-        .map(|name| format!(",+{}", name.trim_start_matches("CAP_").to_lowercase()))
-        .collect();
-    let bounding = format!("--bounding-set=-all{}", capabilities.concat());
     let lab = Lab::new().nodes(1).build().unwrap();
     let node = lab.node(1);
     node.write("/etc/azure-vnet/loader.yaml", "xdp: guard\n")
         .unwrap();
     for _start in 0..2 {
-        let line = ["setpriv", &bounding, "--no-new-privs"];
+        let line = ["setpriv", &bounding(), "--no-new-privs"];
         node.loader().start_by(&line).unwrap();
         let pod = node.add_pod("web").unwrap();
         reaches_the_internet(&lab, &pod);
@@ -81,6 +85,39 @@ fn the_units_capabilities_are_enough_for_all_that_the_loader_does() {
         );
         node.loader().terminate().unwrap();
     }
+}
+
+/// The plug-in that frees an address then runs with the loader's rights: few capabilities, and nothing but `/run` to write to.
+#[test]
+fn a_leak_is_freed_with_the_units_rights() {
+    assert_eq!(of_unit("ProtectSystem"), "strict");
+    assert_eq!(of_unit("ReadWritePaths"), "/run");
+    let confine = format!(
+        "mount --rbind /run /run; mount -t tmpfs none /tmp; \
+         cut -d' ' -f5 /proc/self/mountinfo | sort -u | grep -Ev '^/(run|dev|proc|sys|tmp)(/|$)' | \
+         while read -r at; do mount -o remount,bind,ro \"$at\"; done; \
+         if touch /var/log/azure-vnet.log; then exit 1; fi; exec setpriv {} --no-new-privs \"$0\"",
+        bounding()
+    );
+    let lab = Lab::new().nodes(1).build().unwrap();
+    let node = lab.node(1);
+    node.exec(&["mount", "--make-shared", "/"]).unwrap();
+    let line = ["unshare", "--mount", "--propagation", "slave", "sh", "-ec"];
+    let line = [line.as_slice(), &[&confine]].concat();
+    node.loader().start_by(&line).unwrap();
+    let [alive, gone] = ["alive", "gone"].map(|name| node.add_pod(name).unwrap());
+    let address = gone.addr();
+    gone.remove_netns().unwrap();
+    let freed = || node.status().unwrap()["leaks_freed"] == 1;
+    let done = eventually(TWO_LOOKS, || freed().then_some(()));
+    let log = node.loader().log();
+    assert!(done.is_some(), "{}\n{log}", node.status().unwrap());
+    let lease = format!("/run/azure-vnet/ipam/leases/{address}");
+    node.exec(&["sh", "-ec", &format!("! test -e {lease}")])
+        .unwrap();
+    assert_eq!(node.status().unwrap()["warnings"].to_string(), "[]");
+    assert!(!log.contains("ERROR"), "{log}");
+    reaches_the_internet(&lab, &alive);
 }
 
 #[test]
