@@ -4,10 +4,11 @@ mod contradictions;
 mod sizes;
 
 use std::net::SocketAddrV4;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ipnet::Ipv4Net;
 
+use crate::conflist;
 use crate::document::{self, ConfigError, Document, refuse};
 use crate::ports::{PortRange, PortUses, default_ports};
 
@@ -46,6 +47,8 @@ pub struct Config {
     pub metrics: Option<SocketAddrV4>,
     /// Which way new flows take.
     pub datapath: Datapath,
+    /// What the runtime gets once the node is ready.
+    pub conflist: Option<PathBuf>,
 }
 
 impl Default for Config {
@@ -66,6 +69,7 @@ impl Default for Config {
             deny_cidrs: Vec::new(),
             metrics: None,
             datapath: Datapath::Fast,
+            conflist: None,
         }
     }
 }
@@ -127,10 +131,12 @@ pub mod key {
     pub const METRICS: &str = "metrics";
     /// [`super::Config::datapath`].
     pub const DATAPATH: &str = "datapath";
+    /// [`super::Config::conflist`].
+    pub const CONFLIST: &str = "conflist";
 }
 
 /// Every key.
-const KEYS: [&str; 16] = [
+const KEYS: [&str; 17] = [
     "nic",
     key::VNET,
     key::DIRECT,
@@ -147,6 +153,7 @@ const KEYS: [&str; 16] = [
     key::DENY,
     key::METRICS,
     key::DATAPATH,
+    key::CONFLIST,
 ];
 
 impl Config {
@@ -214,6 +221,17 @@ impl Config {
                             return Err(entry.refuse(other, "is neither", "write fast or stack"));
                         }
                     };
+                }
+                key::CONFLIST => {
+                    let what = (
+                        "the path of a conflist",
+                        "one such as /etc/azure-vnet/10-azure.conflist",
+                    );
+                    let text = entry.text(what.0, what.1)?;
+                    config.conflist =
+                        Some(conflist::source(text).map_err(|why| {
+                            entry.refuse(text, why, &format!("write {}", what.1))
+                        })?);
                 }
                 key::METRICS => {
                     let what = ("off or an address and port", "off or 127.0.0.1:9655");

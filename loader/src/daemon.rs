@@ -102,6 +102,8 @@ pub struct Daemon {
     pub(crate) metrics_address: watch::Sender<Option<SocketAddrV4>>,
     /// Who else filters pods' forwarded packets.
     pub(crate) foreign: RefCell<Vec<Filter>>,
+    /// Nothing that makes the runtime call us is put back any more.
+    pub(crate) leaving: Cell<bool>,
     /// Whether the tasks are alive.
     pub(crate) beats: Beats,
 }
@@ -242,6 +244,7 @@ impl Daemon {
             metrics: Metrics::default(),
             metrics_address: watch::Sender::new(address),
             foreign: RefCell::default(),
+            leaving: Cell::default(),
             beats: Beats::default(),
         };
         daemon.hold_pins();
@@ -308,6 +311,10 @@ impl Daemon {
             },
             Request::Report(report) => {
                 self.metrics.call(&report);
+                Reply::Done
+            }
+            Request::Leave => {
+                self.leaving.set(true);
                 Reply::Done
             }
             Request::Health => Reply::Health {

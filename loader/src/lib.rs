@@ -46,6 +46,7 @@
 //! | What does `vnetctl status` show? | [`status`] |
 //! | How is a plug-in called? | `plugin` |
 //! | Is a conflist right? | [`validate`] |
+//! | When does the runtime get its conflist? | `conflist` |
 //! | How are ages and reasons said to people? | `words` |
 //! | What may an operator ask? | [`vnetctl`] |
 //! | What would happen to a packet, and why? | [`trace`] |
@@ -58,6 +59,7 @@ pub mod census;
 pub mod classes;
 pub mod config;
 pub mod configuration;
+mod conflist;
 pub mod conntrack;
 pub mod daemon;
 pub mod document;

@@ -102,6 +102,7 @@ impl Daemon {
         if touched.all || touched.fallback {
             self.repair_fallback().await;
         }
+        self.keep_conflist();
         if touched.all {
             self.look_for_filters().await;
             self.find_files();

@@ -28,12 +28,17 @@ pub(crate) enum Topic {
     Strangers,
     /// The kernel's check of sources, which nobody needs while ours are there.
     Sources,
+    /// The runtime's configuration.
+    Conflist,
 }
 
 impl Topic {
     /// Whether pods may be connected badly now. Strangers are asked for, more often than not; a clash of ports is rare.
     fn limits(self) -> bool {
-        !matches!(self, Self::Strangers | Self::Ports | Self::Sources)
+        !matches!(
+            self,
+            Self::Strangers | Self::Ports | Self::Sources | Self::Conflist
+        )
     }
 }
 

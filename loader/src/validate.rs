@@ -6,6 +6,8 @@ use std::path::Path;
 use anyhow::{Context as _, Result, ensure};
 use netconf::conflist::{Finding, Severity, check};
 
+/// Where runtimes look for theirs.
+pub const CONFLISTS: &str = "/etc/cni/net.d";
 /// Where the documented conflist lies.
 pub const CONFLIST: &str = "/etc/cni/net.d/10-azure.conflist";
 
@@ -36,12 +38,16 @@ pub fn render(path: &Path, findings: &[Finding]) -> String {
     findings.iter().map(line).collect()
 }
 
-/// An error when pods could not be added with this conflist.
-pub fn verdict(path: &Path, findings: &[Finding]) -> Result<()> {
-    let errors = findings
+/// What keeps pods from being added.
+pub(crate) fn errors(findings: &[Finding]) -> impl Iterator<Item = &Finding> {
+    findings
         .iter()
         .filter(|finding| finding.severity == Severity::Error)
-        .count();
+}
+
+/// An error when pods could not be added with this conflist.
+pub fn verdict(path: &Path, findings: &[Finding]) -> Result<()> {
+    let errors = errors(findings).count();
     ensure!(
         errors == 0,
         "{} cannot be used: {errors} of {} findings are errors; see docs/configuration.md for every key",

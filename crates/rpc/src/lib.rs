@@ -29,7 +29,9 @@ pub use message::{
 pub use paths::{LOADER_CONFIG, RUN_DIRECTORY, RunDirectory};
 pub use pool::{Interface, Pools, Subnet};
 pub use routed::routed;
-pub use state::{StateError, boot_id, read_json, remove_durably, write_json, write_synced};
+pub use state::{
+    StateError, boot_id, read_json, remove_durably, replace, write_json, write_synced,
+};
 pub use told::{Nic, ToldInterface, ToldSubnet, judge};
 pub use utc::utc;
 pub use view::View;

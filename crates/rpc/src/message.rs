@@ -46,6 +46,8 @@ pub enum Request {
     Status,
     /// A call of a plug-in is over: for the metrics. Whoever tells does not wait for the answer.
     Report(CallReport),
+    /// The node is about to be left: whatever calls the runtime here stays away, until the loader starts again.
+    Leave,
 }
 
 /// What the loader answers.

@@ -94,16 +94,19 @@ pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), StateError
         path: path.to_owned(),
         why: error.to_string(),
     })?;
+    replace(path, format!("{}\n{body}", checksum(&body)).as_bytes())
+}
+
+/// Replaces `path` by a file that only root can read, all or nothing. What it is called until then, nobody reads: neither we
+/// nor a runtime, which takes `*.conf`, `*.conflist` and `*.json`.
+pub fn replace(path: &Path, content: &[u8]) -> Result<(), StateError> {
     let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
-    let written = write_synced(
-        &temporary,
-        format!("{}\n{body}", checksum(&body)).as_bytes(),
-    )
-    .map_err(|source| StateError::io("write", &temporary, source))
-    .and_then(|()| {
-        fs::rename(&temporary, path).map_err(|source| StateError::io("replace", path, source))
-    })
-    .and_then(|()| sync_parent(path));
+    let written = write_synced(&temporary, content)
+        .map_err(|source| StateError::io("write", &temporary, source))
+        .and_then(|()| {
+            fs::rename(&temporary, path).map_err(|source| StateError::io("replace", path, source))
+        })
+        .and_then(|()| sync_parent(path));
     if written.is_err() {
         // Best effort: the reason to report is the first failure.
         drop(fs::remove_file(&temporary));

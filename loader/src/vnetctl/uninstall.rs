@@ -13,6 +13,7 @@ use anyhow::{Context as _, bail, ensure};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use rpc::Request;
 use serde::Serialize;
 
 use super::doctor::Node;
@@ -24,6 +25,8 @@ use crate::{fallback, links, tunnel};
 
 /// How long the loader may take to end.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How long it may take to hear what is coming.
+const ANSWER: Duration = Duration::from_secs(5);
 const UNIT: &str = "azure-vnet-loader";
 
 #[derive(Clone, Debug, clap::Args)]
@@ -111,6 +114,10 @@ fn veths(node: &Node) -> Vec<HostVeth> {
 /// First whatever would bring anything back: the runtime's reason to call us, then the loader.
 fn uninstall(node: &Node) -> anyhow::Result<Vec<String>> {
     let mut removed = Vec::new();
+    if node.loader.is_some() {
+        // An earlier one does not know the question, and puts no conflist back.
+        let _whatever = rpc::call(&node.run.socket(), &Request::Leave, ANSWER);
+    }
     for conflist in node.conflists.iter().filter(|conflist| conflist.is_ours()) {
         remove(&conflist.path, &mut removed)?;
     }

@@ -15,10 +15,9 @@ use serde_json::Value;
 use super::ruleset::{Chain, read_ruleset};
 use crate::nic::ifname;
 use crate::reconcile::endpoints;
+use crate::validate::CONFLISTS;
 use crate::vnetctl::pinned::Pinned;
 use crate::vnetctl::status;
-
-const CONFLISTS: &str = "/etc/cni/net.d";
 
 /// A node as it is at this moment.
 pub(crate) struct Node {
