@@ -3,11 +3,11 @@
 //! Only looks: at the tables of nftables, which hold the rules of `iptables-nft` too, and at those of `iptables-legacy` where the
 //! kernel has any. What is looked for hangs on the `forward` hook, or on a chain that jumps lead to from there.
 
+mod chains;
 mod rules;
 
-use std::fs;
+use std::fmt;
 use std::io;
-use std::process::{Command, Stdio};
 
 use rpc::LOADER_CONFIG;
 use tokio::task::spawn_blocking;
@@ -15,7 +15,9 @@ use tracing::{info, warn};
 
 use crate::config::Datapath;
 use crate::daemon::Daemon;
-use rules::{Chain, filters, from_iptables, from_nft, tables_with_forward};
+use chains::of_forward;
+pub(crate) use chains::{Chain, everything};
+pub(crate) use rules::{OURS, filters, reached};
 
 /// Whose rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,19 +26,35 @@ pub enum Owner {
     Calico,
     /// Azure's network policy manager, by its chains `AZURE-NPM…`.
     Npm,
+    /// kube-router, by its chains `KUBE-ROUTER…`, `KUBE-NWPLCY…` and `KUBE-POD-FW…`.
+    KubeRouter,
+    /// Weave, by its chains `WEAVE-NPC…`.
+    Weave,
+    /// Cilium, by its chains `CILIUM_…`.
+    Cilium,
     /// A rule that drops, or a policy `drop`, of nobody that we know.
     Other,
 }
 
 impl Owner {
     /// Every kind.
-    pub const ALL: [Self; 3] = [Self::Calico, Self::Npm, Self::Other];
+    pub const ALL: [Self; 6] = [
+        Self::Calico,
+        Self::Npm,
+        Self::KubeRouter,
+        Self::Weave,
+        Self::Cilium,
+        Self::Other,
+    ];
 
     /// As metrics call it.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Calico => "calico",
             Self::Npm => "npm",
+            Self::KubeRouter => "kube-router",
+            Self::Weave => "weave",
+            Self::Cilium => "cilium",
             Self::Other => "other",
         }
     }
@@ -46,6 +64,9 @@ impl Owner {
         match self {
             Self::Calico => "Calico",
             Self::Npm => "Azure NPM",
+            Self::KubeRouter => "kube-router",
+            Self::Weave => "Weave",
+            Self::Cilium => "Cilium",
             Self::Other => "a firewall of this node",
         }
     }
@@ -60,6 +81,17 @@ pub struct Filter {
     pub place: String,
     /// The rule, or the policy.
     pub rule: String,
+}
+
+impl fmt::Display for Filter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { owner, place, rule } = self;
+        write!(
+            f,
+            "{} filters what the node forwards ({place}: {rule})",
+            owner.title()
+        )
+    }
 }
 
 /// The rules cannot be read.
@@ -85,19 +117,7 @@ pub enum LookError {
 
 /// Everybody who filters what this network namespace forwards, one place each. Changes nothing; takes some ten milliseconds.
 pub fn look() -> Result<Vec<Filter>, LookError> {
-    let mut found = Vec::new();
-    for (family, table) in tables_with_forward(&run("nft", &["list", "chains"])?) {
-        // Our own chains are not on this hook.
-        let text = run("nft", &["-s", "-t", "list", "table", family, table])?;
-        found.extend(filters(
-            &format!("table {family} {table}"),
-            &from_nft(&text),
-        ));
-    }
-    found.extend(filters("iptables-legacy, table filter", &legacy()?));
-    found.sort();
-    found.dedup();
-    Ok(found)
+    Ok(filters(&of_forward()?))
 }
 
 impl Daemon {
@@ -134,40 +154,8 @@ impl Daemon {
             count => format!(" and {} more", count - 1),
         };
         Some(format!(
-            "{} filters what the node forwards ({}: {}){others}, but fast flows of pods pass these rules by: if they shall be \
-             enforced, write `datapath: stack` in {LOADER_CONFIG}",
-            first.owner.title(),
-            first.place,
-            first.rule,
+            "{first}{others}, but fast flows of pods pass these rules by: if they shall be enforced, write `datapath: stack` in \
+             {LOADER_CONFIG}",
         ))
     }
-}
-
-/// To ask for tables that are not there would make the kernel load them.
-fn legacy() -> Result<Vec<Chain>, LookError> {
-    let tables = fs::read_to_string("/proc/net/ip_tables_names").unwrap_or_default();
-    if !tables.lines().any(|table| table == "filter") {
-        return Ok(Vec::new());
-    }
-    match run("iptables-legacy-save", &["-t", "filter"]) {
-        Ok(text) => Ok(from_iptables(&text)),
-        // Whoever made them brought their own.
-        Err(LookError::Start { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-            Ok(Vec::new())
-        }
-        Err(error) => Err(error),
-    }
-}
-
-fn run(program: &'static str, arguments: &[&str]) -> Result<String, LookError> {
-    let done = Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|source| LookError::Start { program, source })?;
-    if !done.status.success() {
-        let why = String::from_utf8_lossy(&done.stderr).trim().to_owned();
-        return Err(LookError::Failed { program, why });
-    }
-    Ok(String::from_utf8_lossy(&done.stdout).into_owned())
 }

@@ -34,3 +34,24 @@ pub(crate) fn reason(class: &ClassView, prefix: &str) -> String {
     let file = file.map_or_else(String::new, |file| format!(" ({})", file.display()));
     format!("{}{prefix}{file}", class.why)
 }
+
+/// `a, b and 3 more`: enough to begin with.
+pub(crate) fn some(things: &[String]) -> String {
+    const SHOWN: usize = 4;
+    let shown: Vec<&str> = things.iter().take(SHOWN).map(String::as_str).collect();
+    match things.len().saturating_sub(SHOWN) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_list_is_cut() {
+        let things: Vec<String> = (1..=6).map(|n| n.to_string()).collect();
+        assert_eq!(some(&things), "1, 2, 3, 4 and 2 more");
+    }
+}

@@ -1,140 +1,97 @@
-//! What rules say, as far as it matters whether they filter what is forwarded.
+//! The judge: which rules filter what is forwarded, and whose are they?
 
 use std::collections::BTreeSet;
 
-use super::{Filter, Owner};
+use super::{Chain, Filter, Owner};
 
-/// A chain of one table.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Chain {
-    pub(super) name: String,
-    /// Whether the kernel starts here with what is forwarded.
-    pub(super) is_forward: bool,
-    pub(super) drops_by_default: bool,
-    pub(super) rules: Vec<String>,
-}
+/// What chains that carry out policies have in their names, and whose they are.
+const POLICIES: [(&str, Owner); 7] = [
+    ("cali-", Owner::Calico),
+    ("AZURE-NPM", Owner::Npm),
+    ("KUBE-NWPLCY", Owner::KubeRouter),
+    ("KUBE-POD-FW", Owner::KubeRouter),
+    ("KUBE-ROUTER", Owner::KubeRouter),
+    ("WEAVE-NPC", Owner::Weave),
+    ("CILIUM_", Owner::Cilium),
+];
+/// Chains that every node with kube-proxy, portmap or Docker has. They drop what no policy is about: packets that connection
+/// tracking calls invalid, Services without endpoints, containers of Docker.
+const HARMLESS: [&str; 3] = ["KUBE-", "DOCKER", "CNI-"];
+/// Ours, and kube-proxy's own.
+const HARMLESS_TABLES: [&str; 2] = [OURS, "ip kube-proxy"];
+/// Our masquerading.
+pub(crate) const OURS: &str = "ip azure-vnet";
 
-/// Families and names of nft's tables that have a chain on the `forward` hook, from `nft list chains`.
-pub(super) fn tables_with_forward(listing: &str) -> BTreeSet<(&str, &str)> {
-    let mut table = None;
-    let mut found = BTreeSet::new();
-    for line in listing.lines() {
-        let mut words = line.split_whitespace();
-        match (words.next(), words.next(), words.next()) {
-            (Some("table"), Some(family @ ("ip" | "inet")), Some(name)) => {
-                table = Some((family, name));
-            }
-            (Some("table"), ..) => table = None,
-            _ if is_forward(line) => found.extend(table),
-            _ => {}
-        }
-    }
-    found
-}
-
-/// `type filter hook forward priority filter; policy accept;`
-fn is_forward(line: &str) -> bool {
-    line.trim_start().starts_with("type filter hook forward ")
-}
-
-/// The chains of `nft list table`.
-pub(super) fn from_nft(text: &str) -> Vec<Chain> {
-    let mut chains: Vec<Chain> = Vec::new();
-    let mut is_inside = false;
-    for line in text.lines().map(str::trim) {
-        if let Some(name) = line.strip_prefix("chain ") {
-            let name = name.trim_end_matches('{').trim().to_owned();
-            chains.push(Chain {
-                name,
-                ..Chain::default()
-            });
-            is_inside = true;
-        } else if line == "}" {
-            is_inside = false;
-        } else if let Some(chain) = chains.last_mut().filter(|_| is_inside) {
-            if line.starts_with("type ") {
-                chain.is_forward = is_forward(line);
-                chain.drops_by_default = line.contains("policy drop");
-            } else if !line.is_empty() {
-                chain.rules.push(line.to_owned());
-            }
-        }
-    }
-    chains
-}
-
-/// The chains of `iptables-save -t filter`: `:FORWARD DROP [0:0]`, `-A FORWARD -j cali-FORWARD`.
-pub(super) fn from_iptables(text: &str) -> Vec<Chain> {
-    let mut chains: Vec<Chain> = Vec::new();
-    for line in text.lines() {
-        if let Some(declared) = line.strip_prefix(':') {
-            let mut words = declared.split_whitespace();
-            let name = words.next().unwrap_or_default().to_owned();
-            chains.push(Chain {
-                is_forward: name == "FORWARD",
-                drops_by_default: words.next() == Some("DROP"),
-                name,
-                rules: Vec::new(),
-            });
-        } else if let Some(rule) = line.strip_prefix("-A ")
-            && let Some((name, rule)) = rule.split_once(' ')
-            && let Some(chain) = chains.iter_mut().find(|chain| chain.name == name)
-        {
-            chain.rules.push(rule.to_owned());
-        }
-    }
-    chains
-}
-
-/// Who filters what is forwarded, by the chains of one table.
-pub(super) fn filters(table: &str, chains: &[Chain]) -> Vec<Filter> {
-    let mut seen = BTreeSet::new();
+/// Who filters what is forwarded.
+pub(crate) fn filters(chains: &[Chain]) -> Vec<Filter> {
+    let mut told = BTreeSet::new();
     let mut found = Vec::new();
-    let starts = chains.iter().filter(|chain| chain.is_forward);
-    let mut ahead: Vec<&Chain> = starts.collect();
-    while let Some(chain) = ahead.pop() {
-        if !seen.insert(chain.name.as_str()) || is_harmless(&chain.name) {
+    for chain in reached(chains, "forward", "") {
+        let Some((owner, rule)) = filter_of(chain) else {
             continue;
-        }
-        if let Some((owner, rule)) = filter_of(chain) {
+        };
+        // One place tells of a policy; they have hundreds.
+        if owner == Owner::Other || told.insert((owner, &chain.table)) {
             found.push(Filter {
                 owner,
-                place: format!("{table}, chain {}", chain.name),
+                place: format!("table {}, chain {}", chain.table, chain.name),
                 rule,
             });
-            // One place tells of Calico and NPM; they have hundreds.
-            if owner != Owner::Other {
-                continue;
+        }
+    }
+    found.sort();
+    found.dedup();
+    found
+}
+
+/// The chains that an IPv4 packet at `hook` can meet, of this kind or of any; not those that every node has.
+pub(crate) fn reached<'a>(chains: &'a [Chain], hook: &str, kind: &str) -> Vec<&'a Chain> {
+    let is_start = |chain: &&Chain| chain.hook == hook && (kind.is_empty() || chain.kind == kind);
+    let starts = chains.iter().filter(is_start);
+    let mut found: Vec<&Chain> = starts.filter(|chain| counts(chain)).collect();
+    let mut next = 0;
+    while let Some(chain) = found.get(next).copied() {
+        next += 1;
+        for target in chain.rules.iter().filter_map(|rule| target(rule)) {
+            let mut same_table = chains.iter().filter(|other| other.table == chain.table);
+            if let Some(other) = same_table.find(|other| other.name == target)
+                && counts(other)
+                && !found.contains(&other)
+            {
+                found.push(other);
             }
         }
-        let targets = chain.rules.iter().filter_map(|rule| target(rule));
-        ahead.extend(targets.filter_map(|name| chains.iter().find(|chain| chain.name == name)));
     }
     found
+}
+
+fn counts(chain: &Chain) -> bool {
+    let family = chain.table.split(' ').next().unwrap_or_default();
+    if !["ip", "inet", "legacy"].contains(&family) {
+        return false;
+    }
+    let is_harmless = HARMLESS.iter().any(|start| chain.name.starts_with(start))
+        || HARMLESS_TABLES.contains(&chain.table.as_str());
+    policy(chain).is_some() || !is_harmless
+}
+
+/// Whose policies it carries out.
+fn policy(chain: &Chain) -> Option<Owner> {
+    let mut known = POLICIES.iter();
+    let (_, owner) = known.find(|(part, _)| chain.name.contains(part))?;
+    Some(*owner)
 }
 
 fn filter_of(chain: &Chain) -> Option<(Owner, String)> {
-    let whole = || chain.rules.first().cloned().unwrap_or_default();
-    if chain.name.contains("cali-") {
-        return Some((Owner::Calico, whole()));
+    if let Some(owner) = policy(chain) {
+        return Some((owner, chain.rules.first().cloned().unwrap_or_default()));
     }
-    if chain.name.starts_with("AZURE-NPM") {
-        return Some((Owner::Npm, whole()));
-    }
-    if chain.drops_by_default {
+    if chain.drops {
         return Some((Owner::Other, "policy drop".into()));
     }
     let mut rules = chain.rules.iter();
     let rule = rules.find(|rule| drops(rule) && !is_about_others(rule))?;
     Some((Owner::Other, rule.clone()))
-}
-
-/// Chains that every node with kube-proxy, portmap or Docker has. They drop what no policy is about: packets that connection
-/// tracking calls invalid, Services without endpoints, containers of Docker.
-fn is_harmless(chain: &str) -> bool {
-    ["KUBE-", "DOCKER", "CNI-"]
-        .iter()
-        .any(|prefix| chain.starts_with(prefix))
 }
 
 /// Rules that cannot be about pods that fast flows are of: what connection tracking calls invalid is not fast, and bridges are
@@ -161,24 +118,25 @@ fn words(rule: &str) -> impl Iterator<Item = &str> {
 }
 
 fn drops(rule: &str) -> bool {
-    let is_verdict = |word: &str| matches!(word, "drop" | "reject" | "DROP" | "REJECT");
+    let is_verdict = |word: &str| matches!(word, "drop" | "reject");
     // Of `iptables-nft`, as an nft without its extensions prints it.
     words(rule).any(is_verdict) || rule.contains("xt target \"REJECT\"")
 }
 
 /// The chain that a rule leads to.
 fn target(rule: &str) -> Option<&str> {
-    let mut words = words(rule).skip_while(|word| !matches!(*word, "jump" | "goto" | "-j" | "-g"));
+    let mut words = words(rule).skip_while(|word| !matches!(*word, "jump" | "goto"));
     words.nth(1)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::chains::{from_legacy, from_nft};
     use super::*;
 
     fn of_nft(rules: &str) -> Vec<(Owner, String)> {
         let text = format!("table ip filter {{\n{rules}\n}}\n");
-        let found = filters("table ip filter", &from_nft(&text)).into_iter();
+        let found = filters(&from_nft(&text)).into_iter();
         found.map(|filter| (filter.owner, filter.rule)).collect()
     }
 
@@ -186,16 +144,6 @@ mod tests {
         format!(
             "chain FORWARD {{\ntype filter hook forward priority filter; policy {policy};\n{rules}\n}}"
         )
-    }
-
-    #[test]
-    fn tables_are_found_by_their_hook() {
-        let listing = "table ip filter {\n\tchain FORWARD {\n\t\ttype filter hook forward priority filter; policy accept;\n\t}\n}\n\
-                       table ip nat {\n\tchain X {\n\t\ttype nat hook postrouting priority srcnat; policy accept;\n\t}\n}\n\
-                       table ip6 filter {\n\tchain FORWARD {\n\t\ttype filter hook forward priority filter; policy accept;\n\t}\n}\n\
-                       table inet fw {\n\tchain f {\n\t\ttype filter hook forward priority 0; policy drop;\n\t}\n}\n";
-        let found = tables_with_forward(listing);
-        assert_eq!(found, [("inet", "fw"), ("ip", "filter")].into());
     }
 
     #[test]
@@ -225,13 +173,35 @@ mod tests {
             + "\nchain first {\nip daddr 10.0.0.0/8 goto second\njump first\n}\nchain second {\ntcp dport 22 counter reject\n}";
         assert_eq!(
             of_nft(&rules),
-            [(Owner::Other, "tcp dport 22 counter reject".to_owned())]
+            [(Owner::Other, "tcp dport 22 reject".to_owned())]
         );
         let xt = "counter packets 0 bytes 0 xt target \"REJECT\"";
         assert_eq!(
             of_nft(&forward("accept", xt)),
-            [(Owner::Other, xt.to_owned())]
+            [(Owner::Other, "xt target \"REJECT\"".to_owned())]
         );
+    }
+
+    #[test]
+    fn the_policies_of_kube_router_are_not_taken_for_kube_proxys() {
+        let rules = forward("accept", "jump KUBE-ROUTER-FORWARD\njump KUBE-FORWARD")
+            + "\nchain KUBE-ROUTER-FORWARD {\njump KUBE-POD-FW-1\n}\nchain KUBE-POD-FW-1 {\ndrop\n}\nchain KUBE-FORWARD {\ndrop\n}";
+        let owners: Vec<_> = of_nft(&rules).into_iter().map(|(owner, _)| owner).collect();
+        assert_eq!(owners, [Owner::KubeRouter]);
+    }
+
+    #[test]
+    fn what_is_not_ipv4s_or_kube_proxys_own_is_no_filter() {
+        let rules = forward("drop", "");
+        for (table, expected) in [
+            ("ip6 filter", 0),
+            ("ip kube-proxy", 0),
+            ("bridge x", 0),
+            ("inet x", 1),
+        ] {
+            let text = format!("table {table} {{\n{rules}\n}}\n");
+            assert_eq!(filters(&from_nft(&text)).len(), expected, "{table}");
+        }
     }
 
     #[test]
@@ -242,17 +212,17 @@ mod tests {
         ) + "\nchain cali-FORWARD {\njump cali-from-wl\n}\nchain cali-from-wl {\ndrop\n}\nchain AZURE-NPM {\njump AZURE-NPM-INGRESS\n}\n\
                chain AZURE-NPM-INGRESS {\ndrop\n}";
         let owners: Vec<_> = of_nft(&rules).into_iter().map(|(owner, _)| owner).collect();
-        assert_eq!(owners, [Owner::Npm, Owner::Calico]);
+        assert_eq!(owners, [Owner::Calico, Owner::Npm]);
         let save = "*filter\n:INPUT DROP [0:0]\n:FORWARD ACCEPT [0:0]\n:cali-FORWARD - [0:0]\n\
                     -A FORWARD -m comment --comment \"cali:x\" -j cali-FORWARD\n-A INPUT -j DROP\nCOMMIT\n";
-        let found = filters("legacy", &from_iptables(save));
+        let found = filters(&from_legacy(save));
         assert_eq!(found.len(), 1, "{found:?}");
         assert_eq!(found[0].owner, Owner::Calico);
         let save = save
             .replace("cali-FORWARD", "mine")
             .replace("-A INPUT", "-A mine -s 10.0.0.1/32");
-        let found = filters("legacy", &from_iptables(&save));
+        let found = filters(&from_legacy(&save));
         assert_eq!(found[0].owner, Owner::Other);
-        assert_eq!(found[0].rule, "-s 10.0.0.1/32 -j DROP");
+        assert_eq!(found[0].rule, "ip saddr 10.0.0.1/32 drop");
     }
 }

@@ -73,6 +73,16 @@ fn with_datapath_stack_rules_of_others_apply_to_pods_and_all_else_works() {
             .log()
             .contains("somebody filters what the node forwards by=\"Calico\"")
     );
+    // One judge: what the loader warns of is what `doctor` finds.
+    let doctor = || {
+        let told = node.feed(&["vnetctl", "doctor"], b"").unwrap().stdout;
+        String::from_utf8(told).unwrap()
+    };
+    assert!(
+        doctor().contains("forward-rules: Calico filters what the node forwards"),
+        "{}",
+        doctor()
+    );
     let held = web.converse(0, lab.inet().addr(), 8080).unwrap();
 
     node.write(CONFIG, &format!("{METRICS_ON}datapath: stack\n"))
@@ -124,6 +134,7 @@ fn with_datapath_stack_rules_of_others_apply_to_pods_and_all_else_works() {
     })
     .expect("a forged source is dropped");
     assert_eq!(warnings(node), "[]");
+    assert!(!doctor().contains("forward-rules"), "{}", doctor());
     assert_eq!(told(node), [1.0, 0.0, 0.0]);
 
     node.write(CONFIG, METRICS_ON).unwrap();

@@ -9,7 +9,7 @@
 //! | Are there addresses for pods? | `addresses` |
 //! | Does the node's network get in the way? | `network` |
 //! | Do udev or systemd-networkd? | `systemd` |
-//! | Do other people's rules? | `rules`, read by `ruleset` |
+//! | Do other people's rules? | `rules`, judged by [`crate::foreign`] |
 
 mod addresses;
 mod cni;
@@ -18,12 +18,12 @@ mod loader;
 mod network;
 mod node;
 mod rules;
-mod ruleset;
 mod systemd;
 
 use serde::Serialize;
 
 use super::output::Output;
+use crate::words::some;
 pub(super) use node::Node;
 
 /// How bad it is.
@@ -177,16 +177,6 @@ pub(super) fn render(report: &Report) -> String {
     format!("{findings}{found} problems, {checks} checks\n")
 }
 
-/// `a, b and 3 more`: enough to begin with.
-fn some(things: &[String]) -> String {
-    const SHOWN: usize = 4;
-    let shown: Vec<&str> = things.iter().take(SHOWN).map(String::as_str).collect();
-    match things.len().saturating_sub(SHOWN) {
-        0 => shown.join(", "),
-        more => format!("{} and {more} more", shown.join(", ")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -205,11 +195,5 @@ mod tests {
         for (name, _) in CHECKS {
             assert!(page.contains(&format!("`{name}`")), "{name}");
         }
-    }
-
-    #[test]
-    fn a_long_list_is_cut() {
-        let things: Vec<String> = (1..=6).map(|n| n.to_string()).collect();
-        assert_eq!(some(&things), "1, 2, 3, 4 and 2 more");
     }
 }

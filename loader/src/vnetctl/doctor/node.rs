@@ -12,7 +12,7 @@ use nix::sys::socket::sockopt::PeerCredentials;
 use rpc::{Endpoint, Pools, RunDirectory, Status, boot_id, read_json};
 use serde_json::Value;
 
-use super::ruleset::{Chain, read_ruleset};
+use crate::foreign::{Chain, LookError, everything};
 use crate::nic::ifname;
 use crate::reconcile::endpoints;
 use crate::validate::CONFLISTS;
@@ -35,7 +35,7 @@ pub(crate) struct Node {
     /// The runtime's configurations, in its order.
     pub(in crate::vnetctl) conflists: Vec<Conflist>,
     /// Netfilter's chains, or why they cannot be read.
-    pub(super) ruleset: Result<Vec<Chain>, String>,
+    pub(super) ruleset: Result<Vec<Chain>, LookError>,
 }
 
 /// A file of the runtime's.
@@ -62,7 +62,7 @@ impl Node {
             records: endpoints(&run),
             pools: pools.filter(|pools| pools.boot_id == boot),
             conflists: conflists(Path::new(CONFLISTS)),
-            ruleset: read_ruleset(),
+            ruleset: everything(),
             pins: Pins::default(),
             run,
         }

@@ -1,27 +1,14 @@
 //! Do other people's rules filter what passes them by, or translate what is ours to translate?
 
-use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
+use abi::ConfigFlags;
 use ipnet::Ipv4Net;
+use rpc::LOADER_CONFIG;
 
 use super::node::Node;
-use super::ruleset::Chain;
 use super::{Problem, some};
-
-const OURS: &str = "ip azure-vnet";
-/// Chains that carry out `NetworkPolicy`, by whom.
-const POLICIES: [(&str, &str); 6] = [
-    ("cali-", "Calico"),
-    ("AZURE-NPM", "Azure Network Policy Manager"),
-    ("KUBE-NWPLCY", "kube-router"),
-    ("KUBE-POD-FW", "kube-router"),
-    ("WEAVE-NPC", "Weave"),
-    ("CILIUM_", "Cilium"),
-];
-/// Whose chains belong here: kube-proxy's and portmap's.
-const FRIENDS: [&str; 2] = ["KUBE-", "CNI-"];
-const FRIENDLY_TABLES: [&str; 2] = [OURS, "ip kube-proxy"];
+use crate::foreign::{Filter, OURS, filters, reached};
 
 /// Our masquerading, for what the programs leave to the kernel.
 pub(super) fn ours(node: &Node) -> Option<Problem> {
@@ -46,41 +33,25 @@ pub(super) fn ours(node: &Node) -> Option<Problem> {
     (!is_there).then(|| Problem::error("the loader's nft table `azure-vnet` is gone", why, remedy))
 }
 
-/// Who drops forwarded packets: a policy, `NetworkPolicy`, a firewall.
+/// Who drops forwarded packets, while fast ones pass these rules by.
 pub(super) fn forward(node: &Node) -> Option<Problem> {
     let chains = node.ruleset.as_ref().ok()?;
-    let mut found = BTreeSet::new();
-    for chain in reached(chains, "forward", "") {
-        if let Some((_, whose)) = POLICIES
-            .iter()
-            .find(|(prefix, _)| chain.name.starts_with(prefix))
-        {
-            found.insert(format!(
-                "chains of {whose} ({} in {})",
-                chain.name, chain.table
-            ));
-            continue;
-        }
-        let place = format!("{} in {}", chain.name, chain.table);
-        if chain.drops {
-            found.insert(format!("{place} has policy drop"));
-        }
-        let rule = chain
-            .rules
-            .iter()
-            .find(|rule| has(rule, &["drop", "reject", "DROP", "REJECT"]));
-        if let Some(rule) = rule {
-            found.insert(format!("{place} has `{}`", short(rule)));
-        }
+    if node
+        .config()
+        .is_some_and(|config| config.flags.contains(ConfigFlags::STACK))
+    {
+        return None;
     }
-    let found: Vec<String> = found.into_iter().collect();
+    let found: Vec<String> = filters(chains).iter().map(Filter::to_string).collect();
     (!found.is_empty()).then(|| {
         Problem::error(
-            format!("rules filter forwarded packets: {}", some(&found)),
-            "fast packets do not meet them, so they protect no pod; what takes the kernel's path (Services, host ports, \
+            some(&found),
+            "fast packets do not meet these rules, so they protect no pod; what takes the kernel's path (Services, host ports, \
              fragments) does meet them, and may be dropped",
-            "where they must hold, do not use the fast path on this node; otherwise `iptables -P FORWARD ACCEPT`, or remove them \
-             (docs/coexistence.md)",
+            format!(
+                "where they must hold, write `datapath: stack` in {LOADER_CONFIG}; otherwise `iptables -P FORWARD ACCEPT`, or \
+                 remove them (docs/coexistence.md)"
+            ),
         )
     })
 }
@@ -117,45 +88,6 @@ pub(super) fn snat(node: &Node) -> Option<Problem> {
     })
 }
 
-/// The chains that a packet at `hook` can meet, those of friends left out.
-fn reached<'a>(chains: &'a [Chain], hook: &str, kind: &str) -> Vec<&'a Chain> {
-    let is_start = |chain: &&Chain| chain.hook == hook && (kind.is_empty() || chain.kind == kind);
-    let mut found: Vec<&Chain> = chains
-        .iter()
-        .filter(is_start)
-        .filter(|chain| is_foreign(chain))
-        .collect();
-    let mut next = 0;
-    while let Some(chain) = found.get(next).copied() {
-        next += 1;
-        for target in chain.rules.iter().filter_map(|rule| target(rule)) {
-            let mut same_table = chains.iter().filter(|other| other.table == chain.table);
-            if let Some(other) = same_table.find(|other| other.name == target)
-                && is_foreign(other)
-                && !found.contains(&other)
-            {
-                found.push(other);
-            }
-        }
-    }
-    found
-}
-
-fn is_foreign(chain: &Chain) -> bool {
-    let policy = POLICIES
-        .iter()
-        .any(|(prefix, _)| chain.name.starts_with(prefix));
-    let friend = FRIENDS.iter().any(|prefix| chain.name.starts_with(prefix));
-    policy || !(friend || FRIENDLY_TABLES.contains(&chain.table.as_str()))
-}
-
-/// The chain that a rule leads to.
-fn target(rule: &str) -> Option<&str> {
-    let mut words = rule.split_whitespace();
-    words.find(|word| ["jump", "goto"].contains(word))?;
-    words.next()
-}
-
 /// Whether the rule's verdict, or its target of iptables' own, is one of these.
 fn has(rule: &str, verdicts: &[&str]) -> bool {
     let mut words = rule.split_whitespace().map(|word| word.trim_matches('"'));
@@ -181,23 +113,12 @@ fn is_for(rule: &str, sources: &[Ipv4Addr]) -> bool {
     }
 }
 
-/// Without counters, which are different each time.
+/// Enough to find it.
 fn short(rule: &str) -> String {
     const LONG: usize = 90;
-    let mut words = rule.split_whitespace();
-    let mut kept = Vec::new();
-    while let Some(word) = words.next() {
-        if word == "counter" {
-            // packets N bytes N
-            words.nth(3);
-        } else {
-            kept.push(word);
-        }
-    }
-    let text = kept.join(" ");
-    match text.char_indices().nth(LONG) {
-        Some((at, _)) => format!("{}…", text.get(..at).unwrap_or_default()),
-        None => text,
+    match rule.char_indices().nth(LONG) {
+        Some((at, _)) => format!("{}…", rule.get(..at).unwrap_or_default()),
+        None => rule.to_owned(),
     }
 }
 
@@ -220,13 +141,5 @@ mod tests {
         ] {
             assert_eq!(is_for(rule, &pods), expected, "{rule}");
         }
-    }
-
-    #[test]
-    fn a_rule_is_shown_without_its_counters() {
-        assert_eq!(
-            short("ip protocol tcp counter packets 1 bytes 2 drop"),
-            "ip protocol tcp drop"
-        );
     }
 }

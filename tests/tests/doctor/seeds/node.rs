@@ -70,13 +70,13 @@ pub(super) const SEEDS: &[Seed] = &[
     seed(
         "the FORWARD policy is DROP",
         "forward-rules",
-        &["FORWARD in ip filter has policy drop"],
+        &["chain FORWARD: policy drop", "datapath: stack"],
         |lab, _| run(lab, "iptables -P FORWARD DROP"),
     ),
     seed(
         "Azure NPM's chains",
         "forward-rules",
-        &["Azure Network Policy Manager"],
+        &["Azure NPM filters"],
         |lab, _| {
             iptables(
                 lab,
@@ -87,7 +87,7 @@ pub(super) const SEEDS: &[Seed] = &[
     seed(
         "Calico's chains",
         "forward-rules",
-        &["chains of Calico (cali-FORWARD"],
+        &["Calico filters", "chain cali-FORWARD"],
         |lab, _| {
             iptables(
                 lab,

@@ -1,59 +1,91 @@
 //! Netfilter's chains as they are, nft's and iptables', in one shape.
 //!
-//! `nft list ruleset` has the tables of nftables and of iptables-nft; those of iptables-legacy only `iptables-legacy-save` has.
+//! `nft` has the tables of nftables and of iptables-nft; those of iptables-legacy only `iptables-legacy-save` has.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::io;
 use std::process::{Command, Stdio};
 
-use anyhow::{Context as _, ensure};
+use super::LookError;
 
 /// A chain.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Chain {
+pub(crate) struct Chain {
     /// `ip filter`, or `legacy filter`.
-    pub(super) table: String,
-    pub(super) name: String,
+    pub(crate) table: String,
+    pub(crate) name: String,
     /// `nat`, `filter`; empty for a chain that is only jumped to.
-    pub(super) kind: String,
+    pub(crate) kind: String,
     /// `forward`, `postrouting`, …; empty for a chain that is only jumped to.
-    pub(super) hook: String,
+    pub(crate) hook: String,
     /// Whether what no rule decides is dropped.
-    pub(super) drops: bool,
-    /// As nft writes them, shortened.
-    pub(super) rules: Vec<String>,
+    pub(crate) drops: bool,
+    /// As nft writes them, without counters.
+    pub(crate) rules: Vec<String>,
 }
 
-/// All of them, or why they cannot be had.
-pub(super) fn read_ruleset() -> Result<Vec<Chain>, String> {
-    let all = || {
-        let mut chains = parse_nft(&output("nft", &["list", "ruleset"])?);
-        // To ask iptables-legacy would load its modules.
-        let legacy =
-            fs::read_to_string("/proc/thread-self/net/ip_tables_names").unwrap_or_default();
-        if !legacy.trim().is_empty() {
-            chains.extend(parse_legacy(&output("iptables-legacy-save", &[])?));
+/// All of them.
+pub(crate) fn everything() -> Result<Vec<Chain>, LookError> {
+    let mut chains = from_nft(&run("nft", &["-s", "-t", "list", "ruleset"])?);
+    chains.extend(legacy(&[])?);
+    Ok(chains)
+}
+
+/// Those of the tables that see what is forwarded. With kube-proxy's and others' thousands of rules that is much less.
+pub(super) fn of_forward() -> Result<Vec<Chain>, LookError> {
+    let mut chains = Vec::new();
+    for table in tables_with_forward(&run("nft", &["list", "chains"])?) {
+        let list = ["-s", "-t", "list", "table"];
+        let line: Vec<&str> = list.into_iter().chain(table.split(' ')).collect();
+        chains.extend(from_nft(&run("nft", &line)?));
+    }
+    chains.extend(legacy(&["-t", "filter"])?);
+    Ok(chains)
+}
+
+/// Of `nft list chains`, which says nothing of rules.
+fn tables_with_forward(listing: &str) -> BTreeSet<String> {
+    let chains = from_nft(listing).into_iter();
+    let forward = chains.filter(|chain| chain.hook == "forward");
+    forward.map(|chain| chain.table).collect()
+}
+
+/// To ask for tables that are not there would make the kernel load them.
+fn legacy(which: &[&str]) -> Result<Vec<Chain>, LookError> {
+    let tables = fs::read_to_string("/proc/thread-self/net/ip_tables_names").unwrap_or_default();
+    let wanted = which.last();
+    if !tables
+        .lines()
+        .any(|table| wanted.is_none_or(|wanted| table == *wanted))
+    {
+        return Ok(Vec::new());
+    }
+    match run("iptables-legacy-save", which) {
+        Ok(text) => Ok(from_legacy(&text)),
+        // Whoever made them brought their own.
+        Err(LookError::Start { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            Ok(Vec::new())
         }
-        anyhow::Ok(chains)
-    };
-    all().map_err(|error| crate::report::one_line(&error))
+        Err(error) => Err(error),
+    }
 }
 
-fn output(program: &str, args: &[&str]) -> anyhow::Result<String> {
-    let run = Command::new(program)
-        .args(args)
+fn run(program: &'static str, arguments: &[&str]) -> Result<String, LookError> {
+    let done = Command::new(program)
+        .args(arguments)
         .stdin(Stdio::null())
-        .output();
-    let run = run.with_context(|| format!("run {program}"))?;
-    ensure!(
-        run.status.success(),
-        "{program}: {}",
-        String::from_utf8_lossy(&run.stderr).trim()
-    );
-    Ok(String::from_utf8_lossy(&run.stdout).into_owned())
+        .output()
+        .map_err(|source| LookError::Start { program, source })?;
+    if !done.status.success() {
+        let why = String::from_utf8_lossy(&done.stderr).trim().to_owned();
+        return Err(LookError::Failed { program, why });
+    }
+    Ok(String::from_utf8_lossy(&done.stdout).into_owned())
 }
 
 /// nft writes a line per rule, and a line per brace that closes.
-fn parse_nft(text: &str) -> Vec<Chain> {
+pub(super) fn from_nft(text: &str) -> Vec<Chain> {
     let (mut chains, mut table): (Vec<Chain>, _) = (Vec::new(), String::new());
     let mut open: Option<Chain> = None;
     for line in text.lines().map(str::trim) {
@@ -82,7 +114,7 @@ fn parse_nft(text: &str) -> Vec<Chain> {
 impl Chain {
     fn line(&mut self, line: &str) {
         let Some(base) = line.strip_prefix("type ") else {
-            return self.rules.push(line.to_owned());
+            return self.rules.push(without_counters(line));
         };
         let mut words = base.split_whitespace();
         words.next().unwrap_or_default().clone_into(&mut self.kind);
@@ -91,8 +123,23 @@ impl Chain {
     }
 }
 
+/// They are different each time.
+fn without_counters(rule: &str) -> String {
+    let mut words = rule.split(' ').peekable();
+    let mut kept = Vec::new();
+    while let Some(word) = words.next() {
+        if word != "counter" {
+            kept.push(word);
+        } else if words.peek() == Some(&"packets") {
+            // packets N bytes N
+            words.nth(3);
+        }
+    }
+    kept.join(" ")
+}
+
 /// `iptables-save`'s lines, in nft's words.
-fn parse_legacy(text: &str) -> Vec<Chain> {
+pub(super) fn from_legacy(text: &str) -> Vec<Chain> {
     let (mut chains, mut table): (Vec<Chain>, _) = (Vec::new(), String::new());
     for line in text.lines() {
         let words: Vec<&str> = line.split_whitespace().collect();
@@ -156,7 +203,7 @@ mod tests {
 
     #[test]
     fn chains_of_nft_have_their_hook_policy_and_rules() {
-        let chains = parse_nft(
+        let chains = from_nft(
             "table ip filter {\n\tset s {\n\t\ttype ipv4_addr\n\t\telements = { 1.2.3.4 }\n\t}\n\n\tchain FORWARD {\n\
              \t\ttype filter hook forward priority filter; policy drop;\n\t\tcounter packets 0 bytes 0 jump KUBE-FORWARD\n\t}\n\n\
              \tchain KUBE-FORWARD {\n\t}\n}\n",
@@ -165,16 +212,35 @@ mod tests {
             panic!("{chains:?}");
         };
         assert_eq!((forward.hook.as_str(), forward.drops), ("forward", true));
-        assert_eq!(
-            forward.rules,
-            ["counter packets 0 bytes 0 jump KUBE-FORWARD"]
-        );
+        assert_eq!(forward.rules, ["jump KUBE-FORWARD"]);
         assert_eq!((kube.table.as_str(), kube.hook.as_str()), ("ip filter", ""));
     }
 
     #[test]
+    fn a_rule_is_the_same_whatever_it_has_counted() {
+        for (rule, expected) in [
+            (
+                "ip protocol tcp counter packets 1 bytes 2 drop",
+                "ip protocol tcp drop",
+            ),
+            ("counter jump KUBE-FORWARD", "jump KUBE-FORWARD"),
+        ] {
+            assert_eq!(without_counters(rule), expected);
+        }
+    }
+
+    #[test]
+    fn tables_are_found_by_their_hook() {
+        let listing = "table ip filter {\n\tchain FORWARD {\n\t\ttype filter hook forward priority filter; policy accept;\n\t}\n}\n\
+                       table ip nat {\n\tchain X {\n\t\ttype nat hook postrouting priority srcnat; policy accept;\n\t}\n}\n\
+                       table inet fw {\n\tchain f {\n\t\ttype filter hook forward priority 0; policy drop;\n\t}\n}\n";
+        let found = tables_with_forward(listing);
+        assert_eq!(found, ["inet fw".to_owned(), "ip filter".to_owned()].into());
+    }
+
+    #[test]
     fn chains_of_iptables_legacy_look_the_same() {
-        let chains = parse_legacy(
+        let chains = from_legacy(
             "*nat\n:POSTROUTING ACCEPT [0:0]\n:MASQ - [0:0]\n-A POSTROUTING -s 10.0.0.0/8 -j MASQ\n-A MASQ -j MASQUERADE\nCOMMIT\n",
         );
         let [base, masq] = chains.as_slice() else {
