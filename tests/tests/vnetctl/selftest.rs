@@ -41,6 +41,31 @@ fn a_healthy_node_passes_in_every_mode_and_nothing_is_left() -> Result {
 }
 
 #[test]
+fn with_datapath_stack_every_path_works_through_the_kernel() -> Result {
+    for mode in ["bridge", "tunnel"] {
+        let conflist = AZURE_CONFLIST.replace("\"bridge\"", &format!("\"{mode}\""));
+        let lab = Lab::new().nodes(1).conflist(&conflist).build()?;
+        let node = lab.node(1);
+        node.write("/etc/azure-vnet/loader.yaml", "datapath: stack\n")?;
+        node.start_loader()?;
+        node.exec(&["vnetctl", "status", "--wait", "--brief"])?;
+        let told = json(node, "selftest")?;
+        assert_eq!(told["failed"], 0, "{mode}: {told:#}");
+        let text = told["paths"].to_string();
+        for part in [
+            "pod to pod took the kernel's path (datapath: stack)",
+            "packets `to_stack`",
+            "masqueraded by the kernel",
+        ] {
+            assert!(text.contains(part), "{mode}: {part}: {told:#}");
+        }
+        // Fast again, where the kernel's way is no answer.
+        assert!(!text.contains("took the fast path"), "{told:#}");
+    }
+    Ok(())
+}
+
+#[test]
 fn a_path_that_is_broken_is_named() -> Result {
     let lab = lab()?;
     let node = lab.node(1);

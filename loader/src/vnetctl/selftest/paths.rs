@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use abi::{Class, DropReason, EndpointFlags, Ip4, Path};
+use abi::{Class, Config, ConfigFlags, DropReason, EndpointFlags, Ip4, Path, Pod};
 use anyhow::{Context as _, Result, ensure};
 use hooks::total;
 
@@ -23,10 +23,11 @@ const FORGED_MAC: &str = "02:5e:1f:7e:57:01";
 impl Selftest {
     pub(super) fn paths(&mut self, pinned: &Pinned, one: &TestPod, other: &TestPod) {
         let (a, b, node) = (Place::Pod(one), Place::Pod(other), Place::Node);
-        let (Ok(to_a), Ok(to_b), Ok(to_node)) = (one.address(), other.address(), primary(pinned))
+        let (Ok(to_a), Ok(to_b), Ok(config)) = (one.address(), other.address(), config(pinned))
         else {
             return;
         };
+        let to_node = Ipv4Addr::from(config.primary);
         self.step("pod a to pod b, TCP", || saw(tcp(a, b, to_b), to_a));
         self.step("pod a to pod b, UDP", || saw(udp(a, b, to_b, SMALL), to_a));
         self.step("pod a to pod b, ping", || {
@@ -37,7 +38,14 @@ impl Selftest {
         });
         self.step("pod b to pod a, TCP", || saw(tcp(b, a, to_a), to_b));
         self.step("pod b to pod a, UDP", || saw(udp(b, a, to_a, SMALL), to_b));
-        self.step("pod to pod took the fast path", || fast(pinned, to_a));
+        if config.flags.contains(ConfigFlags::STACK) {
+            self.step(
+                "pod to pod took the kernel's path (datapath: stack)",
+                || slow(pinned, to_a),
+            );
+        } else {
+            self.step("pod to pod took the fast path", || fast(pinned, to_a));
+        }
         self.step("node to pod a, TCP", || saw(tcp(node, a, to_a), to_node));
         self.step("node to pod a, UDP", || {
             saw(udp(node, a, to_a, SMALL), to_node)
@@ -52,9 +60,11 @@ impl Selftest {
             dns(a, WIRESERVER).map(|bytes| format!("{bytes} bytes"))
         });
         self.step("pod a to the metadata service", || {
-            metadata(pinned, a, to_a)
+            metadata(pinned, &config, a, to_a)
         });
-        self.step("pod a to the wireserver, TCP 80", || wireserver(pinned, a));
+        self.step("pod a to the wireserver, TCP 80", || {
+            wireserver(pinned, &config, a)
+        });
         self.step("a forged source address", || {
             one.ip(&format!("address add {FORGED}/32 dev eth0"))?;
             let sent = dropped(pinned, DropReason::SourceAddress, || {
@@ -87,21 +97,34 @@ fn saw(client: Result<IpAddr>, expected: Ipv4Addr) -> Result<String> {
     Ok(format!("from {client}"))
 }
 
-fn primary(pinned: &Pinned) -> Result<Ipv4Addr> {
-    let config = pinned
-        .maps
-        .config
-        .get(&0, 0)
-        .context("read the map `config`")?;
-    Ok(config.0.primary.into())
+fn config(pinned: &Pinned) -> Result<Config> {
+    let config = pinned.maps.config.get(&0, 0);
+    Ok(config.context("read the map `config`")?.0)
+}
+
+fn registered(pinned: &Pinned, pod: Ipv4Addr) -> Result<Pod> {
+    let pods = pinned.pods()?;
+    let pod = pods.get(&Ip4::from(pod));
+    Ok(*pod.context("the pod is not in the map `pods`")?)
+}
+
+/// Nothing passes the kernel's rules by.
+fn slow(pinned: &Pinned, pod: Ipv4Addr) -> Result<String> {
+    let pod = registered(pinned, pod)?;
+    let packets = |path: Path| anyhow::Ok(total(&pinned.maps.stats, path.index(pod.slot))?.packets);
+    for path in [Path::ToPod, Path::ToVnet, Path::ToInternet] {
+        let (fast, name) = (packets(path)?, path.name());
+        ensure!(
+            fast == 0,
+            "{fast} packets went `{name}`, around the kernel's rules"
+        );
+    }
+    Ok(format!("{} packets `to_stack`", packets(Path::ToStack)?))
 }
 
 /// On the node from veth to veth; in a tunnel mode over the fabric.
 fn fast(pinned: &Pinned, pod: Ipv4Addr) -> Result<String> {
-    let pods = pinned.pods()?;
-    let pod = pods
-        .get(&Ip4::from(pod))
-        .context("the pod is not in the map `pods`")?;
+    let pod = registered(pinned, pod)?;
     let path = if pod.flags.contains(EndpointFlags::TUNNEL) {
         Path::ToVnet
     } else {
@@ -117,7 +140,7 @@ fn fast(pinned: &Pinned, pod: Ipv4Addr) -> Result<String> {
 }
 
 /// The way of whatever is not in the VNet, unless it is configured away.
-fn metadata(pinned: &Pinned, from: Place<'_>, pod: Ipv4Addr) -> Result<String> {
+fn metadata(pinned: &Pinned, config: &Config, from: Place<'_>, pod: Ipv4Addr) -> Result<String> {
     let key = aya::maps::lpm_trie::Key::new(32, hooks::Abi(Ip4::from(IMDS)));
     let class = pinned
         .maps
@@ -138,20 +161,21 @@ fn metadata(pinned: &Pinned, from: Place<'_>, pod: Ipv4Addr) -> Result<String> {
         .iter()
         .filter_map(Result::ok)
         .find(|(_, binding)| binding.0.pod == Ip4::from(pod) && binding.0.pod_port.get() == port);
+    if config.flags.contains(ConfigFlags::STACK) {
+        ensure!(
+            binding.is_none(),
+            "it has a binding in the map `snat`, in spite of datapath: stack"
+        );
+        return Ok("masqueraded by the kernel".to_owned());
+    }
     let (key, _) = binding.context("it answers, but without a binding in the map `snat`")?;
     Ok(format!("SNAT to port {}", key.0.nat_port))
 }
 
 /// Open only when it is configured so.
-fn wireserver(pinned: &Pinned, from: Place<'_>) -> Result<String> {
-    let config = pinned
-        .maps
-        .config
-        .get(&0, 0)
-        .context("read the map `config`")?
-        .0;
+fn wireserver(pinned: &Pinned, config: &Config, from: Place<'_>) -> Result<String> {
     let at = SocketAddr::from((WIRESERVER, 80));
-    if !config.flags.contains(abi::ConfigFlags::BLOCK_WIRESERVER) {
+    if !config.flags.contains(ConfigFlags::BLOCK_WIRESERVER) {
         return from
             .run(move || connect(at, NEVER))
             .map(|_| "open (blockWireserver: false)".to_owned());
