@@ -297,3 +297,38 @@ fn packets(file: &[u8]) -> Option<Vec<(String, Vec<u8>)>> {
     }
     Some(packets)
 }
+
+/// `| head` has seen enough: nobody is to be told of it, and who still listens is gone.
+#[test]
+fn a_reader_who_has_seen_enough_ends_it_quietly() -> Result {
+    let lab = lab()?;
+    let node = lab.node(1);
+    let pod = node.add_pod("web")?;
+    for command in [
+        "monitor",
+        "monitor -o json",
+        "capture web --write -",
+        "status",
+        "classes",
+        "explain",
+        "endpoints -o json",
+        "completions bash",
+    ] {
+        // The shell tells the status of the first of the two; the reader takes a byte at most, and goes.
+        let line = format!(
+            "{{ vnetctl {command}; echo status $? >&2; }} | dd bs=1 count=1 status=none >/dev/null"
+        );
+        let told = node.start(&["sh", "-c", &line])?;
+        let ended = eventually(SOON, || {
+            forge(&pod, 1).ok()?;
+            told.log().contains("status ").then_some(())
+        });
+        ended.with_context(|| format!("{command} ends: {}", told.log()))?;
+        assert_eq!(told.log(), "status 0\n", "{command}");
+    }
+    // Without any packet, too.
+    let line = "{ vnetctl monitor; echo status $? >&2; } | head -1";
+    let told = node.feed(&["sh", "-c", line], b"")?;
+    assert_eq!(told.stderr, "status 0\n");
+    Ok(())
+}

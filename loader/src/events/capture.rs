@@ -1,7 +1,7 @@
 //! `vnetctl capture`: a pod's packets in a file, each with what became of it.
 
 use std::fs::OpenOptions;
-use std::io::{self, BufWriter, Write};
+use std::io::{BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,6 +16,7 @@ use super::describe::{Owners, word};
 use super::listener::{Heard, Listener};
 use super::pcapng::{Block, Direction, Pcapng};
 use super::{Limits, Sink, boot, follow, slot_of};
+use crate::vnetctl::output::Out;
 use crate::{podname, reconcile};
 
 /// What is captured.
@@ -62,7 +63,7 @@ pub fn capture(wanted: &Capture) -> Result<Captured> {
 
 fn open(path: &Path) -> Result<BufWriter<Box<dyn Write>>> {
     if path == Path::new("-") {
-        return Ok(BufWriter::new(Box::new(io::stdout())));
+        return Ok(BufWriter::new(Box::new(Out)));
     }
     let file = OpenOptions::new()
         .create(true)

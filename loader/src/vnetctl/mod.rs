@@ -19,7 +19,7 @@ mod doctor;
 mod endpoints;
 mod explain;
 mod flows;
-mod output;
+pub(crate) mod output;
 mod pinned;
 #[cfg(feature = "documents")]
 mod schemas;
@@ -143,6 +143,7 @@ pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if output::is_enough(&error) => ExitCode::SUCCESS,
         Err(error) => {
             output::complain(&format!("vnetctl: {}", crate::report::one_line(&error)));
             ExitCode::FAILURE
@@ -179,7 +180,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         Command::Snat(arguments) => snat::run(output, arguments),
         Command::Flows(arguments) => flows::run(output, arguments),
         Command::Monitor(wanted) => {
-            crate::events::monitor(wanted, output == Output::Json, &mut std::io::stdout())
+            crate::events::monitor(wanted, output == Output::Json, &mut output::Out)
         }
         Command::Capture(wanted) => {
             let captured = crate::events::capture(wanted)?;

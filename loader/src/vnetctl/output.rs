@@ -1,9 +1,12 @@
 //! How an answer is printed: for people or for programs.
 
-use std::io::{self, ErrorKind, Write as _};
+use std::error::Error;
+use std::io::{self, ErrorKind, Write};
+use std::os::fd::AsFd as _;
 
 use anyhow::Context as _;
 use clap::ValueEnum;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::Serialize;
 
 /// For whom.
@@ -36,13 +39,65 @@ impl Output {
     }
 }
 
-/// Writes to standard output. A reader that has seen enough (`| head`) is no error.
+/// Writes all that there is to be said to standard output.
 pub(crate) fn write(bytes: &[u8]) -> anyhow::Result<()> {
-    let mut out = io::stdout().lock();
-    match out.write_all(bytes).and_then(|()| out.flush()) {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        written => written.context("write to standard output"),
+    let written = Out.write_all(bytes).and_then(|()| Out.flush());
+    let written = written.context("write to standard output");
+    // What was found is the answer, also when nobody reads to its end.
+    written.or_else(|error| {
+        if is_enough(&error) {
+            Ok(())
+        } else {
+            Err(error)
+        }
+    })
+}
+
+/// Standard output. A reader that has seen enough (`| head`) is noticed when something is written, and at each flush, too.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Out;
+
+impl Write for Out {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        io::stdout().write(bytes).map_err(enough)
     }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let out = io::stdout();
+        out.lock().flush().map_err(enough)?;
+        let mut reader = [PollFd::new(out.as_fd(), PollFlags::empty())];
+        let told = poll(&mut reader, PollTimeout::ZERO).map(|_| reader[0].revents());
+        match told {
+            Ok(Some(told)) if told.contains(PollFlags::POLLERR) => {
+                Err(enough(ErrorKind::BrokenPipe.into()))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Standard output has no reader any more, which is no error: unlike a broken pipe elsewhere.
+#[derive(Debug, thiserror::Error)]
+#[error("nobody reads standard output any more")]
+struct Enough;
+
+fn enough(error: io::Error) -> io::Error {
+    if error.kind() == ErrorKind::BrokenPipe {
+        return io::Error::new(ErrorKind::BrokenPipe, Enough);
+    }
+    error
+}
+
+/// Whether a command ended because nobody reads what it says.
+pub(crate) fn is_enough(error: &anyhow::Error) -> bool {
+    let mut causes = error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<io::Error>());
+    causes.any(|cause| {
+        cause
+            .get_ref()
+            .is_some_and(<dyn Error + Send + Sync>::is::<Enough>)
+    })
 }
 
 /// Writes a line to standard error; when nobody reads that, nobody is to be told.
