@@ -71,10 +71,10 @@ fn list(endpoints: &[&Endpoint]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn endpoint(namespace: &str, name: &str, last: u8) -> Endpoint {
+    pub(crate) fn endpoint(namespace: &str, name: &str, last: u8) -> Endpoint {
         let json = serde_json::json!({
             "network": "azure", "container_id": "c", "ifname": "eth0", "boot_id": "", "netns": "",
             "pod_namespace": namespace, "pod_name": name, "host_ifname": format!("azv{last}"),

@@ -16,6 +16,8 @@ use netlink_packet_route::route::{
 };
 use rtnetlink::{Error, Handle, LinkUnspec, RouteMessageBuilder};
 
+use crate::nic::ifname;
+
 /// A pod's address and what the maps say of it.
 pub(crate) type Known = (Ip4, Pod);
 
@@ -87,7 +89,8 @@ async fn down(handle: &Handle) -> Result<BTreeSet<u32>, StackError> {
 async fn bring_up(handle: &Handle, ifindex: u32) -> Result<bool, StackError> {
     let up = LinkUnspec::new_with_index(ifindex).up().build();
     let set = handle.link().set(up).execute().await;
-    done(set, "bring a host veth up")
+    let name = ifname(ifindex).unwrap_or_else(|| ifindex.to_string());
+    done(set, &format!("bring {name} up"))
 }
 
 /// Interface and destination of every route to one address in the main table.

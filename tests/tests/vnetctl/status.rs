@@ -1,10 +1,15 @@
 //! `vnetctl status` in one line, on one screen, and as something to wait for.
 
 use std::thread;
+use std::time::Duration;
 
-use lab::Wireserver;
+use anyhow::Context as _;
+use lab::{Wireserver, eventually};
 
 use super::*;
+
+/// A repair is due within five seconds; the machine may be busy.
+const SOON: Duration = Duration::from_secs(20);
 
 #[test]
 fn one_line_says_whether_pods_can_be_added_and_the_exit_status_agrees() -> Result {
@@ -74,4 +79,37 @@ fn a_reader_that_has_seen_enough_is_no_error() -> Result {
     let status = json(lab.node(1), "status")?;
     assert_eq!(status["node"]["nic"], "eth0");
     Ok(())
+}
+
+#[test]
+fn one_pods_trouble_names_the_pod_and_what_to_do_in_status_and_in_code_51() -> Result {
+    let lab = lab()?;
+    let node = lab.node(1);
+    let (web, db) = (node.add_pod("web")?, node.add_pod("db")?);
+    // A setting that nobody can set back.
+    let settings = format!("/proc/sys/net/ipv4/conf/{}", web.host_veth()?);
+    let lock = format!(
+        "echo 0 > {settings}/forwarding; mount --bind {settings} {settings}; mount -o remount,ro,bind {settings}"
+    );
+    node.exec(&["sh", "-ec", &lock])?;
+    let told = eventually(SOON, || {
+        let warnings = node.status().ok()?["warnings"].to_string();
+        warnings.contains("forwarding").then_some(warnings)
+    });
+    let told = told.with_context(|| node.loader().log())?;
+    for part in ["default/web", "delete the pod"] {
+        assert!(told.contains(part), "{told}");
+    }
+    assert!(!told.contains("default/db"), "{told}");
+    let network = node.network()?.in_version("1.1.0");
+    let refused = format!("{:#}", network.status(node, 1).unwrap_err());
+    assert!(
+        refused.contains("51") && refused.contains("default/web"),
+        "{refused}"
+    );
+    db.tcp(lab.inet().addr(), 8080)?;
+
+    node.exec(&["umount", &settings])?;
+    let is_over = || (node.status().ok()?["warnings"] == serde_json::json!([])).then_some(());
+    eventually(SOON, is_over).with_context(|| node.loader().log())
 }
