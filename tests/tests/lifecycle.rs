@@ -1,10 +1,13 @@
 //! Pods come and go; the loader dies, comes back, and leaves.
 #![cfg(test)]
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lab::{CONFLIST, Lab, Node, eventually};
 use serde_json::Value;
+
+/// It is due within five seconds, and the machine may be busy; whoever waits for the look at everything waits longer.
+const A_REPAIR: Duration = Duration::from_secs(10);
 
 fn lab() -> Lab {
     let lab = Lab::new().nodes(1).build().unwrap();
@@ -37,6 +40,27 @@ fn del_leaves_nothing_and_may_be_called_again() {
     pod.del().unwrap();
     pod.delete().unwrap();
     assert_eq!(before.left(&node.snapshot().unwrap()), Vec::<String>::new());
+}
+
+/// Nobody knows its entries' keys but whoever looks which interfaces are gone: the loader, as soon as the kernel announces it.
+#[test]
+fn a_del_whose_record_is_lost_leaves_no_map_entry_for_longer_than_a_repair_takes() {
+    let lab = lab();
+    let node = lab.node(1);
+    let kept = node.add_pod("kept").unwrap();
+    for at in 0..5 {
+        let pod = node.add_pod("web").unwrap();
+        let record = format!(
+            "/run/azure-vnet/endpoints/azure:{}:eth0.json",
+            pod.attachment().container_id
+        );
+        node.exec(&["rm", &record]).unwrap();
+        let began = Instant::now();
+        pod.delete().unwrap();
+        let gone = || (addresses(node) == [kept.addr().to_string()]).then_some(());
+        eventually(A_REPAIR, gone).unwrap();
+        println!("{at}: gone after {:?}", began.elapsed());
+    }
 }
 
 #[test]
