@@ -1,5 +1,9 @@
 //! Does the kernel decide the same? The program is loaded once more, over maps of its own that hold a copy of what the
 //! decision has read, and run on the frame. Nothing is pinned or attached, and the frame goes nowhere.
+//!
+//! The program that runs cannot be asked: a test run executes all of it but the redirection, so it would count the packet, take
+//! a port, remember the flow and tell those who listen; and a program's maps cannot be exchanged once it is verified. Of the 0.28 s
+//! of CPU time that a trace of `from_pod` takes, the kernel spends 0.25 s on verifying the copy.
 
 use std::collections::BTreeSet;
 
