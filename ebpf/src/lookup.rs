@@ -23,6 +23,9 @@ pub(crate) struct Maps<C> {
     pub(crate) context: C,
 }
 
+/// Without them every look-up goes to the tables.
+const CACHES: bool = !cfg!(feature = "no-caches");
+
 /// The time; zero until the loader has filled the settings.
 #[inline(always)]
 pub(crate) fn now() -> Seconds {
@@ -38,6 +41,18 @@ pub(crate) fn now() -> Seconds {
 #[inline(always)]
 fn epoch() -> u32 {
     CONFIG.get(0).map_or(0, |config| config.epoch)
+}
+
+#[cfg(feature = "fifty-look-ups")]
+impl<C> Maps<C> {
+    /// What the benchmark must tell from a program without it.
+    #[inline(always)]
+    pub(crate) fn look_up_in_vain(&self) {
+        for number in 0..50 {
+            // SAFETY: what is found is not looked at.
+            let _in_vain = unsafe { PODS.get(Ip4::new([0, 0, 0, number])) };
+        }
+    }
 }
 
 impl<C: Context> Tables for Maps<C> {
@@ -60,7 +75,7 @@ impl<C: Context> Tables for Maps<C> {
         if let Some(cached) = cached {
             // SAFETY: the value belongs to this CPU, and a classifier is not interrupted by another one.
             let known = unsafe { &*cached };
-            if known.ifindex == ifindex && known.epoch == epoch {
+            if CACHES && known.ifindex == ifindex && known.epoch == epoch {
                 return Some(known.veth);
             }
         }
@@ -94,7 +109,7 @@ impl<C: Context> Tables for Maps<C> {
         if let Some(cached) = cached {
             // SAFETY: as in `veth`.
             let known = unsafe { &*cached };
-            if known.addr == addr && known.epoch == epoch {
+            if CACHES && known.addr == addr && known.epoch == epoch {
                 return if known.pod.ifindex == IfIndex::NONE {
                     Peer::Other(known.class.class())
                 } else {
@@ -138,7 +153,7 @@ impl<C: Context> Tables for Maps<C> {
         let cached = FLOW_CACHE.get_ptr_mut(CachedFlow::index(key))?;
         // SAFETY: as in `veth`.
         let known = unsafe { &*cached };
-        (known.key == *key && known.epoch == epoch()).then_some(known.flow)
+        (CACHES && known.key == *key && known.epoch == epoch()).then_some(known.flow)
     }
 
     #[inline(always)]

@@ -12,6 +12,13 @@ const PODS_MAX: usize = MAX_PODS as usize;
 const STATS_MAX: usize = (MAX_PODS * Path::STRIDE) as usize;
 const DROPS_MAX: usize = DropReason::CAPACITY as usize;
 
+/// Flags of the large hash tables.
+const LARGE: usize = if cfg!(feature = "no-prealloc") {
+    aya_ebpf::bindings::BPF_F_NO_PREALLOC as usize
+} else {
+    0
+};
+
 #[btf_map(name = "config")]
 pub(crate) static CONFIG: Array<Config, 1> = Array::new();
 
@@ -25,10 +32,11 @@ pub(crate) static VETHS: HashMap<IfIndex, Veth, PODS_MAX> = HashMap::new();
 pub(crate) static DST4: LpmTrie<Ip4, ClassEntry, { MAX_CLASSES as usize }> = LpmTrie::new();
 
 #[btf_map(name = "flows")]
-pub(crate) static FLOWS: HashMap<FlowKey, Flow, { MAX_FLOWS as usize }> = HashMap::new();
+pub(crate) static FLOWS: HashMap<FlowKey, Flow, { MAX_FLOWS as usize }, LARGE> = HashMap::new();
 
 #[btf_map(name = "snat")]
-pub(crate) static SNAT: HashMap<BindingKey, Binding, { MAX_BINDINGS as usize }> = HashMap::new();
+pub(crate) static SNAT: HashMap<BindingKey, Binding, { MAX_BINDINGS as usize }, LARGE> =
+    HashMap::new();
 
 #[btf_map(name = "stats")]
 pub(crate) static STATS: PerCpuArray<Counter, STATS_MAX> = PerCpuArray::new();

@@ -14,7 +14,12 @@ use crate::xdp::Received;
 pub(crate) fn from_pod(ctx: TcContext) -> i32 {
     let mut skb = Skb::new(ctx);
     let (maps, veth) = (skb.maps(), skb.interface());
-    act(datapath::from_pod(&mut skb, &maps, veth, now))
+    #[cfg(feature = "fifty-look-ups")]
+    maps.look_up_in_vain();
+    let verdict = datapath::from_pod(&mut skb, &maps, veth, now);
+    #[cfg(feature = "direct-mac")]
+    let verdict = crate::action::directly(&mut skb, verdict);
+    act(verdict)
 }
 
 /// Host veth, egress.
@@ -45,6 +50,8 @@ pub(crate) fn to_wire(ctx: TcContext) -> i32 {
 #[xdp(frags)]
 pub(crate) fn xdp_guard(ctx: XdpContext) -> u32 {
     let frame = Received::new(ctx);
+    #[cfg(feature = "fifty-look-ups")]
+    frame.maps().look_up_in_vain();
     match datapath::xdp_guard(&frame, &frame.maps()) {
         Some(_counted) => XDP_DROP,
         None => XDP_PASS,

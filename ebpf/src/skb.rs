@@ -154,6 +154,9 @@ impl Packet for Skb {
 
     #[inline(always)]
     fn set_mark(&mut self, mark: u32) {
+        if mark == 0 && cfg!(feature = "keep-mark") {
+            return;
+        }
         // SAFETY: as in `bytes`; `mark` is one of the fields that a classifier may write.
         unsafe { (*self.skb).mark = mark };
     }

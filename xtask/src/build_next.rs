@@ -5,6 +5,8 @@
 
 use crate::{build_ebpf, command, workspace};
 use anyhow::{Context as _, Result};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::time::Instant;
 
 const LOADER: &str = "azure-vnet-loader";
@@ -12,22 +14,29 @@ const LOADER: &str = "azure-vnet-loader";
 pub(crate) fn run() -> Result<()> {
     let object = workspace::root().join("target/ebpf/azure-vnet-next.bpf.o");
     build_ebpf::make(&["--features", "ebpf/next-layout"], &object)?;
+    loader_with(
+        &object,
+        "loader/next-layout",
+        &workspace::next_dir().join(LOADER),
+    )
+}
+
+/// Builds the loader with this object and feature inside, and leaves it at `path`.
+pub(crate) fn loader_with(object: &Path, feature: &str, path: &Path) -> Result<()> {
     let start = Instant::now();
     let mut cargo = command::cargo();
     cargo
-        .env("AZURE_VNET_BPF_OBJECT", &object)
-        .args(["build", "--workspace", "--features", "loader/next-layout"])
+        .env("AZURE_VNET_BPF_OBJECT", object)
+        .args(["build", "--workspace", "--features", feature])
         .args(["--bin", LOADER]);
-    command::run(&mut cargo).context("build the next version's loader")?;
+    command::run(&mut cargo).with_context(|| format!("build {}", path.display()))?;
     // Where cargo leaves it, the next build of this version's takes its place.
     let built = workspace::target_dir().join("debug").join(LOADER);
     let bytes = std::fs::read(&built).with_context(|| format!("read {}", built.display()))?;
-    let path = workspace::next_dir().join(LOADER);
-    workspace::write_if_changed(&path, &bytes)?;
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(&path, mode)
+    workspace::write_if_changed(path, &bytes)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755))
         .with_context(|| format!("make {} executable", path.display()))?;
     let seconds = start.elapsed().as_secs_f32();
-    println!("build-next: {} ({seconds:.1} s)", path.display());
+    println!("build: {} ({seconds:.1} s)", path.display());
     Ok(())
 }

@@ -9,6 +9,7 @@ mod bench;
 mod build;
 mod build_ebpf;
 mod build_next;
+mod build_variants;
 mod check;
 mod command;
 mod demo;
@@ -42,6 +43,8 @@ enum Verb {
     Build,
     /// Build the loader that the tests of upgrades upgrade to, target/next; `test` does it by itself
     BuildNext,
+    /// Build the product with other programs, target/variants; `bench experiments` and `test load` do it by themselves
+    BuildVariants,
     /// Run the tests, all or by group; sets up and builds first
     Test(test::Arguments),
     /// Formatting, lints, documents, licences, and what only the object and the dependency graph show
@@ -82,6 +85,11 @@ fn run() -> anyhow::Result<()> {
         Verb::BuildNext => {
             setup::ensure(setup::Needs::BUILD)?;
             build_next::run()
+        }
+        Verb::BuildVariants => {
+            setup::ensure(setup::Needs::BUILD)?;
+            build::run()?;
+            build_variants::run()
         }
         Verb::Test(arguments) => test::run(&arguments),
         Verb::Check(arguments) => check::run(&arguments),

@@ -33,6 +33,11 @@ pub(crate) fn next_dir() -> PathBuf {
     target_dir().join("next")
 }
 
+/// Where `cargo xtask build-variants` leaves its folders.
+pub(crate) fn variants_dir() -> PathBuf {
+    target_dir().join("variants")
+}
+
 /// Where `cargo xtask build-ebpf` leaves the eBPF object; `loader/build.rs` embeds it from there.
 ///
 /// Always in the root's `target`, so that it is found whatever `CARGO_TARGET_DIR` says.

@@ -3,7 +3,7 @@
 mod libtest;
 
 use crate::metadata::Metadata;
-use crate::{build, build_next, command, setup, workspace};
+use crate::{build, build_next, build_variants, command, setup, workspace};
 use anyhow::{Context as _, Result, bail};
 pub(crate) use libtest::Tally;
 use std::io::{BufRead as _, BufReader, Write};
@@ -77,6 +77,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         .any(|group| [Group::System, Group::Load].contains(group))
     {
         build_next::run()?;
+    }
+    if groups.contains(&Group::Load) {
+        build_variants::run()?;
     }
     let metadata = Metadata::load()?;
     let mut tally = Tally::default();
@@ -162,6 +165,7 @@ fn run_selection(
         .args(selection)
         .env("AZURE_VNET_BIN_DIR", workspace::product_dir())
         .env("AZURE_VNET_NEXT_DIR", workspace::next_dir())
+        .env("AZURE_VNET_VARIANTS_DIR", workspace::variants_dir())
         .envs(
             arguments
                 .frames
