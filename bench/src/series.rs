@@ -117,6 +117,9 @@ impl Series {
 /// What the path of a row about CPU time ends with.
 pub(crate) const CPU: &str = "CPU each";
 
+/// In the path of a row about one step of a call, before the step's name.
+pub(crate) const STEP: &str = ", step ";
+
 /// The 50th and the 99th percentile of all rounds' requests together, microseconds.
 pub(crate) fn percentiles(samples: &[Sample]) -> Option<[f64; 2]> {
     let latency = merged(samples)?;

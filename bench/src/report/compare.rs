@@ -4,7 +4,6 @@ use std::fmt::{Display, Formatter};
 
 use super::{Ratio, Report, Row};
 use crate::names::{Measure, SideName};
-use crate::series::CPU;
 
 /// What may be lost before it is told: two runs of the same differ by less.
 const SLACK: f64 = 0.9;
@@ -68,7 +67,7 @@ pub(crate) fn compare(before: &Report, now: &Report) -> Vec<Worse> {
     if now.machine.is_like(&before.machine) {
         let alone = now.rows.iter().filter(|row| {
             row.side == SideName::Ours
-                && !row.path.ends_with(CPU)
+                && !row.is_detail()
                 && !compared.contains(&(row.measure, row.path.as_str()))
         });
         worse.extend(alone.filter_map(|row| own(before, row)));

@@ -14,6 +14,7 @@ use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::names::{Measure, SideName, Unit};
+use crate::series::{CPU, STEP};
 pub(crate) use compare::compare;
 pub(crate) use machine::{Failure, Machine, Size};
 
@@ -38,6 +39,13 @@ pub(crate) struct Row {
     pub(crate) min: f64,
     pub(crate) max: f64,
     pub(crate) rounds: usize,
+}
+
+impl Row {
+    /// Whether it says where a figure comes from, and is none to be compared.
+    pub(crate) fn is_detail(&self) -> bool {
+        self.path.ends_with(CPU) || self.path.contains(STEP)
+    }
 }
 
 /// How ours compares with the others; more is better. `low` and `high` are the rounds' extremes of the first of the three

@@ -5,7 +5,6 @@ use std::fmt::Write as _;
 use super::markdown::number;
 use super::{Report, Row};
 use crate::names::{Measure, SideName};
-use crate::series::CPU;
 
 use clap::ValueEnum as _;
 
@@ -27,32 +26,81 @@ pub(super) struct Plot {
     pub(super) svg: String,
 }
 
-/// A picture of every measure that has figures.
+/// Pictures of every measure that has figures.
 pub(super) fn plots(report: &Report) -> Vec<Plot> {
     let measures = Measure::value_variants().iter();
     measures
-        .filter_map(|measure| plot(report, *measure))
+        .flat_map(|measure| plots_of(report, *measure))
         .collect()
 }
 
-fn plot(report: &Report, measure: Measure) -> Option<Plot> {
+fn plots_of(report: &Report, measure: Measure) -> Vec<Plot> {
     let rows: Vec<&Row> = report
         .rows
         .iter()
-        .filter(|row| row.measure == measure && !row.path.ends_with(CPU))
+        .filter(|row| row.measure == measure && !row.is_detail())
         .collect();
+    let parts = if measure.grows() {
+        vec![rows]
+    } else {
+        apart(&rows)
+    };
+    let plots = parts.into_iter().zip(1_u32..).map(|(rows, number)| {
+        let file = if number == 1 {
+            format!("{measure}.svg")
+        } else {
+            format!("{measure}-{number}.svg")
+        };
+        plot(&rows, measure, file)
+    });
+    plots.flatten().collect()
+}
+
+/// Groups whose names fit beside each other.
+const MOST_GROUPS: usize = 8;
+/// A bar that is shorter than this part of another one is not seen.
+const MOST_TIMES: f64 = 10.0;
+
+/// The rows of each picture: as many paths as fit, of about the same size.
+fn apart<'a>(rows: &[&'a Row]) -> Vec<Vec<&'a Row>> {
+    let size = |path: &str| {
+        let of_path = rows.iter().filter(|row| row.path == path);
+        of_path.map(|row| row.median).fold(0.0, f64::max)
+    };
+    let mut paths = in_order(rows.iter().map(|row| row.path.as_str()));
+    paths.sort_by(|one, other| size(one).total_cmp(&size(other)));
+    let mut parts: Vec<Vec<&str>> = Vec::new();
+    for path in paths {
+        let fits = |part: &&mut Vec<&str>| {
+            let least = part.first().map_or(0.0, |first| size(first));
+            part.len() < MOST_GROUPS && size(path) <= least * MOST_TIMES
+        };
+        match parts.last_mut().filter(fits) {
+            Some(part) => part.push(path),
+            None => parts.push(vec![path]),
+        }
+    }
+    let of_part = |part: Vec<&str>| {
+        let rows = rows.iter().copied();
+        rows.filter(|row| part.contains(&row.path.as_str()))
+            .collect()
+    };
+    parts.into_iter().map(of_part).collect()
+}
+
+fn plot(rows: &[&Row], measure: Measure, file: String) -> Option<Plot> {
     let unit = rows.first()?.unit;
     let most = rows.iter().map(|row| row.max).fold(0.0, f64::max);
     let mut canvas = Canvas::new(measure.title(), unit.name(), nice(most));
-    canvas.legend(&rows);
+    canvas.legend(rows);
     if measure.grows() {
-        canvas.lines(&rows);
+        canvas.lines(rows);
     } else {
-        canvas.bars(&rows);
+        canvas.bars(rows);
     }
     Some(Plot {
         measure,
-        file: format!("{measure}.svg"),
+        file,
         svg: canvas.finish(),
     })
 }
@@ -277,6 +325,26 @@ mod tests {
         // The ground, two in the legend, two bars.
         assert_eq!(plots[0].svg.matches("<rect").count(), 5, "{}", plots[0].svg);
         assert!(!plots[0].svg.contains(">ptp<"));
+    }
+
+    #[test]
+    fn what_would_not_be_seen_beside_the_rest_has_a_picture_of_its_own() {
+        let add = |path: &str, median| row(Measure::Add, path, SideName::Ours, median);
+        let mut rows = vec![add("250 at once", 9000.0), add("serial", 50.0)];
+        rows.extend((0..9).map(|number| add(&format!("{number} at once"), 1000.0)));
+        let report = Report {
+            rows,
+            ..Report::default()
+        };
+        let plots = plots(&report);
+        let files: Vec<_> = plots.iter().map(|plot| plot.file.as_str()).collect();
+        assert_eq!(files, ["add.svg", "add-2.svg", "add-3.svg"]);
+        let shown = |place: usize, path| plots[place].svg.contains(path);
+        assert!(shown(0, ">serial<") && !shown(0, ">250 at once<"));
+        assert!(
+            shown(1, ">7 at once<") && shown(2, ">8 at once<") && shown(2, ">250 at once<"),
+            "eight names fit"
+        );
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod growth;
 mod pods;
+mod steps;
 mod traffic;
 mod xdp;
 
@@ -13,7 +14,7 @@ use lab::Node;
 use crate::names::{Measure, Path, SideName, Unit};
 use crate::report::{Failure, Machine, Report, Size};
 use crate::scene::{Kind, Side};
-use crate::series::{Sample, Series};
+use crate::series::{STEP, Sample, Series};
 
 /// How much is measured.
 #[derive(Clone, Copy, Debug)]
@@ -75,7 +76,7 @@ pub(crate) struct Book {
 }
 
 /// One side's turn: a figure for each measurement of the series that are taken together.
-type Go<'a> = Box<dyn FnMut() -> Result<Vec<Sample>> + 'a>;
+pub(crate) type Go<'a> = Box<dyn FnMut() -> Result<Vec<Sample>> + 'a>;
 
 impl Book {
     pub(crate) fn new(plan: Plan) -> Self {
@@ -219,15 +220,14 @@ impl Book {
             }
         }
         for series in &series {
+            let step = series.path.split_once(STEP).map(|(_, step)| step);
+            let name = step.map_or_else(|| series.measure.to_string(), str::to_owned);
             for (side, samples) in &series.sides {
                 let values = samples.iter().map(|sample| sample.value).collect();
                 let found = crate::series::Spread::of(values);
                 let median = found.map_or(0.0, |found| found.median);
                 let unit = series.unit.name();
-                crate::say(&format!(
-                    "  {:<8} {side:<8} {median:>12.2} {unit}",
-                    series.measure
-                ));
+                crate::say(&format!("  {name:<10} {side:<8} {median:>12.2} {unit}"));
             }
         }
         self.series

@@ -7,6 +7,7 @@ use lab::libcni::{Network, Verb, outcome};
 use lab::{Pod, at_once};
 use serde_json::json;
 
+use super::steps::Steps;
 use super::traffic::turns;
 use super::{Book, Go};
 use crate::load::histogram;
@@ -31,19 +32,21 @@ pub(super) fn run(book: &mut Book) {
     let sides = book.scene("ADD and DEL", Kind::Pods, &SIDES, |_| Ok(()));
     let quick = book.plan.quick;
     let (rounds, serial) = (book.plan.rounds, if quick { SERIAL / 2 } else { SERIAL });
-    one_by_one(book, &sides, "serial", serial, rounds, masquerading);
+    one_by_one(book, &sides, serial, rounds, WITH);
     if !quick {
         // What bridge and ptp cost without `ipMasq`; ours again beside them.
-        one_by_one(
+        one_by_one(book, &sides, serial, rounds, WITHOUT);
+    }
+    together(book, &sides, PARALLEL, book.plan.rounds_of_programs, WITH);
+    if !quick {
+        together(
             book,
             &sides,
-            "serial, peers without ipMasq",
-            serial,
-            rounds,
-            plain,
+            PARALLEL,
+            book.plan.rounds_of_programs,
+            WITHOUT,
         );
     }
-    together(book, &sides, PARALLEL, book.plan.rounds_of_programs);
     // A peer takes half a minute for as many; a quick run has three minutes for all.
     let crowds = if quick { 1 } else { book.plan.rounds.min(7) };
     let able = |side: &&Side| !quick || side.name == SideName::Ours;
@@ -53,8 +56,16 @@ pub(super) fn run(book: &mut Book) {
             anyhow::anyhow!("left out for bridge and ptp: takes them minutes; run without --quick");
         book.fail(None, "add, 250 at once", &error);
     }
-    together(book, &some, CROWD, crowds);
+    together(book, &some, CROWD, crowds, WITH);
+    if !quick {
+        together(book, &some, CROWD, crowds.min(3), WITHOUT);
+    }
 }
+
+/// What the path says of the peers' masquerading, and how the network is made so.
+type Masquerading = (&'static str, fn(&Side) -> Result<Network>);
+const WITH: Masquerading = ("", masquerading);
+const WITHOUT: Masquerading = (", peers without ipMasq", plain);
 
 /// Both as the documents want them: the peers masquerade by their own plug-in.
 fn masquerading(side: &Side) -> Result<Network> {
@@ -83,36 +94,58 @@ fn labels(path: &str) -> Vec<Series> {
 fn one_by_one(
     book: &mut Book,
     sides: &[Side],
-    path: &str,
     count: usize,
     rounds: usize,
-    network: fn(&Side) -> Result<Network>,
+    (masquerading, network): Masquerading,
 ) {
+    let path = &format!("serial{masquerading}");
+    let steps = Steps::of(book, sides);
     let turns = turns(book, sides, &format!("add, {path}"), |side| {
-        let network = network(side)?;
+        let steps = steps.as_ref().filter(|_| side.name == SideName::Ours);
+        let mut pods = serially(side, network(side)?, count);
         Ok(Box::new(move || {
-            rest(side)?;
-            let (mut adds, mut dels) = (Vec::new(), Vec::new());
-            for number in 0..count {
-                let pod = side.node().new_netns(&format!("serial{number}"))?;
-                adds.push(call(&pod, &network, Verb::Add)?);
-                dels.push(call(&pod, &network, Verb::Del)?);
-                pod.remove_netns()?;
+            let end = steps.map(Steps::end).transpose()?;
+            let mut samples = pods()?;
+            if let (Some(steps), Some(end)) = (steps, end) {
+                samples.extend(steps.since(end)?);
             }
-            [adds, dels]
-                .into_iter()
-                .map(|times| median(&times))
-                .collect()
+            Ok(samples)
         }) as Go<'_>)
     });
-    book.alternate(labels(path), rounds, turns);
+    let mut series = labels(path);
+    series.extend(steps.iter().flat_map(|steps| steps.series(path)));
+    book.alternate(series, rounds, turns);
+}
+
+/// `count` pods come and go one after the other: the median of their ADDs, and of their DELs.
+pub(crate) fn serially(side: &Side, network: Network, count: usize) -> Go<'_> {
+    Box::new(move || {
+        rest(side)?;
+        let (mut adds, mut dels) = (Vec::new(), Vec::new());
+        for number in 0..count {
+            let pod = side.node().new_netns(&format!("serial{number}"))?;
+            adds.push(call(&pod, &network, Verb::Add)?);
+            dels.push(call(&pod, &network, Verb::Del)?);
+            pod.remove_netns()?;
+        }
+        [adds, dels]
+            .into_iter()
+            .map(|times| median(&times))
+            .collect()
+    })
 }
 
 /// `count` pods come at the same moment, and go at the same moment: how long until the last one is done.
-fn together(book: &mut Book, sides: &[Side], count: usize, rounds: usize) {
-    let path = format!("{count} at once");
+fn together(
+    book: &mut Book,
+    sides: &[Side],
+    count: usize,
+    rounds: usize,
+    (masquerading, network): Masquerading,
+) {
+    let path = format!("{count} at once{masquerading}");
     let turns = turns(book, sides, &format!("add, {path}"), |side| {
-        let network = masquerading(side)?;
+        let network = network(side)?;
         let pods = (0..count).map(|number| side.node().new_netns(&format!("crowd{number}")));
         let pods: Vec<Pod> = pods.collect::<Result<_>>()?;
         Ok(Box::new(move || {
@@ -145,7 +178,7 @@ fn rest(side: &Side) -> Result<()> {
 }
 
 /// How long the first plug-in takes, from exec to exit.
-pub(super) fn call(pod: &Pod, network: &Network, verb: Verb) -> Result<Duration> {
+pub(crate) fn call(pod: &Pod, network: &Network, verb: Verb) -> Result<Duration> {
     let done = pod.call(network, verb)?;
     let plugin = network.plugins().next().unwrap_or_default();
     outcome(plugin, &done).with_context(|| format!("{} of {plugin}", verb.name()))?;
@@ -153,7 +186,7 @@ pub(super) fn call(pod: &Pod, network: &Network, verb: Verb) -> Result<Duration>
 }
 
 /// The middle one, milliseconds; all of them in the histogram.
-pub(super) fn median(times: &[Duration]) -> Result<Sample> {
+pub(crate) fn median(times: &[Duration]) -> Result<Sample> {
     let mut latency = histogram()?;
     for time in times {
         latency.saturating_record(u64::try_from(time.as_nanos())?);
