@@ -1,4 +1,4 @@
-//! `bench compare` on recorded reports: of the same product twice, and of one whose ADD sleeps.
+//! `bench compare` on recorded reports: of the same product twice, of one whose ADD sleeps, and of one with a slow program.
 #![cfg(test)]
 
 use std::path::{Path, PathBuf};
@@ -34,6 +34,19 @@ fn a_recorded_sleep_in_add_is_flagged_with_status_one() {
         !said.contains("WORSE  del, serial"),
         "DEL did not sleep: {said}"
     );
+}
+
+#[test]
+fn a_recorded_program_with_fifty_look_ups_more_is_flagged_with_status_one() {
+    let output = compare(&fixture("before_drop.json"), &fixture("slow_program.json"));
+    assert_eq!(output.status.code(), Some(1));
+    let said = said(&output);
+    for side in ["host", "bridge", "ptp"] {
+        let flagged = format!("ours over {side}:");
+        let of_side = said.lines().find(|line| line.contains(&flagged));
+        let line = of_side.unwrap_or_else(|| panic!("{side}: {said}"));
+        assert!(line.starts_with("WORSE  xdp_drop, "), "{line}");
+    }
 }
 
 #[test]

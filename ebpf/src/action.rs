@@ -54,19 +54,18 @@ fn code(returned: i64) -> i32 {
 }
 
 /// Out of the NIC with Ethernet addresses that are written here, instead of those that the kernel looks up. Azure's fabric answers
-/// every question for a neighbour with one address.
+/// every question for a neighbour with one address. `None`: another verdict.
 #[cfg(feature = "direct-mac")]
 #[inline(always)]
-pub(crate) fn directly(skb: &mut crate::skb::Skb, verdict: Verdict) -> Verdict {
+pub(crate) fn act_directly(skb: &mut crate::skb::Skb, verdict: Verdict) -> Option<i32> {
     use datapath::{Packet as _, Tables as _};
 
-    let maps = skb.maps();
-    let (Verdict::Via(nic, _), Some(config)) = (verdict, maps.config()) else {
-        return verdict;
+    let Verdict::Via(nic, _) = verdict else {
+        return None;
     };
-    let written = skb.write(0, [0x12, 0x34, 0x56, 0x78, 0x9a, 0xbc]);
-    match written.and_then(|()| skb.write(6, config.nic_mac.octets())) {
-        Some(()) => Verdict::Reply(nic),
-        None => verdict,
-    }
+    let own = skb.maps().config()?.nic_mac;
+    skb.write(0, [0x12, 0x34, 0x56, 0x78, 0x9a, 0xbc])?;
+    skb.write(6, own.octets())?;
+    // SAFETY: takes plain numbers.
+    Some(code(unsafe { bpf_redirect(nic.get(), 0) }))
 }

@@ -18,7 +18,9 @@ pub(crate) fn from_pod(ctx: TcContext) -> i32 {
     maps.look_up_in_vain();
     let verdict = datapath::from_pod(&mut skb, &maps, veth, now);
     #[cfg(feature = "direct-mac")]
-    let verdict = crate::action::directly(&mut skb, verdict);
+    if let Some(action) = crate::action::act_directly(&mut skb, verdict) {
+        return action;
+    }
     act(verdict)
 }
 

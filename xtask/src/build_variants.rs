@@ -5,7 +5,7 @@
 //! so that the object is all that differs between two of them; the plug-ins are links to the product's own.
 
 use crate::{build_ebpf, build_next, command, workspace};
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use std::io::ErrorKind;
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -19,11 +19,19 @@ const VARIANTS: [(&str, Option<&str>); 6] = [
     ("no-caches", Some("ebpf/no-caches")),
     ("no-prealloc", Some("ebpf/no-prealloc")),
 ];
+/// The folder of what is linked otherwise.
+const DYNAMIC: &str = "dynamic";
 /// What is as it is in the product.
 const SAME: [&str; 3] = ["azure-vnet", "azure-vnet-ipam", "vnetctl"];
 
-pub(crate) fn run() -> Result<()> {
-    for (name, feature) in VARIANTS {
+/// Builds those that are named, or all.
+pub(crate) fn run(names: &[String]) -> Result<()> {
+    let known = |name: &String| name == DYNAMIC || VARIANTS.iter().any(|(one, _)| one == name);
+    if let Some(name) = names.iter().find(|name| !known(name)) {
+        bail!("there is no variant `{name}`; see xtask/src/build_variants.rs");
+    }
+    let wanted = |name: &str| names.is_empty() || names.iter().any(|one| one == name);
+    for (name, feature) in VARIANTS.into_iter().filter(|(name, _)| wanted(name)) {
         let object = workspace::root().join(format!("target/ebpf/azure-vnet-{name}.bpf.o"));
         let features = feature.map_or_else(Vec::new, |feature| vec!["--features", feature]);
         build_ebpf::make(&features, &object)?;
@@ -34,7 +42,10 @@ pub(crate) fn run() -> Result<()> {
             link(&workspace::product_dir().join(file), &folder.join(file))?;
         }
     }
-    dynamic()
+    if wanted(DYNAMIC) {
+        dynamic()?;
+    }
+    Ok(())
 }
 
 /// The plug-ins with the C library loaded at run time, as `cargo build` makes them by itself.
@@ -42,7 +53,7 @@ fn dynamic() -> Result<()> {
     let mut cargo = command::cargo();
     cargo.args(["build", "--release", "--package", "cni", "--bins"]);
     command::run(&mut cargo).context("build the plug-ins dynamically linked")?;
-    let folder = workspace::variants_dir().join("dynamic");
+    let folder = workspace::variants_dir().join(DYNAMIC);
     std::fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
     let built = workspace::target_dir().join("release");
     for (file, from) in [

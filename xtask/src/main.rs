@@ -43,8 +43,11 @@ enum Verb {
     Build,
     /// Build the loader that the tests of upgrades upgrade to, target/next; `test` does it by itself
     BuildNext,
-    /// Build the product with other programs, target/variants; `bench experiments` and `test load` do it by themselves
-    BuildVariants,
+    /// Build other programs for the product that is built, target/variants; `bench experiments` and `test load` do it by themselves
+    BuildVariants {
+        /// Only these folders
+        names: Vec<String>,
+    },
     /// Run the tests, all or by group; sets up and builds first
     Test(test::Arguments),
     /// Formatting, lints, documents, licences, and what only the object and the dependency graph show
@@ -86,10 +89,9 @@ fn run() -> anyhow::Result<()> {
             setup::ensure(setup::Needs::BUILD)?;
             build_next::run()
         }
-        Verb::BuildVariants => {
+        Verb::BuildVariants { names } => {
             setup::ensure(setup::Needs::BUILD)?;
-            build::run()?;
-            build_variants::run()
+            build_variants::run(&names)
         }
         Verb::Test(arguments) => test::run(&arguments),
         Verb::Check(arguments) => check::run(&arguments),

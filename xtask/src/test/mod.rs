@@ -79,7 +79,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         build_next::run()?;
     }
     if groups.contains(&Group::Load) {
-        build_variants::run()?;
+        build_variants::run(&[])?;
     }
     let metadata = Metadata::load()?;
     let mut tally = Tally::default();
