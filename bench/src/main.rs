@@ -7,6 +7,7 @@
     reason = "a command-line tool"
 )]
 
+mod experiments;
 mod load;
 mod names;
 mod node;
@@ -59,6 +60,8 @@ enum Verb {
         #[arg(long, value_name = "FILE")]
         into: Option<PathBuf>,
     },
+    /// What alternatives of the product would cost, in turns with it
+    Experiments(experiments::Arguments),
     /// The same loads between two real machines
     Node(node::Arguments),
 }
@@ -82,6 +85,9 @@ fn run_verb() -> Result<ExitCode> {
             let document = into.as_ref().unwrap_or(&default);
             Report::read(report)?.publish(document)?;
             return Ok(ExitCode::SUCCESS);
+        }
+        Some(Verb::Experiments(arguments)) => {
+            return experiments::run(arguments, root.join("target/bench"));
         }
         Some(Verb::Node(arguments)) => return node::run(arguments).map(|()| ExitCode::SUCCESS),
         None => {}

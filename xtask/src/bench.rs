@@ -1,12 +1,12 @@
 //! `cargo xtask bench`: ours, today's designs and the node itself, side by side.
 
-use crate::{build, command, setup, workspace};
+use crate::{build, build_variants, command, setup, workspace};
 use anyhow::{Context as _, Result, ensure};
 
 #[derive(Debug, clap::Args)]
 #[command(disable_help_flag = true)]
 pub(crate) struct Arguments {
-    /// Handed to the benchmark: --quick, --only MEASURE…, --compare FILE, --help, …
+    /// Handed to the benchmark: --quick, --only MEASURE…, --compare FILE, experiments, --help, …
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     rest: Vec<String>,
 }
@@ -19,8 +19,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if measures {
         prepare()?;
     }
+    if measures && arguments.rest.iter().any(|word| word == "experiments") {
+        build_variants::run(&[])?;
+    }
     let mut cargo = command::cargo();
-    cargo.env("AZURE_VNET_BIN_DIR", workspace::product_dir());
+    cargo
+        .env("AZURE_VNET_BIN_DIR", workspace::product_dir())
+        .env("AZURE_VNET_VARIANTS_DIR", workspace::variants_dir());
     cargo.args(["run", "--release", "--quiet", "--package", "bench", "--"]);
     command::run(cargo.args(&arguments.rest)).context("run the benchmark")
 }

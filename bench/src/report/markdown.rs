@@ -166,7 +166,7 @@ fn figure(row: &Row) -> String {
 }
 
 /// Three digits that mean something.
-pub(super) fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     match value {
         0.0 => "0".to_owned(),
         value if value >= 100.0 => format!("{value:.0}"),

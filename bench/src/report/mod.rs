@@ -17,6 +17,7 @@ use crate::names::{Measure, SideName, Unit};
 use crate::series::{CPU, STEP};
 pub(crate) use compare::compare;
 pub(crate) use machine::{Failure, Machine, Size};
+pub(crate) use markdown::number;
 
 /// All that a run found.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

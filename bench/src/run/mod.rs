@@ -15,6 +15,9 @@ use crate::names::{Measure, Path, SideName, Unit};
 use crate::report::{Failure, Machine, Report, Size};
 use crate::scene::{Kind, Side};
 use crate::series::{STEP, Sample, Series};
+pub(crate) use pods::{call, median, serially};
+pub(crate) use traffic::{flood_of, new_port, requests_of};
+pub(crate) use xdp::GUARD;
 
 /// How much is measured.
 #[derive(Clone, Copy, Debug)]
@@ -146,7 +149,7 @@ impl Book {
         }
         let mut sides = Vec::new();
         for name in names {
-            match Side::build(*name, kind, &configure) {
+            match Side::build(*name, kind, None, &configure) {
                 Ok(side) => sides.push(side),
                 Err(error) => self.fail(Some(*name), format!("set-up for {what}"), &error),
             }

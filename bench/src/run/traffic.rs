@@ -82,7 +82,7 @@ pub(super) fn turns<'a>(
 }
 
 /// A port that nobody has used in this run, so that nothing of an earlier connection is in the way.
-pub(super) fn new_port() -> u16 {
+pub(crate) fn new_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(9000);
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
@@ -128,7 +128,7 @@ fn requests(book: &mut Book, sides: &[Side], measure: Measure, path: Path, load:
 }
 
 /// One side's requests to a server that stays for all rounds.
-pub(super) fn requests_of(ends: &(End, End), times: Times, load: Requests) -> Result<Go<'static>> {
+pub(crate) fn requests_of(ends: &(End, End), times: Times, load: Requests) -> Result<Go<'static>> {
     let ((client, server), port) = (ends.clone(), new_port());
     let listen = || TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).context("listen");
     let serving = tcp::Server::start(server.namespace.run(listen)?)?;
@@ -173,16 +173,21 @@ fn on_clients_cpu(load: impl FnOnce() -> Result<Counted> + Send) -> Result<Vec<S
 fn flood(book: &mut Book, sides: &[Side], path: Path) {
     let times = Times::of(book.plan.time);
     let turns = turns(book, sides, &format!("udp_pps, {path}"), |side| {
-        let (client, serving) = sockets(side, path, udp::Service::Count)?;
-        Ok(Box::new(move || {
-            on_clients_cpu(|| udp::flood(&client, &serving, times))
-        }))
+        flood_of(side, path, times)
     });
     book.alternate(
         on(Measure::UdpPps, path, Unit::PerSecond),
         book.plan.rounds,
         turns,
     );
+}
+
+/// One side's flood at a server that stays for all rounds.
+pub(crate) fn flood_of(side: &Side, path: Path, times: Times) -> Result<Go<'static>> {
+    let (client, serving) = sockets(side, path, udp::Service::Count)?;
+    Ok(Box::new(move || {
+        on_clients_cpu(|| udp::flood(&client, &serving, times))
+    }))
 }
 
 fn one_by_one(book: &mut Book, sides: &[Side], path: Path) {

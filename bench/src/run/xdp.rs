@@ -19,7 +19,7 @@ use crate::series::{Sample, Series};
 /// Whose packets are not wanted.
 const REFUSED: &str = "192.0.2.0/24";
 const SOURCE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 66);
-const GUARD: &str = "xdp: guard\ndenyCidrs: [192.0.2.0/24]\n";
+pub(crate) const GUARD: &str = "xdp: guard\ndenyCidrs: [192.0.2.0/24]\n";
 /// Frames between two looks at the clock.
 const BATCH: u32 = 64;
 

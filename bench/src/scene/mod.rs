@@ -47,10 +47,11 @@ impl End {
 }
 
 impl Side {
-    /// `configure` changes the node before its network is set up.
+    /// `configure` changes the node before its network is set up. The binaries are the product's when no folder of others is named.
     pub(crate) fn build(
         name: SideName,
         kind: Kind,
+        binaries: Option<&std::path::Path>,
         configure: &dyn Fn(&Node) -> Result<()>,
     ) -> Result<Self> {
         // Recording every frame is the fabric's habit, and would be what is measured.
@@ -58,6 +59,7 @@ impl Side {
             Kind::Traffic => Lab::new().nodes(2).secondaries(240),
             Kind::Pods => Lab::new().nodes(1).secondaries(1000),
         };
+        let lab = binaries.map_or(lab.clone(), |folder| lab.binaries(folder));
         let lab = lab.record(false).build()?;
         configure(lab.node(1))?;
         let network = peers::set_up(name, kind, lab.node(1))?;

@@ -104,7 +104,11 @@ const VM_TOOLS: [Tool; 4] = [
 ];
 
 /// What `bench` uses beside them.
-const BENCH_TOOLS: [Tool; 3] = [
+const BENCH_TOOLS: [Tool; 4] = [
+    Tool {
+        file: "ethtool",
+        package: "ethtool",
+    },
     Tool {
         file: "iperf3",
         package: "iperf3",
