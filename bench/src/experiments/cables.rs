@@ -11,9 +11,6 @@ use crate::names::{Path, Unit};
 use crate::run::{Go, flood_of, new_port, requests_of};
 use crate::scene::{Kind, Side};
 
-/// What a round of iperf3 carries, MiB.
-const STREAM: u32 = 1024;
-
 /// sysfs shows the interfaces of the namespace in which it was mounted.
 const THREADED: &str = "mount -t sysfs sysfs /mnt && echo \"$1\" > \"/mnt/class/net/$0/threaded\"";
 
@@ -48,12 +45,14 @@ type Load<'a> = dyn Fn() -> Result<Go<'static>> + 'a;
 pub(super) fn run(trial: &mut Trial, name: &str) -> Result<()> {
     let side = &ours(Kind::Traffic, None, &|_| Ok(()))?;
     let times = trial.times;
+    // A MiB for each millisecond that the other loads last: about as long where nobody else works.
+    let amount = u32::try_from(times.counted.as_millis())?;
     let streams = |path| {
         move || -> Result<Go<'static>> {
             let (client, server) = side.ends(path)?;
             Ok(Box::new(move || {
                 let at = (&server.namespace, server.address);
-                stream(&client.namespace, at, new_port(), 1, STREAM).map(|sample| vec![sample])
+                stream(&client.namespace, at, new_port(), 1, amount).map(|sample| vec![sample])
             }))
         }
     };

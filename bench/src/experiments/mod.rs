@@ -75,7 +75,6 @@ pub(crate) fn run(arguments: &Arguments, default: PathBuf) -> Result<ExitCode> {
         let name = experiment.name();
         crate::say(&name);
         if let Err(error) = trial.run(*experiment) {
-            crate::say(&format!("  {error:#}"));
             trial.table.fail(&name, &error);
         }
     }

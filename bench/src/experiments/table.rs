@@ -94,6 +94,9 @@ impl Display for Line {
     }
 }
 
+/// Of what went wrong: the verifier says more than anybody wants in a table.
+const MOST_TEXT: usize = 1000;
+
 /// All that was found.
 pub(super) struct Table {
     machine: String,
@@ -123,7 +126,8 @@ impl Table {
     }
 
     pub(super) fn fail(&mut self, name: &str, error: &anyhow::Error) {
-        self.failures.push(format!("{name}: {error:#}"));
+        let text: String = format!("{error:#}").chars().take(MOST_TEXT).collect();
+        self.failures.push(format!("{name}: {text}"));
     }
 
     pub(super) fn has_failed(&self) -> bool {
