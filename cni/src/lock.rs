@@ -66,11 +66,7 @@ impl Lock {
     /// The lock on `path` if nobody works under it. Who only looks, as `vnetctl` does, shares it for a moment and is waited for; who
     /// works is not, because what he has made when he ends is none of the asker's.
     pub(crate) fn try_acquire(path: &Path, deadline: &Deadline) -> Result<Option<Self>, LockError> {
-        if is_worked_under(path).map_err(|source| LockError::Io {
-            doing: "look at",
-            path: path.to_owned(),
-            source,
-        })? {
+        if Self::is_worked_under(path)? {
             return Ok(None);
         }
         match Self::acquire(path, deadline.spare(A_LOOK)) {
@@ -78,6 +74,15 @@ impl Lock {
             Err(LockError::Busy { .. }) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether somebody works under the lock on `path` at this moment.
+    pub(crate) fn is_worked_under(path: &Path) -> Result<bool, LockError> {
+        is_held(path).map_err(|source| LockError::Io {
+            doing: "look at",
+            path: path.to_owned(),
+            source,
+        })
     }
 
     /// Waits for the lock on `path`; the file is made when it is missing.
@@ -193,7 +198,7 @@ fn is_at(file: &File, path: &Path) -> io::Result<bool> {
 }
 
 /// Whether somebody holds the lock alone.
-fn is_worked_under(path: &Path) -> io::Result<bool> {
+fn is_held(path: &Path) -> io::Result<bool> {
     let file = match File::open(path) {
         Err(absent) if absent.kind() == io::ErrorKind::NotFound => return Ok(false),
         opened => opened?,

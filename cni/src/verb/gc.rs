@@ -1,5 +1,6 @@
 //! GC: what the runtime does not know goes, as far as it is of this network and nobody is making it just now.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use netconf::{Attachments, Leaving, Netconf, code};
@@ -67,10 +68,19 @@ pub(crate) fn complaint(valid: &Attachments) -> Option<Error> {
     (!entries.is_empty()).then(|| GcError::Malformed { entries }.into())
 }
 
-/// An attachment that may go, and the host veth's index that its record had then.
+/// An attachment that may go, and what was there when GC began.
 struct Stale {
     key: Key,
-    host_ifindex: Option<u32>,
+    was: Was,
+}
+
+/// What was there of an attachment.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Was {
+    /// A record with this index of the host veth; none if it is damaged.
+    Recorded(Option<u32>),
+    /// The lock file of a call that was killed, at most.
+    Begun,
 }
 
 pub(super) fn gc(call: &mut Call) -> Result<(), Error> {
@@ -104,35 +114,51 @@ fn delegate(call: &Call, node: &Node, netconf: &Netconf, stdin: &[u8]) -> Result
     Ok(ipam.gc(&node.runtime)?)
 }
 
-/// The attachments that are there now and not in the list. What an ADD is making at this moment is none of them, and what one
+/// The attachments that are there now and not in the list. What calls are at work on at this moment is none of them, and what one
 /// will have begun later is not looked at: it is younger than the list.
 fn stale(node: &Node, network: &str, valid: &Attachments) -> Result<Vec<Stale>, Error> {
-    let mut keys = node.records.keys(network)?;
-    keys.extend(drafts(node)?.filter(|key| key.network == network));
-    keys.retain(|key| !valid.keep(&key.container_id, &key.ifname));
-    let mut found = Vec::new();
-    for key in keys {
-        if Lock::try_acquire(&node.lock_of(&key), &node.deadline)?.is_some() {
-            found.push(Stale {
-                host_ifindex: host_ifindex(node, &key)?,
-                key,
-            });
-        }
+    // In this order, and at once: a call that ends before its record is read was seen at work.
+    let held = held(node)?;
+    let mut found = BTreeMap::new();
+    for key in node.records.keys(network)? {
+        found.insert(key.clone(), was(node, &key)?);
     }
-    Ok(found)
+    for name in lock_files(node)? {
+        let key = Key::of_file_name(&name).filter(|key| key.network == network);
+        key.map(|key| found.entry(key).or_insert(Was::Begun));
+    }
+    found.retain(|key, _| {
+        !held.contains(&key.file_name()) && !valid.keep(&key.container_id, &key.ifname)
+    });
+    let found = found.into_iter();
+    Ok(found.map(|(key, was)| Stale { key, was }).collect())
 }
 
-/// The attachments that calls work on, or did when they were killed.
-fn drafts(node: &Node) -> Result<impl Iterator<Item = Key>, StateError> {
+/// The lock files of calls at work.
+fn held(node: &Node) -> Result<BTreeSet<String>, Error> {
+    let mut held = BTreeSet::new();
+    for name in lock_files(node)? {
+        if Lock::is_worked_under(&node.run.locks().join(&name))? {
+            held.insert(name);
+        }
+    }
+    Ok(held)
+}
+
+/// The lock files of the attachments that calls work on, or did when they were killed.
+fn lock_files(node: &Node) -> Result<Vec<String>, StateError> {
     let directory = node.run.locks();
     let files =
         fs::read_dir(&directory).map_err(|source| StateError::io("list", &directory, source))?;
-    Ok(files.filter_map(|file| Key::of_file_name(file.ok()?.file_name().to_str()?)))
+    Ok(files
+        .filter_map(|file| file.ok()?.file_name().into_string().ok())
+        .collect())
 }
 
-fn host_ifindex(node: &Node, key: &Key) -> Result<Option<u32>, StateError> {
+fn was(node: &Node, key: &Key) -> Result<Was, StateError> {
     let record = node.records.get(key)?;
-    Ok(record.map(|record| record.endpoint.host_ifindex))
+    let host_ifindex = record.map(|record| record.endpoint.host_ifindex);
+    Ok(Was::Recorded(host_ifindex))
 }
 
 /// Takes one away, unless somebody works on it or has made it anew meanwhile.
@@ -146,8 +172,12 @@ fn collect(
     let Some(lock) = Lock::try_acquire(&node.lock_of(key), &node.deadline)? else {
         return Ok(());
     };
-    let is_there = node.records.has(key) || !lock.draft().is_empty();
-    if !is_there || host_ifindex(node, key)? != stale.host_ifindex {
+    let is = if node.records.has(key) {
+        Some(was(node, key)?)
+    } else {
+        (!lock.draft().is_empty()).then_some(Was::Begun)
+    };
+    if is != Some(stale.was) {
         return Ok(());
     }
     release_locked(call, node, key, Some(current), lock)

@@ -1,8 +1,9 @@
 //! GC: what the runtime does not know goes, and nothing else.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -163,34 +164,17 @@ fn gc_and_status_do_not_exist_before_1_1_0() {
     }
 }
 
-/// Gives 10.240.0.5 and takes its time when it is told to.
+/// Gives an address and takes its time when it is told to.
 const SLOW: &str = r#"
 [ $CNI_COMMAND = ADD ] || exit 0
 eval "$SLOW"
-echo '{"ips":[{"address":"10.240.0.5/16"}]}'"#;
+echo "{\"ips\":[{\"address\":\"$ADDRESS/16\"}]}""#;
 
 /// Row 87: an ADD that runs meanwhile is younger than the list, whatever it has made by now.
 #[test]
 fn an_add_that_runs_meanwhile_is_not_collected() {
     let (sandbox, _loader) = node(Manner::Helpful);
-    let plugins = sandbox.add_plugin("slow", SLOW);
-    let conf = netconf_with(json!({"ipam": {"type": "slow"}, "cniVersion": "1.1.0"}));
-    fs::write("/run/conf", conf.to_string()).unwrap();
-    let mut exec = sandbox
-        .azure_vnet("ADD")
-        .env("CNI_PATH", &plugins)
-        .env("PATH", "/usr/bin:/bin")
-        .env(
-            "SLOW",
-            "touch /run/begun; while [ ! -e /run/go ]; do :; done",
-        );
-    let adding = exec
-        .command
-        .stdin(fs::File::open("/run/conf").unwrap())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    eventually(|| fs::exists("/run/begun").unwrap().then_some(()));
+    let (adding, plugins) = begin_slow_add(&sandbox, "10.240.0.5");
     // What the IPAM plug-in has given to it already, too.
     sandbox.ipam("ADD").run().document();
     gc(&sandbox, &json!({VALID: [], "ipam": {"type": "slow"}}))
@@ -212,6 +196,72 @@ fn an_add_that_runs_meanwhile_is_not_collected() {
         .silence();
     assert!(!exists(&result));
     assert_eq!(leases(), 0);
+}
+
+/// Row 87: nor is what was made, or made anew, between the look at what is there and its turn.
+#[test]
+fn what_is_made_while_gc_works_is_not_collected() {
+    let (sandbox, _loader) = node(Manner::Helpful);
+    add(&sandbox, "c", "azure");
+    let (adding, plugins) = begin_slow_add(&sandbox, "10.240.0.99");
+    // Somebody who only looks, for long, at what comes first.
+    let looked_at: Vec<fs::File> = (10..40)
+        .map(|number| {
+            let file = fs::File::create(format!("/run/azure-vnet/locks/azure:a{number}:eth0"));
+            file.unwrap()
+        })
+        .collect();
+    for file in &looked_at {
+        file.lock_shared().unwrap();
+    }
+    let conf = netconf_with(json!({"cniVersion": "1.1.0", VALID: [], "ipam": {"type": "slow"}}));
+    fs::write("/run/conf", conf.to_string()).unwrap();
+    let collecting = bare(sandbox.azure_vnet("GC"))
+        .env("CNI_PATH", plugins)
+        .env("PATH", "/usr/bin:/bin")
+        .command
+        .stdin(fs::File::open("/run/conf").unwrap())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let inode = format!(":{} ", looked_at[0].metadata().unwrap().ino());
+    eventually(|| {
+        let locks = fs::read_to_string("/proc/locks").unwrap();
+        let is_waited_for = |line: &str| line.contains("->") && line.contains(&inode);
+        locks.lines().any(is_waited_for).then_some(())
+    });
+    fs::write("/run/go", "").unwrap();
+    let added: Value = serde_json::from_slice(&adding.wait_with_output().unwrap().stdout).unwrap();
+    sandbox.ip_netns_del("azure-c");
+    let anew = add(&sandbox, "c", "azure");
+    drop(looked_at);
+    let answer = collecting.wait_with_output().unwrap();
+    assert!(answer.status.success(), "{answer:?}");
+    assert!(exists(&added), "an ADD that was under way");
+    assert!(exists(&anew), "an ADD of what was stale");
+}
+
+/// An ADD that waits until there is `/run/go`, and where its IPAM plug-in is.
+fn begin_slow_add(sandbox: &Sandbox, address: &str) -> (Child, PathBuf) {
+    let plugins = sandbox.add_plugin("slow", SLOW);
+    let conf = netconf_with(json!({"ipam": {"type": "slow"}, "cniVersion": "1.1.0"}));
+    fs::write("/run/conf", conf.to_string()).unwrap();
+    let adding = sandbox
+        .azure_vnet("ADD")
+        .env("CNI_PATH", &plugins)
+        .env("PATH", "/usr/bin:/bin")
+        .env("ADDRESS", address)
+        .env(
+            "SLOW",
+            "touch /run/begun; while [ ! -e /run/go ]; do :; done",
+        )
+        .command
+        .stdin(fs::File::open("/run/conf").unwrap())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    eventually(|| fs::exists("/run/begun").unwrap().then_some(()));
+    (adding, plugins)
 }
 
 /// Row 88: whatever the IPAM plug-in does, the rest is done, and it gets what we got.
