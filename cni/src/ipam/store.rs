@@ -190,14 +190,24 @@ impl Store {
         Ok(())
     }
 
-    /// Addresses of another boot are free; times of another boot mean nothing.
+    /// Addresses of another boot are free; times of another boot mean nothing. What is damaged is of this boot as soon as
+    /// anything is: that was written after those of the other were cleared away, and only `boot` was lost since.
     fn clear_other_boots(&self) -> Result<(), StateError> {
+        let mut files = Vec::new();
         for directory in [self.leases_dir(), self.owners_dir()] {
             for name in list(&directory)? {
                 let path = directory.join(name);
-                if readable::<Lease>(&path)?.is_none_or(|lease| lease.boot_id != self.boot_id) {
-                    remove_durably(&path)?;
-                }
+                files.push((readable::<Lease>(&path)?, path));
+            }
+        }
+        let is_ours = |lease: &Lease| lease.boot_id == self.boot_id;
+        let was_cleared = files
+            .iter()
+            .filter_map(|(lease, _)| lease.as_ref())
+            .any(is_ours);
+        for (lease, path) in files {
+            if !lease.map_or(was_cleared, |lease| is_ours(&lease)) {
+                remove_durably(&path)?;
             }
         }
         for name in list(&self.released())? {

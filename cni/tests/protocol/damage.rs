@@ -73,6 +73,38 @@ fn a_spoilt_state_file_gives_no_address_twice_and_holds_no_del_up() {
     }
 }
 
+/// What tells the boot, lost together with what tells an address: of that the other file still tells.
+#[test]
+fn a_spoilt_lease_without_its_boot_gives_no_address_twice() {
+    let (sandbox, _loader) = node(Manner::Helpful);
+    sandbox.add_netns("next");
+    let before = sandbox.snapshot();
+    for directory in ["leases", "owners"] {
+        for (damage, spoil) in DAMAGES {
+            for is_boot_deleted in [false, true] {
+                let case = format!("{directory}: {damage}, boot deleted: {is_boot_deleted}");
+                let own = address(&sandbox.azure_vnet("ADD").run());
+                let boot = PathBuf::from("/run/azure-vnet/ipam/boot");
+                let files = fs::read_dir(boot.with_file_name(directory)).unwrap();
+                let files = files.map(|file| file.unwrap().path());
+                for path in files.chain([boot.clone()]) {
+                    let mut bytes = fs::read(&path).unwrap();
+                    spoil(&mut bytes);
+                    fs::write(&path, bytes).unwrap();
+                }
+                if is_boot_deleted {
+                    fs::remove_file(boot).unwrap();
+                }
+                let next = address(&other(&sandbox, "next", "ADD").run());
+                assert_ne!(next, own, "{case}");
+                sandbox.azure_vnet("DEL").run().silence();
+                other(&sandbox, "next", "DEL").run().silence();
+                assert_eq!(sandbox.snapshot(), before, "{case}");
+            }
+        }
+    }
+}
+
 /// Who looks at the record is told which file is spoilt, and what helps.
 #[test]
 fn a_spoilt_record_is_named_by_add_and_check() {
