@@ -13,7 +13,7 @@ use crate::verb::{GcError, StatusError, gc_complaint, valid_attachments};
 
 /// Frees the addresses of this network that the runtime does not know of. Runs under any main plug-in.
 pub(super) fn gc(call: &mut Call) -> Result<(), Error> {
-    let netconf = Netconf::parse(&call.stdin)?;
+    let netconf = Netconf::parse_for_ipam(&call.stdin)?;
     let valid = valid_attachments(call, &netconf)?;
     call.require_root()?;
     call.steps.begin("collect");
@@ -44,7 +44,7 @@ fn free(ipam: &Ipam, key: &Key) -> Result<(), Error> {
 
 /// Is there an address to give, now or after its rest?
 pub(super) fn status(call: &mut Call) -> Result<(), Error> {
-    let netconf = Netconf::parse(&call.stdin)?;
+    let netconf = Netconf::parse_for_ipam(&call.stdin)?;
     call.require_verb(netconf.version)?;
     call.require_root()?;
     let ipam = Ipam::open(&call.deadline)?;

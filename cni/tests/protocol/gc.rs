@@ -309,6 +309,19 @@ fn drafts_and_forgotten_addresses_are_collected() {
     assert_eq!(sandbox.snapshot(), before);
 }
 
+/// `mode` is a key of theirs: ipvlan's `l2` is none of ours.
+#[test]
+fn below_another_main_plugin_its_mode_is_no_obstacle() {
+    let sandbox = Sandbox::with_pod();
+    sandbox.cache_pools(&[5]);
+    let changes = json!({"cniVersion": "1.1.0", "type": "ipvlan", "mode": "l2", VALID: []});
+    let conf = netconf_with(changes);
+    bare(sandbox.ipam("STATUS")).conf(&conf).run().silence();
+    sandbox.ipam("ADD").conf(&conf).run().document();
+    bare(sandbox.ipam("GC")).conf(&conf).run().silence();
+    assert_eq!(leases(), 0);
+}
+
 /// CRI-O gives GC 30 s: however many attachments there are, and however late loader and IPAM plug-in are with each, it ends by
 /// itself and says why.
 #[test]
