@@ -69,6 +69,8 @@ pub(crate) struct Link {
     pub(crate) up: bool,
     /// Up and with carrier: the kernel really sends.
     pub(crate) running: bool,
+    /// Of a veth: the index that the other end has in its namespace.
+    pub(crate) peer: Option<u32>,
 }
 
 type Event = (NetlinkMessage<RouteNetlinkMessage>, SocketAddr);
@@ -171,6 +173,7 @@ fn read(message: &LinkMessage) -> Option<Link> {
     let mut mac = None;
     let mut mtu = 0;
     let mut running = false;
+    let mut peer = None;
     for attribute in &message.attributes {
         if let LinkAttribute::IfName(text) = attribute {
             name = Some(text.clone());
@@ -180,6 +183,8 @@ fn read(message: &LinkMessage) -> Option<Link> {
             mtu = *bytes;
         } else if let LinkAttribute::OperState(state) = attribute {
             running = *state == State::Up;
+        } else if let LinkAttribute::Link(index) = attribute {
+            peer = Some(*index);
         }
     }
     Some(Link {
@@ -189,6 +194,7 @@ fn read(message: &LinkMessage) -> Option<Link> {
         mtu,
         up: message.header.flags.contains(LinkFlags::Up),
         running,
+        peer,
     })
 }
 

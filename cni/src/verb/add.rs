@@ -86,7 +86,9 @@ fn add_from(call: &mut Call, stdin: &[u8]) -> Result<(), Error> {
     let mut lock = Lock::acquire(&path, node.deadline.spare(PATIENCE))?;
 
     call.steps.begin("existing");
-    if let Some(record) = existing(call, &node, &request, &mut lock, &pod)? {
+    if let Some(mut record) = existing(call, &node, &request, &mut lock, &pod)? {
+        // The same namespace may have another path today.
+        record.endpoint.netns.clone_from(&call.env.netns);
         output::print(&record.result().to_json(request.netconf.version))?;
         return Ok(());
     }
@@ -177,8 +179,14 @@ fn is_healthy(node: &Node, record: &Record, pod: &Netlink) -> Result<bool, Error
         ..
     } = &record.endpoint;
     let host = node.netlink.find(host_ifname)?;
-    if host.is_none_or(|link| link.index != *host_ifindex) || pod.find(&key.ifname)?.is_none() {
+    let host = host.filter(|link| link.index == *host_ifindex);
+    let (Some(host), Some(inside)) = (host, pod.find(&key.ifname)?) else {
         return Ok(false);
+    };
+    // The attachment is in another namespace, and lives there.
+    if (host.peer, inside.peer) != (Some(inside.index), Some(host.index)) {
+        let ifname = key.ifname.clone();
+        return Err(AddError::InterfaceExists { ifname }.into());
     }
     match node.loader.inspect(key) {
         Ok(()) => Ok(Hook::POD

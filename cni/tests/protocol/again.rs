@@ -66,6 +66,32 @@ fn a_repeated_add_makes_anew_what_does_not_work_any_more() {
     assert_ne!(add()["ips"], last["ips"]);
 }
 
+/// Rows 46 and 50: an interface of the same name in another namespace is not the attachment.
+#[test]
+fn a_repeated_add_is_about_the_namespace_that_it_names() {
+    let (sandbox, _loader) = node(Manner::Helpful);
+    let conf = netconf_with(json!({"cniVersion": "1.0.0"}));
+    let add = |netns: &str| {
+        sandbox
+            .azure_vnet("ADD")
+            .env("CNI_NETNS", netns)
+            .conf(&conf)
+    };
+    let first = add("/run/netns/pod").run().document();
+    std::os::unix::fs::symlink("/run/netns/pod", "/run/same").unwrap();
+    let again = add("/run/same").run().document();
+    assert_eq!(again["interfaces"][0]["sandbox"], "/run/same");
+    assert_eq!(again["ips"], first["ips"]);
+
+    sandbox.add_netns("other");
+    sandbox.ip("link add eth0 netns other type veth peer name peer");
+    let before = sandbox.snapshot();
+    let taken = ["eth0", "an interface of that name is there already"];
+    add("/run/netns/other").run().error_saying(100, &taken);
+    assert_eq!(sandbox.snapshot(), before);
+    assert_eq!(add("/run/netns/pod").run().document(), first);
+}
+
 #[test]
 fn a_repeated_add_without_a_loader_is_to_be_tried_again_and_changes_nothing() {
     let (sandbox, _loader) = node(Manner::Helpful);
