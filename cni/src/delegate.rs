@@ -148,7 +148,7 @@ impl<'a> Delegate<'a> {
         let answer = self.run(runtime, env::Command::Add)?;
         let success = serde_json::from_slice(&answer)
             .map_err(BadResult::from)
-            .and_then(|value: Value| Success::parse(&value))
+            .and_then(|value: Value| Success::parse_of_ipam(&value))
             .map_err(|source| DelegateError::Result {
                 path: self.path.clone(),
                 source,

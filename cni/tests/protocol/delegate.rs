@@ -58,6 +58,10 @@ fn whatever_the_ipam_plugin_answers_nothing_is_left() {
             "no IPv4 address",
         ),
         (r#"echo '{"ip4":{"ip":"127.0.0.1/8"}}'"#, "127.0.0.1/8"),
+        (
+            r#"echo '{"ips":[{"address":"10.0.0.5/16","interface":0}]}'"#,
+            "has `interface`",
+        ),
         ("echo nonsense", "fake"),
         ("true", "fake"),
         ("echo nonsense; exit 3", "`nonsense"),

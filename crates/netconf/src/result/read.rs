@@ -2,6 +2,7 @@
 
 use ipnet::Ipv4Net;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use super::{Address, Dns, Success};
@@ -15,6 +16,8 @@ pub enum BadResult {
     Address(String),
     #[error("`{0}` is not an IPv4 gateway")]
     Gateway(String),
+    #[error("`{0}` has `interface`, which is the main plug-in's to set")]
+    Interface(String),
 }
 
 impl Success {
@@ -22,7 +25,20 @@ impl Success {
     ///
     /// Interfaces are not read: an IPAM plug-in has none, and later plug-ins may change those of `prevResult`.
     pub fn parse(value: &Value) -> Result<Self, BadResult> {
+        Self::take(Raw::deserialize(value)?)
+    }
+
+    /// The same of an IPAM plug-in's, which knows of no interfaces: an address of one would not be the pod's.
+    pub fn parse_of_ipam(value: &Value) -> Result<Self, BadResult> {
         let raw = Raw::deserialize(value)?;
+        let mut ips = raw.ips.iter().flatten();
+        if let Some(ip) = ips.find(|ip| ip.interface.is_some()) {
+            return Err(BadResult::Interface(ip.address.clone()));
+        }
+        Self::take(raw)
+    }
+
+    fn take(raw: Raw) -> Result<Self, BadResult> {
         let legacy = raw.ip4.map(|ip4| (ip4.ip, ip4.gateway));
         let listed = raw
             .ips
@@ -85,4 +101,5 @@ struct RawIp4 {
 struct RawIp {
     address: String,
     gateway: Option<String>,
+    interface: Option<IgnoredAny>,
 }
