@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail, ensure};
 use rpc::RunDirectory;
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::leaks::{Holding, MAIN, State, holdings};
 use crate::plugin;
@@ -97,7 +97,10 @@ pub fn complaint(done: &[Freed]) -> Result<()> {
 
 /// Frees one address for good, whoever had it: for an owner that nobody can ask any more. One that a live pod has is refused.
 pub fn free_address(bin: &Path, address: Ipv4Addr) -> Result<Vec<Freed>> {
-    let holding = show()?
+    let all = show().with_context(|| {
+        format!("{address} is not freed; if it cannot be seen from anywhere, see `Free an address by hand` in docs/troubleshooting.md")
+    })?;
+    let holding = all
         .into_iter()
         .find(|holding| holding.address == address)
         .with_context(|| format!("{address} is given to nobody; see `vnetctl ipam show`"))?;
@@ -109,7 +112,11 @@ pub fn free_address(bin: &Path, address: Ipv4Addr) -> Result<Vec<Freed>> {
             "{address} is in use: pod {pod}, attachment {key}, network namespace {netns}; delete the pod, and its runtime gives the address back"
         ),
         State::Busy => bail!("a call works on {key}, which has {address}; try again"),
-        State::Unknown if holding.is_blind => bail!("{address}: {}", holding.why),
+        State::Unknown if holding.is_blind => bail!(
+            "{address}: {}; if it cannot be seen from anywhere and the pod is gone, run as root: {}",
+            holding.why,
+            by_hand(bin, &holding)
+        ),
         State::Unknown if key.container_id.is_empty() && !holding.is_taken_over => {
             bail!("{address}: {}", holding.why)
         }
@@ -137,7 +144,7 @@ pub(crate) fn free(bin: &Path, holding: &Holding) -> Result<bool> {
     if !is_still()? {
         return Ok(false);
     }
-    let plugin = if holding.is_ours { MAIN } else { IPAM };
+    let plugin = plugin_of(holding);
     del(plugin, bin, holding)?;
     ensure!(
         !is_still()?,
@@ -148,8 +155,32 @@ pub(crate) fn free(bin: &Path, holding: &Holding) -> Result<bool> {
     Ok(!show()?.iter().any(has_it))
 }
 
+/// Whose DEL frees it.
+fn plugin_of(holding: &Holding) -> &'static str {
+    if holding.is_ours { MAIN } else { IPAM }
+}
+
 /// Runs the plug-in's DEL.
 fn del(name: &str, bin: &Path, holding: &Holding) -> Result<()> {
+    let (environment, conf) = deletion(holding, true);
+    let environment = environment
+        .each_ref()
+        .map(|(key, value)| (*key, value.as_str()));
+    plugin::call(bin, name, &environment, &conf).map(drop)
+}
+
+/// The same as a line for a shell, for who knows better than we whether the pod is gone.
+fn by_hand(bin: &Path, holding: &Holding) -> String {
+    let (environment, conf) = deletion(holding, false);
+    let variables = environment
+        .map(|(key, value)| format!("{key}={value}"))
+        .join(" ");
+    let (bin, plugin) = (bin.display(), plugin_of(holding));
+    format!("echo '{conf}' | {variables} CNI_PATH={bin} {bin}/{plugin}")
+}
+
+/// What a DEL gets.
+fn deletion(holding: &Holding, only_if_gone: bool) -> ([(&'static str, String); 3], Value) {
     let or = |text: &str, default: &str| {
         let text = if text.is_empty() { default } else { text };
         text.to_owned()
@@ -160,16 +191,14 @@ fn del(name: &str, bin: &Path, holding: &Holding) -> Result<()> {
     let conf = json!({
         "cniVersion": "1.0.0", "name": or(&holding.key.network, NETWORK), "type": MAIN, "ipam": ipam,
         // What nobody could tell, nobody need be able to tell now; what was seen must still be so.
-        "onlyIfGone": true, "orUnknown": !holding.is_gone,
+        "onlyIfGone": only_if_gone, "orUnknown": !holding.is_gone,
     });
-    let ifname = or(&holding.key.ifname, IFNAME);
-    let container = or(&holding.key.container_id, NOBODY);
     let environment = [
-        ("CNI_COMMAND", "DEL"),
-        ("CNI_CONTAINERID", &container),
-        ("CNI_IFNAME", &ifname),
+        ("CNI_COMMAND", "DEL".to_owned()),
+        ("CNI_CONTAINERID", or(&holding.key.container_id, NOBODY)),
+        ("CNI_IFNAME", or(&holding.key.ifname, IFNAME)),
     ];
-    plugin::call(bin, name, &environment, &conf).map(drop)
+    (environment, conf)
 }
 
 /// Addresses as text; `wide` is with the whole container ID.

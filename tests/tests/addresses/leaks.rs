@@ -299,10 +299,19 @@ fn a_lease_that_was_written_from_elsewhere_blinds_nobody_for_the_others() {
     let why = rows[0]["why"].as_str().unwrap();
     assert!(why.contains("another network namespace"), "{why}");
     // Nor is it freed by hand from where nobody can see whether its pod lives.
+    let ip = rows[0]["address"].as_str().unwrap();
     let words = ["given from elsewhere", "another network namespace"];
-    refused(node, rows[0]["address"].as_str().unwrap(), &words);
+    refused(node, ip, &words);
     assert_eq!(ipam(node, &["show"]).1, rows);
-    assert_eq!(told(&ipam(node, &["gc"]).1, "container_id"), ["dead"]);
+
+    // What made it is gone, so that nobody sees what it saw: the message has the line that frees it.
+    let told_how = node.feed(&["vnetctl", "ipam", "free", ip], b"").unwrap();
+    let line = told_how.stderr.split_once("run as root: ");
+    let (_, line) = line.unwrap_or_else(|| panic!("{}", told_how.stderr));
+    node.exec(&["sh", "-c", line]).unwrap();
+    let freed = ipam(node, &["gc"]).1;
+    assert_eq!(told(&freed, "container_id"), ["dead"]);
+    assert!(ipam(node, &["show"]).1.is_empty());
 }
 
 /// Veth and route go with a namespace, wherever it is bound: also one of a pod that Azure's plug-in or `ptp` made.
