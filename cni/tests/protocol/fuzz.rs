@@ -7,6 +7,7 @@ use std::env;
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::ffi::OsStringExt as _;
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -82,6 +83,9 @@ const KEYS: [&str; 22] = [
     "mac",
     "subnet",
 ];
+
+/// How soon a call must answer.
+const SOON: Duration = Duration::from_secs(1);
 
 mod rand_like {
     use super::{RngAlgorithm, TestRng};
@@ -261,39 +265,51 @@ fn judge(sandbox: &Sandbox, seed: u64, number: u64) -> (u64, Duration) {
         case()
     );
     assert!(!answer.stderr.contains("panicked"), "{}", case());
-    clean_up(sandbox);
+    if answer.status.success() {
+        clean_up(sandbox);
+    } else {
+        assert!(
+            made().next().is_none(),
+            "it failed and left something: {}",
+            case()
+        );
+    }
+    // A rest of 30 s would use the pool up.
+    drop(fs::remove_dir_all("/run/azure-vnet/ipam/released"));
     (code, answer.took)
 }
 
 /// Some of it is good by chance: an attachment or an address that was given is taken back as its file says.
 fn clean_up(sandbox: &Sandbox) {
-    for (directory, verb) in [
-        ("endpoints", sandbox.azure_vnet("DEL")),
-        ("locks", sandbox.azure_vnet("DEL")),
-        ("ipam/owners", sandbox.ipam("DEL")),
-    ] {
-        let files = fs::read_dir(format!("/run/azure-vnet/{directory}"));
-        let mut verb = Some(verb);
-        for file in files.into_iter().flatten() {
-            let text = fs::read_to_string(file.unwrap().path()).unwrap();
-            // Records after their checksum, drafts one a line.
-            let last = text.lines().next_back().unwrap_or_default();
-            let owner: Value = serde_json::from_str(last).unwrap();
-            let word = |key: &str| owner[key].as_str().unwrap().to_owned();
-            let mut conf = netconf();
-            conf["name"] = word("network").into();
-            // One call makes one at most.
-            verb.take()
-                .unwrap()
-                .conf(&conf)
-                .env("CNI_CONTAINERID", word("container_id"))
-                .env("CNI_IFNAME", word("ifname"))
-                .run()
-                .silence();
-        }
-    }
-    // A rest of 30 s would use the pool up.
-    drop(fs::remove_dir_all("/run/azure-vnet/ipam/released"));
+    // One call makes one at most.
+    let Some(path) = made().next() else { return };
+    let text = fs::read_to_string(&path).unwrap();
+    // After the checksum.
+    let last = text.lines().next_back().unwrap_or_default();
+    let owner: Value = serde_json::from_str(last).unwrap();
+    let word = |key: &str| owner[key].as_str().unwrap().to_owned();
+    let mut conf = netconf();
+    conf["name"] = word("network").into();
+    let del = if path.starts_with("/run/azure-vnet/endpoints") {
+        sandbox.azure_vnet("DEL")
+    } else {
+        sandbox.ipam("DEL")
+    };
+    del.conf(&conf)
+        .env("CNI_CONTAINERID", word("container_id"))
+        .env("CNI_IFNAME", word("ifname"))
+        .run()
+        .silence();
+    assert_eq!(made().next(), None);
+}
+
+/// Records, drafts, leases and their owners.
+fn made() -> impl Iterator<Item = PathBuf> {
+    ["endpoints", "locks", "ipam/owners", "ipam/leases"]
+        .into_iter()
+        .flat_map(|directory| fs::read_dir(format!("/run/azure-vnet/{directory}")))
+        .flatten()
+        .map(|file| file.unwrap().path())
 }
 
 /// `cases` calls on two nodes at once.
@@ -316,10 +332,13 @@ fn run(cases: u64) {
                 sandbox.ip("link set lo up");
                 let before = sandbox.snapshot();
                 for number in (half..cases).step_by(2) {
-                    // A machine that is busy with other tests may hold up one; a hang holds up many.
-                    let (code, took) = judge(&sandbox, seed, number);
+                    let (code, mut took) = judge(&sandbox, seed, number);
+                    if took > SOON {
+                        // A machine that is busy with other tests holds up one call, not the same one twice.
+                        took = judge(&sandbox, seed, number).1;
+                    }
                     *codes.lock().unwrap().entry(code).or_default() += 1;
-                    if took > Duration::from_secs(1) {
+                    if took > SOON {
                         late.fetch_add(1, Ordering::Relaxed);
                     }
                     if number % 100 == half || number + 2 >= cases {
@@ -335,17 +354,16 @@ fn run(cases: u64) {
     });
     let late = late.into_inner();
     let codes = codes.into_inner().unwrap();
-    println!("{cases} calls, {late} of them longer than 1 s; by code (0: success): {codes:?}");
+    println!(
+        "{cases} calls, {late} of them twice longer than 1 s; by code (0: success): {codes:?}"
+    );
     // A generator that is nothing but noise never gets past the first check.
     assert!(
         [0, 1, 4, 6, 7, 8]
             .iter()
             .all(|code| codes.contains_key(code))
     );
-    assert!(
-        late as u64 <= cases / 1000,
-        "{late} calls took longer than 1 s"
-    );
+    assert_eq!(late, 0, "calls took longer than 1 s");
 }
 
 #[test]
