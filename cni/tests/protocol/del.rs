@@ -50,24 +50,34 @@ fn exists(path: &str) -> bool {
 /// Rows 64 to 66.
 #[test]
 fn del_succeeds_as_often_as_it_is_asked_with_or_without_a_namespace() {
-    let sandbox = attached();
-    let loader = Loader::start(Manner::Helpful);
-    sandbox.azure_vnet("DEL").run().silence();
-    assert!(!exists(RECORD) && !exists(TOMBSTONE) && !exists(LEASE));
-    for netns in ["", "", "/nowhere", "/run/conf"] {
-        sandbox
-            .azure_vnet("DEL")
-            .env("CNI_NETNS", netns)
-            .run()
-            .silence();
+    for netns in ["/run/netns/pod", "", "/nowhere", "/run/plain", "unset"] {
+        let sandbox = attached();
+        fs::write("/run/plain", "").unwrap();
+        sandbox.ip("link add azv00000000000 index 77 type veth peer name pod");
+        let loader = Loader::start(Manner::Helpful);
+        let del = || {
+            let del = sandbox.azure_vnet("DEL").env("CNI_NETNS", netns);
+            if netns == "unset" {
+                del.unset("CNI_NETNS").unset("CNI_ARGS")
+            } else {
+                del
+            }
+        };
+        del().run().silence();
+        let left = [RECORD, TOMBSTONE, LEASE];
+        let veths = fs::read_to_string("/proc/thread-self/net/dev").unwrap();
+        assert!(!left.iter().any(|path| exists(path)), "{netns}");
+        assert!(!veths.contains("azv"), "{netns}");
+        for _ in 0..2 {
+            del().run().silence();
+            sandbox
+                .azure_vnet("DEL")
+                .env("CNI_NETNS", "")
+                .run()
+                .silence();
+        }
+        assert_eq!(loader.requests(), ["remove_link", "unregister"]);
     }
-    sandbox
-        .azure_vnet("DEL")
-        .unset("CNI_NETNS")
-        .unset("CNI_ARGS")
-        .run()
-        .silence();
-    assert_eq!(loader.requests(), ["unregister"]);
 }
 
 /// Row 65: what was never added is still the IPAM plug-in's to know.
