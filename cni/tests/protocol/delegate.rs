@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::exec::{Exec, netconf_with};
+use crate::full::node;
 use crate::loader::{Loader, Manner};
 use crate::sandbox::Sandbox;
 
@@ -82,6 +83,24 @@ fn whatever_the_ipam_plugin_answers_nothing_is_left() {
     }
     assert_eq!(sandbox.snapshot(), before);
     assert!(loader.requests().iter().all(|request| request == "node"));
+}
+
+/// Row 55, a live pod's address once more: that pod keeps it, and only the IPAM plug-in is told that we do not.
+#[test]
+fn an_address_that_another_pod_has_is_refused_and_stays_that_pods() {
+    let (sandbox, _loader) = node(Manner::Helpful);
+    sandbox.add_netns("second");
+    let script = r#"echo '{"ips":[{"address":"10.240.0.5/16"}]}'"#;
+    let first = add(&sandbox, script).run().document();
+    let before = sandbox.snapshot();
+    add(&sandbox, script)
+        .env("CNI_CONTAINERID", "c2")
+        .env("CNI_NETNS", "/run/netns/second")
+        .env("CNI_ARGS", "K8S_POD_NAMESPACE=ns;K8S_POD_NAME=second")
+        .run()
+        .error_saying(102, &["add route 10.240.0.5", "File exists"]);
+    assert_eq!(sandbox.snapshot(), before);
+    assert_eq!(add(&sandbox, script).run().document(), first);
 }
 
 /// Row 55, the one that hangs: it is killed, and so is what it holds.
