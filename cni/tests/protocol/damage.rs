@@ -158,3 +158,49 @@ fn a_state_file_that_cannot_be_read_is_told_and_frees_no_address() {
         assert!(!fs::exists(LEASE).unwrap());
     }
 }
+
+/// Changes what a state file says, as an older or newer version of us would have written it: its checksum is right.
+fn rewrite(path: &str, change: impl Fn(&mut serde_json::Map<String, Value>)) {
+    let mut value: Value = rpc::read_json(Path::new(path)).unwrap();
+    change(value.as_object_mut().unwrap());
+    rpc::write_json(Path::new(path), &value).unwrap();
+}
+
+/// Row 72, of another schema: what is not known is passed over, and what lacks something is as good as damaged.
+#[test]
+fn a_state_file_of_another_version_gives_no_address_twice_and_holds_no_del_up() {
+    const RECORD: &str = "/run/azure-vnet/endpoints/azure:c1:eth0.json";
+    const LEASE: &str = "/run/azure-vnet/ipam/leases/10.240.0.5";
+    let conf = |result: &Value| netconf_with(json!({"cniVersion": "1.0.0", "prevResult": result}));
+    let plain = netconf_with(json!({"cniVersion": "1.0.0"}));
+    for path in [RECORD, LEASE] {
+        let (sandbox, _loader) = node(Manner::Helpful);
+        sandbox.add_netns("next");
+        let before = sandbox.snapshot();
+        let add = || sandbox.azure_vnet("ADD").conf(&plain).run();
+        let result = add().document();
+        let check = || sandbox.azure_vnet("CHECK").conf(&conf(&result)).run();
+        rewrite(path, |fields| {
+            drop(fields.insert("later".into(), json!({"x": [1]})));
+        });
+        check().silence();
+        assert_eq!(add().document(), result);
+
+        rewrite(path, |fields| {
+            let lost = if path == RECORD { "mtu" } else { "gateway" };
+            fields.remove(lost).unwrap();
+        });
+        if path == RECORD {
+            check().error_saying(5, &[path, "damaged", "mtu"]);
+            add().error_saying(5, &[path, "damaged", "mtu"]);
+        } else {
+            // The owner's own file says the same.
+            check().silence();
+        }
+        let next = address(&other(&sandbox, "next", "ADD").run());
+        assert_ne!(next, result["ips"][0]["address"], "{path}");
+        sandbox.azure_vnet("DEL").run().silence();
+        other(&sandbox, "next", "DEL").run().silence();
+        assert_eq!(sandbox.snapshot(), before, "{path}");
+    }
+}
