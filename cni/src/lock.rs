@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use crate::deadline::{Deadline, Patience};
 use netconf::code;
+use nix::sys::stat::{major, minor};
 
 /// Longer than somebody holds a lock who only looks whether it is held.
 const A_LOOK: Duration = Duration::from_millis(50);
@@ -28,9 +29,15 @@ pub(crate) enum LockError {
         source: io::Error,
     },
     #[error(
-        "wait for the lock {path}: another call held it for {patience}; try again, `lsof {path}` shows the holder"
+        "wait for the lock {path}: {} held it for {patience}; try again, and if it is that one again, see what it waits for",
+        holder.map_or_else(|| "another call".into(), |pid| format!("process {pid}"))
     )]
-    Busy { path: PathBuf, patience: Patience },
+    Busy {
+        path: PathBuf,
+        patience: Patience,
+        /// As far as the kernel tells.
+        holder: Option<u32>,
+    },
 }
 
 impl LockError {
@@ -109,6 +116,7 @@ impl Lock {
                 return Err(LockError::Busy {
                     path: path.to_owned(),
                     patience,
+                    holder: holder(&file),
                 });
             }
             if is_at(&file, path).map_err(error("look at"))? {
@@ -208,6 +216,21 @@ fn is_held(path: &Path) -> io::Result<bool> {
         Err(TryLockError::WouldBlock) => Ok(true),
         Err(TryLockError::Error(source)) => Err(source),
     }
+}
+
+/// Who holds the lock on `file`, in a line of `man 5 proc_locks`: `1: FLOCK ADVISORY WRITE 4711 00:1a:77 0 EOF`. One in another
+/// PID namespace has no number here.
+fn holder(file: &File) -> Option<u32> {
+    let at = file.metadata().ok()?;
+    let (device, inode) = (at.dev(), at.ino());
+    let id = format!("{:02x}:{:02x}:{inode}", major(device), minor(device));
+    let locks = fs::read_to_string("/proc/locks").ok()?;
+    locks.lines().find_map(|line| {
+        let mut fields = line.split_ascii_whitespace().skip(1);
+        let (kind, pid, of) = (fields.next()?, fields.nth(2)?, fields.next()?);
+        let pid = pid.parse().ok().filter(|pid| *pid != 0);
+        pid.filter(|_| (kind, of) == ("FLOCK", id.as_str()))
+    })
 }
 
 /// Whether the lock was had within `limit`.

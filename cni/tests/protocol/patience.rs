@@ -47,6 +47,7 @@ fn an_add_whose_attachment_is_busy_says_so() {
         11,
         &[
             "wait for the lock /run/azure-vnet/locks/azure:c1:eth0",
+            &format!("process {} held it for 4 s", std::process::id()),
             "failed at step `lock`",
         ],
     );
