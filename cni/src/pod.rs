@@ -42,7 +42,7 @@ pub(crate) fn configure(
     Ok(())
 }
 
-/// What is missing in the pod. More than we made, another MTU or another Ethernet address is fine: later plug-ins may.
+/// What is missing in the pod. More than we made or another MTU is fine: later plug-ins may.
 pub(crate) fn missing(pod: &Netlink, endpoint: &Endpoint) -> Result<Vec<String>, LinkError> {
     let ifname = &endpoint.key.ifname;
     let Some(link) = pod.find(ifname)? else {

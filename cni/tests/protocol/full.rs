@@ -98,7 +98,7 @@ fn check_names_exactly_what_is_missing() {
     sandbox.azure_vnet("DEL").run().silence();
     let before = sandbox.snapshot();
 
-    let cases: [(&str, Spoil); 11] = [
+    let cases: [(&str, Spoil); 12] = [
         (
             "host interface",
             Box::new(|sandbox, host| sandbox.ip(&format!("link del {host}"))),
@@ -127,6 +127,13 @@ fn check_names_exactly_what_is_missing() {
             "permanent neighbour",
             Box::new(|sandbox, _| drop(sandbox.ip_in_pod("neigh del 169.254.1.1 dev eth0"))),
         ),
+        // The kernel forgets an interface's neighbours with its Ethernet address.
+        (
+            "permanent neighbour",
+            Box::new(|sandbox, _| {
+                sandbox.ip_in_pod("link set eth0 address 02:00:00:00:00:77");
+            }),
+        ),
         (
             "program from_pod",
             Box::new(|sandbox, host| sandbox.tc(&format!("filter del dev {host} ingress"))),
@@ -147,6 +154,7 @@ fn check_names_exactly_what_is_missing() {
     for (missing, spoil) in cases {
         let result = add();
         sandbox.ip_in_pod("link set eth0 mtu 1300");
+        sandbox.ip_in_pod("addr add 192.0.2.7/32 dev eth0");
         sandbox.ip_in_pod("route add 192.0.2.0/24 via 169.254.1.1");
         sandbox
             .azure_vnet("CHECK")
@@ -183,21 +191,20 @@ fn a_refusal_or_a_reader_that_is_gone_undoes_everything() {
     let (sandbox, loader) = node(Manner::Helpful);
     let before = sandbox.snapshot();
     fs::write("/run/conf", netconf().to_string()).unwrap();
-    let mut exec = sandbox.azure_vnet("ADD");
-    exec.command
-        .stdin(fs::File::open("/run/conf").unwrap())
-        .stdout(
-            fs::OpenOptions::new()
-                .write(true)
-                .open("/dev/full")
-                .unwrap(),
-        )
-        .stderr(Stdio::null());
-    assert_eq!(exec.command.status().unwrap().code(), Some(1));
-    assert_eq!(sandbox.snapshot(), before);
+    let full = fs::OpenOptions::new().write(true).open("/dev/full");
+    let (_, nobody_reads) = std::io::pipe().unwrap();
+    for stdout in [Stdio::from(full.unwrap()), nobody_reads.into()] {
+        let mut exec = sandbox.azure_vnet("ADD");
+        exec.command
+            .stdin(fs::File::open("/run/conf").unwrap())
+            .stdout(stdout)
+            .stderr(Stdio::null());
+        assert_eq!(exec.command.status().unwrap().code(), Some(1));
+        assert_eq!(sandbox.snapshot(), before);
+    }
     assert_eq!(
         loader.requests(),
-        ["node", "register", "remove_link", "unregister"]
+        ["node", "register", "remove_link", "unregister"].repeat(2)
     );
     assert_eq!(loader.had_records(), [true]);
 }
@@ -316,5 +323,53 @@ fn an_add_that_is_killed_leaves_nothing_after_the_first_del() {
         }
         sandbox.azure_vnet("DEL").run().silence();
         assert_eq!(sandbox.snapshot(), before, "killed in round {round}");
+    }
+}
+
+/// Rows 14 and 26: what is long or looks like a program is stored as it is, and two of it are two.
+#[test]
+fn long_ids_and_hostile_pod_names_are_stored_as_they_are() {
+    let (sandbox, _loader) = node(Manner::Helpful);
+    let before = sandbox.snapshot();
+    let name = "%s$(reboot)\n\"'`reboot`\\";
+    for length in [64, 253, 4096, 100_000] {
+        let mut addresses = BTreeSet::new();
+        for last in ["a", "b"] {
+            let netns = sandbox.add_netns(last);
+            let id = format!("{}{last}", "x".repeat(length - 1));
+            let call = |verb: &str| {
+                sandbox
+                    .azure_vnet(verb)
+                    .env("CNI_CONTAINERID", &id)
+                    .env("CNI_NETNS", &netns)
+                    .env(
+                        "CNI_ARGS",
+                        format!("K8S_POD_NAMESPACE=ns;K8S_POD_NAME={name}{last}"),
+                    )
+                    .run()
+            };
+            let result = call("ADD").document();
+            assert_eq!(call("ADD").document(), result);
+            addresses.insert(result["ips"][0]["address"].to_string());
+        }
+        assert_eq!(addresses.len(), 2);
+        let mut pods = Vec::new();
+        for record in fs::read_dir("/run/azure-vnet/endpoints").unwrap() {
+            let record: rpc::Endpoint = rpc::read_json(&record.unwrap().path()).unwrap();
+            pods.push(record.pod_name);
+        }
+        pods.sort();
+        assert_eq!(pods, ["a", "b"].map(|last| format!("{name}{last}")));
+        for last in ["a", "b"] {
+            let id = format!("{}{last}", "x".repeat(length - 1));
+            let del = sandbox.azure_vnet("DEL").env("CNI_CONTAINERID", id);
+            del.run().silence();
+            sandbox.ip_netns_del(last);
+        }
+        assert_eq!(sandbox.snapshot(), before);
+    }
+    let log = fs::read_to_string("/var/log/azure-vnet.log").unwrap_or_default();
+    for line in log.lines() {
+        serde_json::from_str::<Value>(line).unwrap();
     }
 }
