@@ -8,6 +8,9 @@ use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::libc;
+use nix::mount::{MsFlags, mount};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::stat::{Mode, umask};
 
@@ -47,7 +50,8 @@ fn ids_and_interface_names_that_break_the_rules_touch_nothing() {
         for verb in ["ADD", "DEL", "CHECK"] {
             for bad in ["../../etc", "a/b", "-x", ".x", "a b", "a\nb", "é", ""] {
                 let answer = Exec::new(program, verb).env("CNI_CONTAINERID", bad).run();
-                answer.error_saying(4, &["CNI_CONTAINERID"]);
+                let shown: String = bad.chars().flat_map(char::escape_debug).collect();
+                answer.error_saying(4, &["CNI_CONTAINERID", &shown]);
                 assert!(!answer.error(4).contains('\n'));
             }
             for bad in [
@@ -123,8 +127,17 @@ fn what_is_no_foreign_network_namespace_is_refused_before_anything_is_done() {
     fs::write("/run/file", "").unwrap();
     nix::unistd::mkfifo("/run/fifo", Mode::S_IRWXU).unwrap();
     std::os::unix::fs::symlink("/nowhere", "/run/dangling").unwrap();
+    fs::write("/run/own", "").unwrap();
+    let (own, none) = ("/proc/thread-self/ns/net", None::<&str>);
+    mount(Some(own), "/run/own", none, MsFlags::MS_BIND, none).unwrap();
     let before = sandbox.snapshot();
+    // In a PID namespace where the first process has the plug-in's network namespace.
+    let mut first = Exec::new("/usr/bin/unshare", "ADD").env("CNI_NETNS", "/proc/1/ns/net");
+    let arguments = ["--pid", "--fork", "--mount-proc", AZURE_VNET];
+    first.command.args(arguments);
+    first.run().error_saying(8, &["/proc/1/ns/net", "own"]);
     for path in [
+        "/run/own",
         "/nowhere",
         "/run/file",
         "/run",
@@ -269,6 +282,10 @@ fn few_files_little_memory_and_any_umask_are_enough_and_files_keep_their_modes()
             // SAFETY: only system calls between fork and exec.
             unsafe {
                 exec.command.pre_exec(move || {
+                    // Of somebody who left files open.
+                    for inherited in 20..26 {
+                        Errno::result(libc::dup2(0, inherited))?;
+                    }
                     setrlimit(Resource::RLIMIT_NOFILE, 32, 32)?;
                     setrlimit(Resource::RLIMIT_AS, 128 << 20, 128 << 20)?;
                     umask(Mode::from_bits_truncate(mask));
