@@ -2,6 +2,7 @@
 
 use super::Report;
 use crate::names::{Measure, Path, SideName};
+use crate::series::CPU;
 
 /// What a figure must reach.
 #[derive(Clone, Copy, Debug)]
@@ -125,6 +126,7 @@ fn growth(report: &Report, measure: Measure) -> Judged {
     let points: Vec<_> = report
         .paths(measure)
         .into_iter()
+        .filter(|path| !path.ends_with(CPU))
         .filter_map(|path| {
             let row = report.row(measure, path, SideName::Ours)?;
             let cost = if row.unit.is_time() {
@@ -218,7 +220,13 @@ mod tests {
     #[test]
     fn growth_is_the_last_point_against_the_first() {
         let report = Report {
-            rows: vec![row("10", 1000.0), row("100", 1.0), row("250", 800.0)],
+            rows: vec![
+                row("10", 1000.0),
+                row("10, CPU each", 90.0),
+                row("100", 1.0),
+                row("250", 800.0),
+                row("250, CPU each", 96.0),
+            ],
             ..Report::default()
         };
         let judged = judge(&report);
