@@ -27,6 +27,11 @@ pub(crate) struct Machine {
     pub(crate) failures: Vec<Failure>,
 }
 
+/// The product's plug-ins are to be no larger.
+pub(crate) const LARGEST_PLUGIN: u64 = 5_000_000;
+/// The loader is to need no more with 250 pods.
+pub(crate) const LARGEST_LOADER: u64 = 30 << 20;
+
 /// How large something is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Size {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::bars::{bytes_as_mebi, judge};
+use super::bars::{Verdict, bytes_as_mebi, judge};
 use super::plot::Plot;
 use super::{Report, Row};
 use crate::names::{Measure, SideName};
@@ -106,10 +106,11 @@ fn bars(text: &mut String, report: &Report) -> std::fmt::Result {
         "## Bars\n\n| What | Bar | Found | |\n|---|---|---|---|"
     )?;
     for judged in judge(report) {
-        let verdict = match judged.met {
-            Some(true) => "met",
-            Some(false) => "**missed**",
-            None => "",
+        let verdict = match judged.verdict {
+            Verdict::Met => "met",
+            Verdict::Partly => "partly measured",
+            Verdict::Missed => "**missed**",
+            Verdict::NotMeasured => "",
         };
         let (what, bar, found) = (judged.what, judged.bar, judged.found);
         writeln!(text, "| {what} | {bar} | {found} | {verdict} |")?;

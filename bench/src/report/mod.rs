@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::names::{Measure, SideName, Unit};
 pub(crate) use compare::compare;
-pub(crate) use machine::{Failure, Machine, Size};
+pub(crate) use machine::{Failure, LARGEST_LOADER, LARGEST_PLUGIN, Machine, Size};
 
 /// All that a run found.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -91,6 +91,14 @@ impl Report {
     pub(crate) fn row(&self, measure: Measure, path: &str, side: SideName) -> Option<&Row> {
         let mut rows = self.rows.iter();
         rows.find(|row| row.measure == measure && row.path == path && row.side == side)
+    }
+
+    /// How ours compares with a side.
+    fn ratio(&self, measure: Measure, path: &str, over: SideName) -> Option<f64> {
+        let mut ratios = self.ratios.iter();
+        let found = ratios.find(|ratio| ratio.measure == measure && ratio.path == path)?;
+        let named = found.named().into_iter().find(|(side, _)| *side == over)?;
+        named.1
     }
 
     /// The measures that are there, with their paths, in the order of the run.

@@ -13,11 +13,10 @@ use super::traffic::{requests_of, turns};
 use super::{Book, Go};
 use crate::load::{Times, tcp};
 use crate::names::{Measure, Path, SideName, Unit};
+use crate::report::LARGEST_LOADER;
 use crate::scene::{Kind, Side};
 use crate::series::Series;
 
-/// The loader is to need no more with 250 pods.
-const LARGEST_LOADER: u64 = 30 << 20;
 /// Until the loader has taken over a new configuration.
 const SOON: Duration = Duration::from_secs(20);
 

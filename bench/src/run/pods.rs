@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use lab::libcni::{Network, Verb, outcome};
 use lab::{Pod, at_once};
 use serde_json::json;
@@ -11,6 +11,7 @@ use super::traffic::turns;
 use super::{Book, Go};
 use crate::load::histogram;
 use crate::names::{Measure, SideName, Unit};
+use crate::report::LARGEST_PLUGIN;
 use crate::scene::{Kind, Side};
 use crate::series::{Sample, Series};
 
@@ -22,9 +23,6 @@ const SERIAL: usize = 10;
 const PARALLEL: usize = 32;
 /// As many as Azure allows on a node.
 const CROWD: usize = 250;
-
-/// The product's plug-ins are to be no larger.
-const LARGEST_PLUGIN: u64 = 5_000_000;
 
 pub(super) fn run(book: &mut Book) {
     sizes(book);
@@ -108,7 +106,8 @@ fn one_by_one(
     book.alternate(labels(path), rounds, turns);
 }
 
-/// `count` pods come at the same moment, and go at the same moment: how long until the last one is done.
+/// `count` pods come at the same moment, and go at the same moment: how long until the last one is done, and how long the
+/// middle one takes.
 fn together(book: &mut Book, sides: &[Side], count: usize, rounds: usize) {
     let path = format!("{count} at once");
     let turns = turns(book, sides, &format!("add, {path}"), |side| {
@@ -117,23 +116,31 @@ fn together(book: &mut Book, sides: &[Side], count: usize, rounds: usize) {
         let pods: Vec<Pod> = pods.collect::<Result<_>>()?;
         Ok(Box::new(move || {
             rest(side)?;
-            let all = |verb| all(&pods, &network, verb);
-            Ok(vec![all(Verb::Add)?, all(Verb::Del)?])
+            let (adds, dels) = (
+                all(&pods, &network, Verb::Add)?,
+                all(&pods, &network, Verb::Del)?,
+            );
+            Ok([adds, dels].concat())
         }) as Go<'_>)
     });
-    book.alternate(labels(&path), rounds, turns);
+    let series = [Measure::Add, Measure::Del].map(|measure| {
+        [path.clone(), format!("{path}, p50")]
+            .map(|path| Series::new(measure, path, Unit::Milliseconds))
+    });
+    book.alternate(series.concat(), rounds, turns);
 }
 
-fn all(pods: &[Pod], network: &Network, verb: Verb) -> Result<Sample> {
+fn all(pods: &[Pod], network: &Network, verb: Verb) -> Result<[Sample; 2]> {
     let (done, took) = at_once(pods, |pod| call(pod, network, verb));
     let failed = done.iter().filter(|one| one.is_err()).count();
     let times: Result<Vec<Duration>> = done.into_iter().collect();
     let times = times.with_context(|| format!("{failed} of {} failed, one with", pods.len()))?;
-    let single = median(&times)?;
-    Ok(Sample {
+    let middle = median(&times)?;
+    let last = Sample {
         value: took.as_secs_f64() * 1e3,
-        ..single
-    })
+        ..middle.clone()
+    };
+    Ok([last, middle])
 }
 
 /// Ends the rest of addresses that were given back: hundreds a second would use up any NIC.
@@ -175,9 +182,27 @@ fn sizes(book: &mut Book) {
     };
     for plugin in ["azure-vnet", "azure-vnet-ipam"] {
         let path = format!("{}/{plugin}", lab::libcni::CNI_PATH);
-        match side.node().run(|| Ok(std::fs::metadata(&path)?.len())) {
-            Ok(bytes) => book.note_size(format!("binary {plugin}"), bytes, Some(LARGEST_PLUGIN)),
+        match side.node().run(|| static_size(&path)) {
+            Ok(bytes) => {
+                let what = format!("binary {plugin}, static");
+                book.note_size(what, bytes, Some(LARGEST_PLUGIN));
+            }
             Err(error) => book.fail(Some(SideName::Ours), path, &error),
         }
     }
+}
+
+/// Bytes of a program that needs no library; another one would not be what the bar is about.
+fn static_size(path: &str) -> Result<u64> {
+    let output = std::process::Command::new("readelf")
+        .args(["--program-headers", "--wide", path])
+        .output()
+        .context("start readelf")?;
+    let headers = String::from_utf8_lossy(&output.stdout);
+    ensure!(output.status.success(), "readelf {path}: {headers}");
+    ensure!(
+        !headers.contains("INTERP"),
+        "{path} is not static: it names an interpreter"
+    );
+    Ok(std::fs::metadata(path)?.len())
 }
