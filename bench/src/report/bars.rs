@@ -1,8 +1,8 @@
 //! What must be reached, and was it?
 
+use super::growth::growth;
 use super::{LARGEST_LOADER, LARGEST_PLUGIN, Report};
 use crate::names::{Measure, Path, SideName};
-use crate::series::CPU;
 use Measure::{Add, Del, TcpCrr, TcpRr, TcpStream, UdpPps, XdpDrop};
 use SideName::{Bridge, Host};
 
@@ -48,9 +48,6 @@ const BARS: [Bar; 10] = [
     // How much better than iptables the guard drops.
     bar(XdpDrop, ALL, Bridge, 2.0),
 ];
-/// How much worse the largest number of something may be than the smallest, for ours.
-const GROWTH: f64 = 1.1;
-const GROWTH_OF_ADD: f64 = 1.2;
 /// What must be small: how its name begins, its whole name, and the most that it may be.
 const SIZES: [(&str, &str, u64); 3] = [
     (
@@ -202,48 +199,10 @@ fn size(report: &Report, (begins, whole, limit): (&str, &str, u64)) -> Judged {
     }
 }
 
-/// The last point against the first one.
-fn growth(report: &Report, measure: Measure) -> Judged {
-    let most = if measure == Measure::GrowthAdd {
-        GROWTH_OF_ADD
-    } else {
-        GROWTH
-    };
-    let points: Vec<_> = report
-        .paths(measure)
-        .into_iter()
-        .filter(|path| !path.ends_with(CPU))
-        .filter_map(|path| {
-            let row = report.row(measure, path, SideName::Ours)?;
-            let cost = if row.unit.is_time() {
-                row.median
-            } else {
-                1.0 / row.median
-            };
-            Some((path, cost))
-        })
-        .collect();
-    let factor = match (points.first(), points.last()) {
-        (Some((from, first)), Some((to, last))) if from != to => Some((from, to, last / first)),
-        _ => None,
-    };
-    let (what, bar) = (format!("{measure}, ours"), format!("≤ {most} ×"));
-    let Some((from, to, factor)) = factor else {
-        return Judged::not_measured(what, bar);
-    };
-    Judged {
-        what,
-        bar,
-        found: format!("{factor:.2} × from {from} to {to}"),
-        verdict: Verdict::of(factor <= most, true),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::names::Unit;
-    use crate::report::{Failure, Ratio, Row, Size};
+    use crate::report::{Failure, Ratio, Size};
 
     fn ratio(measure: Measure, path: &str, over_host: f64) -> Ratio {
         Ratio {
@@ -254,21 +213,6 @@ mod tests {
             ours_over_ptp: None,
             low: 0.0,
             high: 2.0,
-        }
-    }
-
-    fn row(path: &str, median: f64) -> Row {
-        Row {
-            measure: Measure::GrowthPods,
-            path: path.into(),
-            side: SideName::Ours,
-            unit: Unit::PerSecond,
-            median,
-            p50_us: None,
-            p99_us: None,
-            min: 0.0,
-            max: 0.0,
-            rounds: 7,
         }
     }
 
@@ -368,23 +312,5 @@ mod tests {
             (crowd.verdict, crowd.found.as_str()),
             (Verdict::Missed, "1 of 250 failed")
         );
-    }
-
-    #[test]
-    fn growth_is_the_last_point_against_the_first() {
-        let report = Report {
-            rows: vec![
-                row("10", 1000.0),
-                row("10, CPU each", 90.0),
-                row("100", 1.0),
-                row("250", 800.0),
-                row("250, CPU each", 96.0),
-            ],
-            ..Report::default()
-        };
-        let judged = judge(&report);
-        let pods = line(&judged, "growth_pods, ours");
-        assert_eq!(pods.found, "1.25 × from 10 to 250");
-        assert_eq!(pods.verdict, Verdict::Missed);
     }
 }

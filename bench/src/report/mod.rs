@@ -2,6 +2,7 @@
 
 mod bars;
 mod compare;
+mod growth;
 mod machine;
 mod markdown;
 mod plot;

@@ -40,6 +40,8 @@ fn plot(report: &Report, measure: Measure) -> Option<Plot> {
         .rows
         .iter()
         .filter(|row| row.measure == measure && !row.path.ends_with(CPU))
+        // The first point again beside a later one is for the bar.
+        .filter(|row| !measure.grows() || row.path.parse::<u32>().is_ok())
         .collect();
     let unit = rows.first()?.unit;
     let most = rows.iter().map(|row| row.max).fold(0.0, f64::max);

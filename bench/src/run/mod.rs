@@ -54,12 +54,13 @@ impl Plan {
         (self.rounds, self.rounds_of_programs) = (rounds, rounds);
     }
 
-    /// The points of something that grows: all, or the first and a nearer last one.
-    fn points(self, full: &[u32], quick: [u32; 2]) -> Vec<u32> {
+    /// The points of something that grows: all, or the first and a near one.
+    fn points(self, measure: Measure) -> &'static [u32] {
+        let all = measure.points();
         if self.quick {
-            quick.to_vec()
+            all.get(..2).unwrap_or(all)
         } else {
-            full.to_vec()
+            all
         }
     }
 }

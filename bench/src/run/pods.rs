@@ -55,7 +55,7 @@ pub(super) fn run(book: &mut Book) {
 }
 
 /// Both as the documents want them: the peers masquerade by their own plug-in.
-fn masquerading(side: &Side) -> Result<Network> {
+pub(super) fn masquerading(side: &Side) -> Result<Network> {
     with_masquerade(side, true)
 }
 
@@ -144,7 +144,7 @@ fn all(pods: &[Pod], network: &Network, verb: Verb) -> Result<[Sample; 2]> {
 }
 
 /// Ends the rest of addresses that were given back: hundreds a second would use up any NIC.
-fn rest(side: &Side) -> Result<()> {
+pub(super) fn rest(side: &Side) -> Result<()> {
     if side.name == SideName::Ours {
         side.node().end_rest()?;
     }
