@@ -1,6 +1,7 @@
 //! What a pod's packets cost on their way.
 
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket};
+use std::slice;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use anyhow::{Context as _, Result};
@@ -9,7 +10,7 @@ use super::{Book, Go, on};
 use crate::load::{Counted, Times, cpu::Cpu, sockperf, stream, tcp, udp};
 use crate::names::{Measure, Path, SideName, Unit};
 use crate::scene::{End, Kind, Side};
-use crate::series::{Sample, Series};
+use crate::series::{Sample, Series, percentiles};
 
 /// Datagrams a second under which latency is looked at: what every side can do.
 const PACE: u32 = 10_000;
@@ -42,7 +43,7 @@ pub(super) fn run(book: &mut Book, wanted: &[Measure]) {
         for path in Path::ALL {
             let main = matches!(path, Path::ToVnet | Path::Internet);
             match measure {
-                Measure::TcpStream => streams_on(book, &sides, path),
+                Measure::TcpStream if !quick || main => streams_on(book, &sides, path),
                 Measure::TcpRr => requests(book, &sides, measure, path, tcp::request_response),
                 Measure::TcpCrr => requests(book, &sides, measure, path, tcp::connect_close),
                 Measure::UdpPps if path != Path::Local => {
@@ -122,9 +123,23 @@ type Requests = fn(SocketAddrV4, Times) -> Result<Counted>;
 fn requests(book: &mut Book, sides: &[Side], measure: Measure, path: Path, load: Requests) {
     let times = Times::of(book.plan.time);
     let turns = turns(book, sides, &format!("{measure}, {path}"), |side| {
-        requests_of(&side.ends(path)?, times, load)
+        let mut go = requests_of(&side.ends(path)?, times, load)?;
+        Ok(Box::new(move || {
+            let mut found = go()?;
+            let latencies = found
+                .first()
+                .and_then(|sample| percentiles(slice::from_ref(sample)));
+            found.extend(latencies.into_iter().flatten().map(Sample::of));
+            Ok(found)
+        }) as Go<'_>)
     });
-    book.alternate(on(measure, path, Unit::PerSecond), book.plan.rounds, turns);
+    let mut series = on(measure, path, Unit::PerSecond);
+    if measure == Measure::TcpRr {
+        // Each round's, so that they have ratios, too.
+        let labels = ["p50", "p99"].map(|name| format!("{path}, {name}"));
+        series.extend(labels.map(|label| Series::new(measure, label, Unit::Microseconds)));
+    }
+    book.alternate(series, book.plan.rounds, turns);
 }
 
 /// One side's requests to a server that stays for all rounds.
