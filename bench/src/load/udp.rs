@@ -81,35 +81,39 @@ impl Drop for Server {
     }
 }
 
-/// As many as a connected client can send; what arrives at the server counts.
-pub(crate) fn flood(client: &UdpSocket, server: &Server, times: Times) -> Result<Counted> {
-    let mut errors = 0;
+/// As many as a connected client can send: what arrives at the server counts, and how many it sent a second.
+pub(crate) fn flood(client: &UdpSocket, server: &Server, times: Times) -> Result<(Counted, f64)> {
+    let (mut sent, mut errors) = (0_u32, 0);
     let mut first_error = None;
     let mut send_for = |time: Duration| {
         let start = Instant::now();
         loop {
             for _ in 0..64 {
-                if let Err(error) = client.send(&[0; SIZE]) {
-                    errors += 1;
-                    first_error.get_or_insert_with(|| error.to_string());
+                match client.send(&[0; SIZE]) {
+                    Ok(_) => sent += 1,
+                    Err(error) => {
+                        errors += 1;
+                        first_error.get_or_insert_with(|| error.to_string());
+                    }
                 }
             }
             if start.elapsed() >= time {
-                return start.elapsed();
+                return (start.elapsed(), std::mem::take(&mut sent));
             }
         }
     };
     send_for(times.warm);
     let (before, cpu) = (server.received(), Clock::start()?);
-    let took = send_for(times.counted);
-    Ok(Counted {
+    let (took, sent) = send_for(times.counted);
+    let counted = Counted {
         done: server.received() - before,
         errors,
         first_error,
         took,
         latency: None,
         cpu: cpu.elapsed()?,
-    })
+    };
+    Ok((counted, f64::from(sent) / took.as_secs_f64()))
 }
 
 /// One datagram there and back after the other, with a connected client.
@@ -225,8 +229,10 @@ mod tests {
     #[test]
     fn a_flood_counts_what_arrives() {
         let (client, server) = pair(Service::Count);
-        let counted = flood(&client, &server, Times::of(Duration::from_millis(50))).unwrap();
+        let (counted, sent) =
+            flood(&client, &server, Times::of(Duration::from_millis(50))).unwrap();
         assert_eq!(counted.errors, 0, "{counted:?}");
+        assert!(sent > 0.0);
         assert!(counted.done <= server.received());
         // On a busy machine nothing may have been read by then.
         lab::eventually(PATIENCE, || (server.received() > 0).then_some(())).unwrap();

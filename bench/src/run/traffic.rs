@@ -7,16 +7,15 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use anyhow::{Context as _, Result};
 
 use super::{Book, Go, on};
-use crate::load::{Counted, Times, cpu::Cpu, sockperf, stream, tcp, udp};
+use crate::load::{Counted, Length, Times, cpu::Cpu, sockperf, stream, tcp, udp};
 use crate::names::{Measure, Path, SideName, Unit};
 use crate::scene::{End, Kind, Side};
 use crate::series::{Sample, Series, percentiles};
 
 /// Datagrams a second under which latency is looked at: what every side can do.
 const PACE: u32 = 10_000;
-/// What a round of iperf3 carries, MiB.
-const STREAM: u32 = 2048;
-const QUICK_STREAM: u32 = 128;
+/// What a quick round of iperf3 carries, MiB.
+const QUICK_STREAM: u32 = 256;
 
 pub(super) fn does(measure: Measure) -> bool {
     matches!(
@@ -90,10 +89,10 @@ pub(super) fn new_port() -> u16 {
 
 fn streams_on(book: &mut Book, sides: &[Side], path: Path) {
     let most = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let amount = if book.plan.quick {
-        QUICK_STREAM
+    let length = if book.plan.quick {
+        Length::Mebibytes(QUICK_STREAM)
     } else {
-        STREAM
+        Length::Second
     };
     let rounds = book.plan.rounds_of_programs;
     for count in [1, most.max(2)] {
@@ -110,7 +109,7 @@ fn streams_on(book: &mut Book, sides: &[Side], path: Path) {
             let (client, server) = side.ends(path)?;
             Ok(Box::new(move || {
                 let at = (&server.namespace, server.address);
-                stream(&client.namespace, at, new_port(), count, amount).map(|sample| vec![sample])
+                stream(&client.namespace, at, new_port(), count, length).map(|sample| vec![sample])
             }))
         });
         let series = vec![Series::new(Measure::TcpStream, label, Unit::Gigabits)];
@@ -171,8 +170,8 @@ fn sockets(side: &Side, path: Path, service: udp::Service) -> Result<(UdpSocket,
 }
 
 /// The load on a thread of its own, bound to the client's CPU.
-fn on_clients_cpu(load: impl FnOnce() -> Result<Counted> + Send) -> Result<Vec<Sample>> {
-    let counted = std::thread::scope(|scope| {
+fn on_clients_cpu<T: Send>(load: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    std::thread::scope(|scope| {
         let bound = || {
             Cpu::Client.pin()?;
             load()
@@ -181,8 +180,7 @@ fn on_clients_cpu(load: impl FnOnce() -> Result<Counted> + Send) -> Result<Vec<S
         thread
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })?;
-    counted.sample().map(|sample| vec![sample])
+    })
 }
 
 fn flood(book: &mut Book, sides: &[Side], path: Path) {
@@ -190,14 +188,15 @@ fn flood(book: &mut Book, sides: &[Side], path: Path) {
     let turns = turns(book, sides, &format!("udp_pps, {path}"), |side| {
         let (client, serving) = sockets(side, path, udp::Service::Count)?;
         Ok(Box::new(move || {
-            on_clients_cpu(|| udp::flood(&client, &serving, times))
+            let (arrived, sent) = on_clients_cpu(|| udp::flood(&client, &serving, times))?;
+            Ok(vec![arrived.sample()?, Sample::of(sent)])
         }))
     });
-    book.alternate(
-        on(Measure::UdpPps, path, Unit::PerSecond),
-        book.plan.rounds,
-        turns,
-    );
+    let mut series = on(Measure::UdpPps, path, Unit::PerSecond);
+    // If it is the receiver that cannot take more, all sides look alike; then the difference is here.
+    let label = format!("{path}, sent");
+    series.push(Series::new(Measure::UdpPps, label, Unit::PerSecond));
+    book.alternate(series, book.plan.rounds, turns);
 }
 
 fn one_by_one(book: &mut Book, sides: &[Side], path: Path) {
@@ -206,7 +205,8 @@ fn one_by_one(book: &mut Book, sides: &[Side], path: Path) {
         let (client, serving) = sockets(side, path, udp::Service::Echo)?;
         Ok(Box::new(move || {
             let _serving = &serving;
-            on_clients_cpu(|| udp::one_by_one(&client, times))
+            let counted = on_clients_cpu(|| udp::one_by_one(&client, times))?;
+            counted.sample().map(|sample| vec![sample])
         }))
     });
     let series = vec![Series::new(Measure::UdpPps, label, Unit::PerSecond)];
@@ -220,8 +220,8 @@ fn paced(book: &mut Book, sides: &[Side], path: Path) {
         let (client, serving) = sockets(side, path, udp::Service::Echo)?;
         Ok(Box::new(move || {
             let _serving = &serving;
-            let samples = on_clients_cpu(|| udp::paced(&client, PACE, times))?;
-            Ok(samples.into_iter().map(median_latency).collect())
+            let counted = on_clients_cpu(|| udp::paced(&client, PACE, times))?;
+            Ok(vec![median_latency(counted.sample()?)])
         }))
     });
     book.alternate(
@@ -245,6 +245,7 @@ fn by_sockperf(book: &mut Book, sides: &[Side], path: Path) {
     book.alternate(series.to_vec(), book.plan.rounds, turns);
 }
 
+/// The client waits for its moments without sleeping: its CPU time is that of waiting.
 fn median_latency(sample: Sample) -> Sample {
     let nanos = sample
         .latency
@@ -252,6 +253,7 @@ fn median_latency(sample: Sample) -> Sample {
         .map_or(0, |latency| latency.value_at_quantile(0.5));
     Sample {
         value: std::time::Duration::from_nanos(nanos).as_secs_f64() * 1e6,
+        cpu: None,
         ..sample
     }
 }
