@@ -30,17 +30,20 @@ fn prepare() -> Result<()> {
         nix::unistd::geteuid().is_root(),
         "the benchmark makes network namespaces and loads BPF programs: run it as root"
     );
-    setup::ensure(setup::Needs {
+    setup::ensure(setup::Needs::BUILD)?;
+    let run_time = setup::Needs {
         run_time: true,
         ..setup::Needs::BUILD
-    })?;
+    };
     let tools = setup::Needs {
         bench: true,
         ..setup::Needs::BUILD
     };
-    if let Err(error) = setup::ensure(tools) {
-        // The report says which measure it was.
-        println!("bench: goes on without a tool: {error:#}");
+    for needs in [run_time, tools] {
+        if let Err(error) = setup::ensure(needs) {
+            // The report says which side or measure it was.
+            println!("bench: goes on without a tool: {error:#}");
+        }
     }
     build::run()
 }
