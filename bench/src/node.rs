@@ -82,12 +82,17 @@ fn client(arguments: &Arguments, server: SocketAddrV4) -> Result<()> {
 
 fn line(measure: Measure, samples: &[Sample]) -> String {
     let spread = Spread::of(samples.iter().map(|sample| sample.value).collect());
-    let rate = spread.map_or_else(String::new, |Spread { low, median, high }| {
-        format!(
-            "{median:>10.0} {} ({low:.0}–{high:.0})",
-            Unit::PerSecond.name()
-        )
-    });
+    let rate = spread.map_or_else(
+        String::new,
+        |Spread {
+             low, median, high, ..
+         }| {
+            format!(
+                "{median:>10.0} {} ({low:.0}–{high:.0})",
+                Unit::PerSecond.name()
+            )
+        },
+    );
     let percentiles = crate::series::percentiles(samples)
         .map(|[p50, p99]| format!("p50 {p50:.1} p99 {p99:.1} µs"));
     format!(

@@ -1,8 +1,9 @@
 //! What must be reached, and was it?
 
 use super::growth::growth;
-use super::{LARGEST_LOADER, LARGEST_PLUGIN, Report};
+use super::{LARGEST_LOADER, LARGEST_PLUGIN, Report, costs};
 use crate::names::{Measure, Path, SideName};
+use crate::series::CPU;
 use Measure::{Add, Del, TcpCrr, TcpRr, TcpStream, UdpPps, XdpDrop};
 use SideName::{Bridge, Host};
 
@@ -128,6 +129,7 @@ pub(super) fn judge(report: &Report) -> Vec<Judged> {
         .chain([without_error(report)])
         .chain(growth)
         .chain(sizes)
+        .chain(costs::judge(report.machine.costs.as_ref()))
         .collect()
 }
 
@@ -143,7 +145,7 @@ fn of_bar(report: &Report, bar: &Bar) -> Vec<Judged> {
     let measured = report
         .ratios
         .iter()
-        .filter(|one| one.measure == bar.measure);
+        .filter(|one| one.measure == bar.measure && !one.path.ends_with(CPU));
     let measured: Vec<&str> = measured.map(|ratio| ratio.path.as_str()).collect();
     let paths = match bar.paths {
         [] if measured.is_empty() => &["every path"],
@@ -213,6 +215,7 @@ mod tests {
             ours_over_ptp: None,
             low: 0.0,
             high: 2.0,
+            sure: std::collections::BTreeMap::new(),
         }
     }
 
@@ -267,6 +270,7 @@ mod tests {
                 ratio(UdpPps, "pod→VNet, there and back", 0.1),
                 ratio(UdpPps, "VNet→pod", 0.1),
                 ratio(Add, "serial, peers without ipMasq", 0.1),
+                ratio(TcpStream, "pod→VNet, 1 stream, CPU each", 0.1),
             ],
             ..Report::default()
         };
@@ -279,6 +283,7 @@ mod tests {
         assert_eq!(about("there and back"), 0);
         assert_eq!(about("udp_pps, VNet→pod"), 0);
         assert_eq!(about("without ipMasq"), 0);
+        assert_eq!(about(CPU), 0);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
+use super::Costs;
 use crate::names::SideName;
 
 /// Where and how a report came about.
@@ -24,6 +25,9 @@ pub(crate) struct Machine {
     pub(crate) quick: bool,
     pub(crate) seconds: f64,
     pub(crate) sizes: Vec<Size>,
+    /// Of the programs alone.
+    #[serde(default)]
+    pub(crate) costs: Option<Costs>,
     pub(crate) failures: Vec<Failure>,
 }
 
@@ -88,6 +92,7 @@ impl Machine {
             quick,
             seconds: 0.0,
             sizes: Vec::new(),
+            costs: None,
             failures: Vec::new(),
         }
     }

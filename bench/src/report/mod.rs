@@ -2,12 +2,14 @@
 
 mod bars;
 mod compare;
+mod costs;
 mod growth;
 mod machine;
 mod markdown;
 mod plot;
 mod publish;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -15,7 +17,8 @@ use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::names::{Measure, SideName, Unit};
-pub(crate) use compare::compare;
+pub(crate) use compare::{Comparison, compare};
+pub(crate) use costs::Costs;
 pub(crate) use machine::{Failure, LARGEST_LOADER, LARGEST_PLUGIN, Machine, Size};
 
 /// All that a run found.
@@ -52,6 +55,9 @@ pub(crate) struct Ratio {
     pub(crate) ours_over_ptp: Option<f64>,
     pub(crate) low: f64,
     pub(crate) high: f64,
+    /// Between which each of the three would be in very many rounds, nine times of ten. Nothing for less than five rounds.
+    #[serde(default)]
+    pub(crate) sure: BTreeMap<SideName, [f64; 2]>,
 }
 
 impl Ratio {
@@ -92,6 +98,12 @@ impl Report {
     pub(crate) fn row(&self, measure: Measure, path: &str, side: SideName) -> Option<&Row> {
         let mut rows = self.rows.iter();
         rows.find(|row| row.measure == measure && row.path == path && row.side == side)
+    }
+
+    /// Whether something of ours could not be measured.
+    pub(crate) fn lacks_ours(&self) -> bool {
+        let mut failures = self.machine.failures.iter();
+        failures.any(|failure| failure.side == Some(SideName::Ours))
     }
 
     /// How ours compares with a side.
@@ -142,6 +154,7 @@ mod tests {
                 ours_over_ptp: None,
                 low: 1.0,
                 high: 1.5,
+                sure: BTreeMap::from([(SideName::Bridge, [1.1, 1.4])]),
             }],
         };
         let json = serde_json::to_value(&report).unwrap();
@@ -156,7 +169,8 @@ mod tests {
             json["ratios"][0],
             serde_json::json!({
                 "measure": "growth_services_nft", "path": "5000", "ours_over_host": null,
-                "ours_over_bridge": 1.25, "ours_over_ptp": null, "low": 1.0, "high": 1.5
+                "ours_over_bridge": 1.25, "ours_over_ptp": null, "low": 1.0, "high": 1.5,
+                "sure": {"bridge": [1.1, 1.4]}
             })
         );
         assert_eq!(serde_json::from_value::<Report>(json).unwrap(), report);

@@ -20,6 +20,7 @@ pub(super) const SIDES: [SideName; 3] = [SideName::Bridge, SideName::Ptp, SideNa
 
 /// Pods of a round that come one by one.
 const SERIAL: usize = 10;
+const QUICK_SERIAL: usize = 2;
 const PARALLEL: usize = 32;
 /// As many as Azure allows on a node.
 const CROWD: usize = 250;
@@ -28,7 +29,7 @@ pub(super) fn run(book: &mut Book) {
     sizes(book);
     let sides = book.scene("ADD and DEL", Kind::Pods, &SIDES, |_| Ok(()));
     let quick = book.plan.quick;
-    let (rounds, serial) = (book.plan.rounds, if quick { SERIAL / 2 } else { SERIAL });
+    let (rounds, serial) = (book.plan.rounds, if quick { QUICK_SERIAL } else { SERIAL });
     one_by_one(book, &sides, "serial", serial, rounds, masquerading);
     if !quick {
         // What bridge and ptp cost without `ipMasq`; ours again beside them.
@@ -42,16 +43,12 @@ pub(super) fn run(book: &mut Book) {
         );
     }
     together(book, &sides, PARALLEL, book.plan.rounds_of_programs);
-    // A peer takes half a minute for as many; a quick run has three minutes for all.
-    let crowds = if quick { 1 } else { book.plan.rounds.min(7) };
-    let able = |side: &&Side| !quick || side.name == SideName::Ours;
-    let (some, left_out): (Vec<_>, Vec<_>) = sides.into_iter().partition(|side| able(&side));
-    if !left_out.is_empty() {
-        let error =
-            anyhow::anyhow!("left out for bridge and ptp: takes them minutes; run without --quick");
-        book.fail(None, "add, 250 at once", &error);
+    if quick {
+        let error = anyhow::anyhow!("left out: a round takes a minute; run without --quick");
+        book.fail(None, format!("add, {CROWD} at once"), &error);
+    } else {
+        together(book, &sides, CROWD, book.plan.rounds.min(7));
     }
-    together(book, &some, CROWD, crowds);
 }
 
 /// Both as the documents want them: the peers masquerade by their own plug-in.
