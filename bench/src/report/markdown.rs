@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::bars::{Verdict, bytes_as_mebi, judge};
 use super::plot::Plot;
-use super::{Report, Row};
+use super::{Report, Row, explained};
 use crate::names::{Measure, SideName};
 
 use clap::ValueEnum as _;
@@ -106,8 +106,9 @@ fn failures(text: &mut String, report: &Report) -> std::fmt::Result {
 fn bars(text: &mut String, report: &Report) -> std::fmt::Result {
     writeln!(
         text,
-        "## Bars\n\n| What | Bar | Found | |\n|---|---|---|---|"
+        "## Bars\n\n| What | Bar | Found | | Explained by |\n|---|---|---|---|---|"
     )?;
+    let known = explained::known();
     for judged in judge(report) {
         let verdict = match judged.verdict {
             Verdict::Met => "met",
@@ -115,8 +116,9 @@ fn bars(text: &mut String, report: &Report) -> std::fmt::Result {
             Verdict::Missed => "**missed**",
             Verdict::NotMeasured => "",
         };
+        let why = explained::of(report, &judged, &known);
         let (what, bar, found) = (judged.what, judged.bar, judged.found);
-        writeln!(text, "| {what} | {bar} | {found} | {verdict} |")?;
+        writeln!(text, "| {what} | {bar} | {found} | {verdict} | {why} |")?;
     }
     writeln!(text)
 }

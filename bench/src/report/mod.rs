@@ -3,6 +3,7 @@
 mod bars;
 mod compare;
 mod costs;
+mod explained;
 mod growth;
 mod machine;
 mod markdown;
