@@ -26,6 +26,18 @@ impl Sample {
             cpu: None,
         }
     }
+
+    /// Of datagrams at a fixed rate, microseconds. Their client waits for its moments without sleeping: its CPU time is that of
+    /// waiting.
+    pub(crate) fn median_latency(self) -> Self {
+        let latency = self.latency.as_ref();
+        let nanos = latency.map_or(0, |latency| latency.value_at_quantile(0.5));
+        Self {
+            value: Duration::from_nanos(nanos).as_secs_f64() * 1e6,
+            cpu: None,
+            ..self
+        }
+    }
 }
 
 /// One measurement on one path: every side's rounds, in order.

@@ -188,7 +188,8 @@ fn flood(book: &mut Book, sides: &[Side], path: Path) {
     let turns = turns(book, sides, &format!("udp_pps, {path}"), |side| {
         let (client, serving) = sockets(side, path, udp::Service::Count)?;
         Ok(Box::new(move || {
-            let (arrived, sent) = on_clients_cpu(|| udp::flood(&client, &serving, times))?;
+            let (arrived, sent) =
+                on_clients_cpu(|| udp::flood(&client, || Ok(serving.received()), times))?;
             Ok(vec![arrived.sample()?, Sample::of(sent)])
         }))
     });
@@ -221,7 +222,7 @@ fn paced(book: &mut Book, sides: &[Side], path: Path) {
         Ok(Box::new(move || {
             let _serving = &serving;
             let counted = on_clients_cpu(|| udp::paced(&client, PACE, times))?;
-            Ok(vec![median_latency(counted.sample()?)])
+            Ok(vec![counted.sample()?.median_latency()])
         }))
     });
     book.alternate(
@@ -243,17 +244,4 @@ fn by_sockperf(book: &mut Book, sides: &[Side], path: Path) {
     });
     let series = labels.map(|label| Series::new(Measure::LatencyLoad, label, Unit::Microseconds));
     book.alternate(series.to_vec(), book.plan.rounds, turns);
-}
-
-/// The client waits for its moments without sleeping: its CPU time is that of waiting.
-fn median_latency(sample: Sample) -> Sample {
-    let nanos = sample
-        .latency
-        .as_ref()
-        .map_or(0, |latency| latency.value_at_quantile(0.5));
-    Sample {
-        value: std::time::Duration::from_nanos(nanos).as_secs_f64() * 1e6,
-        cpu: None,
-        ..sample
-    }
 }
