@@ -7,8 +7,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use hooks::{Maps, Pins};
 use lab::libcni::Verb;
-use lab::{Node, Proxy, Service, eventually};
+use lab::{Proxy, Service, eventually};
 
+use super::memory::{locked, resident};
 use super::pods::{SIDES, call, masquerading, median, rest};
 use super::traffic::{requests_of, turns};
 use super::{Book, Go};
@@ -141,15 +142,22 @@ fn beside_pods(book: &mut Book, pods: bool, add: bool) {
             one_more(book, &sides, at(Measure::GrowthAdd));
         }
     }
-    let ours = sides.iter().find(|side| side.name == SideName::Ours);
-    if let Some(memory) = ours.map(|side| resident(side.node())) {
-        let count = ours.map_or(0, |side| side.pods.len());
-        match memory {
-            Ok(bytes) => {
-                let what = format!("loader, resident, {count} pods");
-                book.note_size(what, bytes, Some(LARGEST_LOADER));
+    if let Some(ours) = sides.iter().find(|side| side.name == SideName::Ours) {
+        let count = ours.pods.len();
+        let parts = [
+            (
+                "loader, resident",
+                resident(ours.node()),
+                Some(LARGEST_LOADER),
+            ),
+            ("maps", locked(ours.node()), None),
+        ];
+        for (part, bytes, limit) in parts {
+            let what = format!("{part}, {count} pods");
+            match bytes {
+                Ok(bytes) => book.note_size(what, bytes, limit),
+                Err(error) => book.fail(Some(SideName::Ours), what, &error),
             }
-            Err(error) => book.fail(Some(SideName::Ours), "memory of the loader", &error),
         }
     }
 }
@@ -170,18 +178,6 @@ fn one_more<'a>(book: &mut Book, sides: &'a [Side], at: At<'a>) {
             Ok(vec![median(&times)?])
         }))
     });
-}
-
-/// Bytes of memory that the loader has now.
-fn resident(node: &Node) -> Result<u64> {
-    let path = format!("/proc/{}/status", node.loader().pid()?);
-    let status = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line.and_then(|line| line.split_whitespace().next());
-    let kib: u64 = kib
-        .with_context(|| format!("no VmRSS in {path}"))?
-        .parse()?;
-    Ok(kib * 1024)
 }
 
 /// Pods that share the bindings: each may have half of the ports only.

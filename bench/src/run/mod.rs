@@ -1,6 +1,7 @@
 //! The measurements: which sides take turns, how often, and what becomes of one that fails.
 
 mod growth;
+mod memory;
 mod pods;
 mod traffic;
 mod xdp;
