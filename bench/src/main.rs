@@ -138,6 +138,14 @@ fn told(before: &Report, now: &Report) -> Result<ExitCode> {
         worse,
         gone,
     } = compare(before, now)?;
+    for (when, report) in [("before", before), ("now", now)] {
+        if report.machine.is_busy() {
+            let (load, cpus) = (report.machine.load_before, report.machine.cpus);
+            say(&format!(
+                "BUSY   {when}: load {load:.1} on {cpus} CPUs; figures of such a run prove little"
+            ));
+        }
+    }
     for figure in &worse {
         say(&figure.to_string());
     }

@@ -97,6 +97,13 @@ impl Machine {
         }
     }
 
+    /// Whether others wanted more than half of it before anything was measured. Rounds tell how they differ among themselves, not
+    /// how a run differs from one at another load.
+    #[expect(clippy::cast_precision_loss, reason = "no machine has 2^52 CPUs")]
+    pub(crate) fn is_busy(&self) -> bool {
+        self.load_before > self.cpus as f64 / 2.0
+    }
+
     /// Whether absolute figures of the other machine mean anything here.
     pub(crate) fn is_like(&self, other: &Self) -> bool {
         (&self.cpu, self.cpus, &self.kernel) == (&other.cpu, other.cpus, &other.kernel)
