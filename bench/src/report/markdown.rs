@@ -192,7 +192,7 @@ fn ratios(text: &mut String, report: &Report, measure: Measure) -> std::fmt::Res
     }
     writeln!(
         text,
-        "Ours against each; more is better. In brackets where the median of very many rounds would be, nine times of ten.\n\n\
+        "Ours against each; more is better. In brackets where the median of very many rounds would be, 99 times of 100.\n\n\
          | Path | over host | over bridge | over ptp | least and greatest of the rounds |\n|---|---|---|---|---|"
     )?;
     for ratio in ratios {

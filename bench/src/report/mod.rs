@@ -56,7 +56,7 @@ pub(crate) struct Ratio {
     pub(crate) ours_over_ptp: Option<f64>,
     pub(crate) low: f64,
     pub(crate) high: f64,
-    /// Between which each of the three would be in very many rounds, nine times of ten. Nothing for less than five rounds.
+    /// Between which each of the three would be in very many rounds, 99 times of 100. Nothing for less than five rounds.
     #[serde(default)]
     pub(crate) sure: BTreeMap<SideName, [f64; 2]>,
 }
