@@ -22,7 +22,7 @@ pub(super) fn growth(report: &Report, measure: Measure) -> Judged {
         let first = report.row(measure, &again(*point), SideName::Ours)?;
         Some((*point, cost(last) / cost(first)))
     };
-    let found = points.clone().rev().find_map(both);
+    let found = points.clone().skip(1).rev().find_map(both);
     let (Some((last, factor)), Some(first)) = (found, points.clone().next()) else {
         return Judged::not_measured(what, bar);
     };
@@ -105,6 +105,9 @@ mod tests {
     #[test]
     fn points_that_did_not_take_turns_are_not_compared() {
         let rows = vec![row("10", 1000.0), row("250", 1000.0)];
+        assert_eq!(judged(rows).1, Verdict::NotMeasured);
+        // Nor is the first point with itself.
+        let rows = vec![row("10", 10.0), row("10, first point again", 1000.0)];
         assert_eq!(judged(rows).1, Verdict::NotMeasured);
     }
 }
