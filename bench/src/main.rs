@@ -22,8 +22,8 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand, ValueEnum as _};
 
-use crate::names::{Measure, SideName};
-use crate::report::{Machine, Report, compare};
+use crate::names::Measure;
+use crate::report::{Comparison, Costs, Machine, Report, compare};
 use crate::run::{Book, Plan};
 
 /// Measures the network of pods against the node's own and against today's plug-ins.
@@ -38,15 +38,18 @@ struct Arguments {
     /// Only these; may be given several times
     #[arg(long, value_enum, num_args = 1.., value_delimiter = ',')]
     only: Vec<Measure>,
-    /// Rounds, instead of 9, or of 5 and 3 in a quick run
+    /// Rounds, instead of 9, or of 15 and 5 in a quick run
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=100))]
     rounds: Option<u16>,
-    /// A report.json of before: what is worse by more than a tenth is told, and the exit status is 1
+    /// A report.json of before: what is worse by more than a tenth, and than its rounds differ, is told; the exit status is 1 then
     #[arg(long, value_name = "FILE")]
     compare: Option<PathBuf>,
     /// Where the report goes
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
+    /// What the programs cost alone, as the agreement test has found it; `cargo xtask bench` hands it over
+    #[arg(long, value_name = "FILE")]
+    costs: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -78,7 +81,7 @@ fn run_verb() -> Result<ExitCode> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     match &arguments.verb {
         Some(Verb::Compare { before, now }) => {
-            return Ok(told(&Report::read(before)?, &Report::read(now)?));
+            return told(&Report::read(before)?, &Report::read(now)?);
         }
         Some(Verb::Publish { report, into }) => {
             let default = root.join("docs/performance.md");
@@ -94,26 +97,23 @@ fn run_verb() -> Result<ExitCode> {
     }
     // Read first: what cannot be compared with should not cost three minutes.
     let before = arguments.compare.as_deref().map(Report::read).transpose()?;
-    let report = measure(&arguments);
     let default = root.join("target/bench");
     let folder = arguments.out.as_ref().unwrap_or(&default);
+    let costs = arguments.costs.as_deref().map(Costs::read).transpose()?;
+    let report = measure(&arguments, folder, costs);
     report.write(folder)?;
     say(&format!("report: {}/report.md", folder.display()));
-    let compared = before.map_or(ExitCode::SUCCESS, |before| told(&before, &report));
-    let ours = |side| side == Some(SideName::Ours);
-    if report
-        .machine
-        .failures
-        .iter()
-        .any(|failure| ours(failure.side))
-    {
-        say("something of ours could not be measured, see the report");
-        return Ok(ExitCode::FAILURE);
+    match before {
+        Some(before) => told(&before, &report),
+        None if report.lacks_ours() => {
+            say("something of ours could not be measured, see the report");
+            Ok(ExitCode::FAILURE)
+        }
+        None => Ok(ExitCode::SUCCESS),
     }
-    Ok(compared)
 }
 
-fn measure(arguments: &Arguments) -> Report {
+fn measure(arguments: &Arguments, folder: &Path, costs: Option<Costs>) -> Report {
     let mut plan = if arguments.quick {
         Plan::quick()
     } else {
@@ -127,24 +127,50 @@ fn measure(arguments: &Arguments) -> Report {
     } else {
         &arguments.only
     };
-    let machine = Machine::describe(plan.quick);
-    let mut book = Book::new(plan);
+    let machine = Machine {
+        costs,
+        ..Machine::describe(plan.quick)
+    };
+    let mut book = Book::new(plan, machine, Some(folder.to_path_buf()));
     book.run(wanted);
-    book.report(machine)
+    book.report()
 }
 
-/// Says what is worse; a failure if anything is.
-fn told(before: &Report, now: &Report) -> ExitCode {
-    let worse = compare(before, now);
+/// Says what is worse; a failure if anything is, if nothing could be compared, or if ours could not be measured.
+fn told(before: &Report, now: &Report) -> Result<ExitCode> {
+    let Comparison {
+        compared,
+        alike,
+        worse,
+        gone,
+    } = compare(before, now)?;
+    for (when, report) in [("before", before), ("now", now)] {
+        if report.machine.is_busy() {
+            let (load, cpus) = (report.machine.load_before, report.machine.cpus);
+            say(&format!(
+                "BUSY   {when}: load {load:.1} on {cpus} CPUs; figures of such a run prove little"
+            ));
+        }
+    }
     for figure in &worse {
         say(&figure.to_string());
     }
-    if worse.is_empty() {
-        say("nothing is worse by more than a tenth");
+    for figure in &gone {
+        say(&format!("GONE   {figure}: cannot be compared"));
+    }
+    say(&format!(
+        "{compared} figures compared: {alike} within a tenth, {} worse by more than that and than their rounds differ",
+        worse.len()
+    ));
+    let failed = now.lacks_ours();
+    if failed {
+        say("something of ours could not be measured, see the report");
+    }
+    Ok(if worse.is_empty() && compared > 0 && !failed {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
-    }
+    })
 }
 
 fn say(line: &str) {

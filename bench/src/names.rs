@@ -55,6 +55,24 @@ impl Measure {
         Self::GROWTH.contains(&self)
     }
 
+    /// How much there is of what grows. A quick run has the first two.
+    pub(crate) fn points(self) -> &'static [u32] {
+        match self {
+            Self::GrowthPods | Self::GrowthAdd => &[10, 50, 100, 175, 250],
+            Self::GrowthBindings => &[0, 50_000, 100_000, 200_000],
+            Self::GrowthExclusions => &[0, 250, 500, 1000],
+            Self::GrowthServicesIptables | Self::GrowthServicesNft => &[0, 1000, 2500, 5000],
+            Self::TcpStream
+            | Self::TcpRr
+            | Self::TcpCrr
+            | Self::UdpPps
+            | Self::LatencyLoad
+            | Self::Add
+            | Self::Del
+            | Self::XdpDrop => &[],
+        }
+    }
+
     /// A heading.
     pub(crate) fn title(self) -> &'static str {
         match self {
@@ -88,7 +106,7 @@ impl Display for Measure {
 }
 
 /// Whose figure it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum SideName {
     Host,
@@ -142,6 +160,11 @@ impl Display for Path {
     fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.name())
     }
+}
+
+/// The path of the first point of something that grows, as it is beside a later one.
+pub(crate) fn again(point: u32) -> String {
+    format!("{point}, first point again")
 }
 
 /// What a figure counts.

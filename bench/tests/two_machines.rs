@@ -36,41 +36,50 @@ impl Drop for Server {
     }
 }
 
-fn client(port: &str) -> Output {
+fn client(port: &str, more: &[&str]) -> Output {
     let mut bench = Command::new(env!("CARGO_BIN_EXE_bench"));
-    bench.args([
-        "node",
-        "--client",
-        "127.0.0.1",
-        "--port",
-        port,
-        "--rounds",
-        "2",
-        "--time",
-        "20",
-    ]);
+    let line = "node --client 127.0.0.1 --rounds 2 --time 20 --port";
+    bench.args(line.split(' ')).arg(port).args(more);
     bench.output().unwrap()
 }
 
 #[test]
-fn a_client_prints_a_line_for_each_load() {
+fn a_client_prints_a_line_for_each_load_and_for_what_was_lost() {
     let server = Server::start();
-    let output = client(&server.port);
+    let output = client(&server.port, &[]);
+    assert!(output.status.success(), "{output:?}");
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    // Under the load of other tests an answer of the last load may be late, which is an error and said.
-    let loads: Vec<_> = said
-        .lines()
-        .filter_map(|line| line.split_whitespace().next())
-        .collect();
-    assert!(
-        loads.starts_with(&["tcp_rr", "tcp_crr", "udp_pps"]),
-        "{output:?}"
+    for line in [
+        "tcp_rr        client→server  ",
+        "tcp_crr       client→server  ",
+        "udp_pps       client→server  ",
+        "udp_pps       client→server, sent  ",
+        "udp_pps       client→server, there and back  ",
+        "udp_pps       client→server, there and back, lost",
+        "latency_load  client→server  ",
+        "latency_load  client→server, lost  ",
+        "tcp_rr        client→server, CPU each  ",
+    ] {
+        assert!(
+            said.lines().any(|said| said.starts_with(line)),
+            "{line}: {said}"
+        );
+    }
+}
+
+#[test]
+fn the_rows_are_those_of_a_report_and_say_whose_they_are() {
+    let server = Server::start();
+    let output = client(
+        &server.port,
+        &["--json", "--side", "ours", "--path", "pod→VNet"],
     );
-    assert!(
-        said.lines()
-            .all(|line| line.contains("1/s (") && line.contains("p99")),
-        "{said}"
-    );
+    let rows: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let first = &rows[0];
+    let found = ["measure", "path", "side", "unit", "rounds"].map(|name| first[name].clone());
+    let wanted = serde_json::json!(["tcp_rr", "pod→VNet", "ours", "1/s", 2]);
+    assert_eq!(serde_json::json!(found), wanted);
+    assert!(first["median"].as_f64().unwrap() > 0.0);
 }
 
 #[test]
@@ -78,7 +87,7 @@ fn without_a_server_the_client_says_so() {
     let server = Server::start();
     let port = server.port.clone();
     drop(server);
-    let output = client(&port);
+    let output = client(&port, &[]);
     assert_eq!(output.status.code(), Some(1));
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(error.contains("Connection refused"), "{error}");

@@ -1,7 +1,8 @@
 //! `cargo xtask bench`: ours, today's designs and the node itself, side by side.
 
-use crate::{build, build_variants, command, setup, workspace};
+use crate::{build, build_variants, check, command, setup, workspace};
 use anyhow::{Context as _, Result, ensure};
+use std::path::PathBuf;
 
 #[derive(Debug, clap::Args)]
 #[command(disable_help_flag = true)]
@@ -16,9 +17,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let measures = !["compare", "node", "publish", "help", "--help", "-h"]
         .iter()
         .any(|word| arguments.rest.iter().any(|given| given == word));
-    if measures {
-        prepare()?;
-    }
+    let costs = if measures { prepare(arguments)? } else { None };
     if measures && arguments.rest.iter().any(|word| word == "experiments") {
         build_variants::run(&[])?;
     }
@@ -27,25 +26,46 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         .env("AZURE_VNET_BIN_DIR", workspace::product_dir())
         .env("AZURE_VNET_VARIANTS_DIR", workspace::variants_dir());
     cargo.args(["run", "--release", "--quiet", "--package", "bench", "--"]);
+    if let Some(costs) = costs {
+        cargo.arg("--costs").arg(costs);
+    }
     command::run(cargo.args(&arguments.rest)).context("run the benchmark")
 }
 
-fn prepare() -> Result<()> {
+/// Rounds of the programs alone in a quick run.
+const FEW: u32 = 5;
+
+/// All that is measured or measures, and the file with what the programs cost alone.
+fn prepare(arguments: &Arguments) -> Result<Option<PathBuf>> {
     ensure!(
         nix::unistd::geteuid().is_root(),
         "the benchmark makes network namespaces and loads BPF programs: run it as root"
     );
-    setup::ensure(setup::Needs {
+    setup::ensure(setup::Needs::BUILD)?;
+    let run_time = setup::Needs {
         run_time: true,
         ..setup::Needs::BUILD
-    })?;
+    };
     let tools = setup::Needs {
         bench: true,
         ..setup::Needs::BUILD
     };
-    if let Err(error) = setup::ensure(tools) {
-        // The report says which measure it was.
-        println!("bench: goes on without a tool: {error:#}");
+    for needs in [run_time, tools] {
+        if let Err(error) = setup::ensure(needs) {
+            // The report says which side or measure it was.
+            println!("bench: goes on without a tool: {error:#}");
+        }
     }
-    build::run()
+    build::run()?;
+    let given = |word| arguments.rest.iter().any(|given| given == word);
+    if given("--only") || given("experiments") {
+        return Ok(None);
+    }
+    let costs = workspace::target_dir().join("costs.json");
+    let found = check::budget(Some(&costs), given("--quick").then_some(FEW));
+    if let Err(error) = &found {
+        // The report says that it was not measured.
+        println!("bench: goes on without what the programs cost alone: {error:#}");
+    }
+    Ok(found.is_ok().then_some(costs))
 }

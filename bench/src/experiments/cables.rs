@@ -5,8 +5,8 @@
 use anyhow::{Context as _, Result};
 use lab::Namespace;
 
-use super::{Trial, ours};
-use crate::load::{stream, tcp};
+use super::{Trial, figures, ours};
+use crate::load::{Length, stream, tcp};
 use crate::names::{Path, Unit};
 use crate::run::{Go, flood_of, new_port, requests_of};
 use crate::scene::{Kind, Side};
@@ -46,7 +46,7 @@ pub(super) fn run(trial: &mut Trial, name: &str) -> Result<()> {
     let side = &ours(Kind::Traffic, None, &|_| Ok(()))?;
     let times = trial.times;
     // A MiB for each millisecond that the other loads last: about as long where nobody else works.
-    let amount = u32::try_from(times.counted.as_millis())?;
+    let amount = Length::Mebibytes(u32::try_from(times.counted.as_millis())?);
     let streams = |path| {
         move || -> Result<Go<'static>> {
             let (client, server) = side.ends(path)?;
@@ -78,7 +78,7 @@ pub(super) fn run(trial: &mut Trial, name: &str) -> Result<()> {
             Ok((setting.label, go))
         });
         let turns = turns.collect::<Result<_>>()?;
-        trial.alternate(name, &[(format!("{load}, {path}"), unit)], turns)?;
+        trial.alternate(name, &figures(load, path, unit), turns)?;
     }
     Ok(())
 }

@@ -144,8 +144,7 @@ impl Trial {
                     .iter()
                     .map(|(label, side)| Ok((*label, make(side, *path, self.times)?)));
                 let turns: Vec<Turn<'_>> = turns.collect::<Result<_>>()?;
-                let figures = [(format!("{load}, {path}"), Unit::PerSecond)];
-                self.alternate(name, &figures, turns)?;
+                self.alternate(name, &figures(load, *path, Unit::PerSecond), turns)?;
             }
         }
         Ok(())
@@ -193,6 +192,15 @@ impl Trial {
         }
         Ok(())
     }
+}
+
+/// What one turn of a load tells: a flood also tells what was sent.
+fn figures(load: &str, path: Path, unit: Unit) -> Vec<(String, Unit)> {
+    let mut figures = vec![(format!("{load}, {path}"), unit)];
+    if load == "udp_pps" {
+        figures.push((format!("{load}, {path}, sent"), unit));
+    }
+    figures
 }
 
 /// A node of ours with these binaries, the product's when none are named.

@@ -62,24 +62,30 @@ impl Display for Line {
     fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
         let shown = |(label, values): &(&str, Vec<f64>)| {
             let found = Spread::of(values.clone());
-            found.map_or_else(String::new, |Spread { low, median, high }| {
-                format!(
-                    "{label}: **{}** ({}–{})",
-                    number(median),
-                    number(low),
-                    number(high)
-                )
-            })
+            found.map_or_else(
+                String::new,
+                |Spread {
+                     low, median, high, ..
+                 }| {
+                    format!(
+                        "{label}: **{}** ({}–{})",
+                        number(median),
+                        number(low),
+                        number(high)
+                    )
+                },
+            )
         };
         let Some((first, others)) = self.found.split_first() else {
             return Ok(());
         };
         for (place, other) in others.iter().enumerate() {
-            let ratio = self
-                .ratio(&other.1)
-                .map_or_else(String::new, |Spread { low, median, high }| {
-                    format!("**{median:.3}** ({low:.3}–{high:.3})")
-                });
+            let ratio = self.ratio(&other.1).map_or_else(
+                String::new,
+                |Spread {
+                     low, median, high, ..
+                 }| { format!("**{median:.3}** ({low:.3}–{high:.3})") },
+            );
             let new = if place == 0 { "" } else { "\n" };
             let (name, figure, unit) = (&self.experiment, &self.figure, self.unit.name());
             let rounds = other.1.len();

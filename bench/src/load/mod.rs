@@ -14,7 +14,7 @@ use lab::{Namespace, eventually};
 
 use crate::series::Sample;
 pub(crate) use sockperf::sockperf;
-pub(crate) use stream::stream;
+pub(crate) use stream::{Length, stream};
 
 /// How long anything may keep a load waiting.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
 
 use super::cpu::{Clock, Cpu};
@@ -16,6 +16,8 @@ use super::{Counted, PATIENCE, Times, closed_loop, histogram};
 
 /// Bytes of a datagram; the smallest frame has 18.
 const SIZE: usize = 18;
+/// Bytes of a question how many there were; no datagram of a load has so few.
+const QUESTION: usize = 8;
 /// How soon a server notices that it is to stop.
 const TICK: Duration = Duration::from_millis(50);
 /// How long the last answers may take.
@@ -26,6 +28,7 @@ const BUFFER: usize = 4 << 20;
 /// What a server does with a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Service {
+    /// And says how many there were when it is asked.
     Count,
     Echo,
 }
@@ -52,10 +55,20 @@ impl Server {
                 let Ok((length, client)) = socket.recv_from(&mut datagram) else {
                     continue;
                 };
-                counter.fetch_add(1, Ordering::Relaxed);
-                if let (Service::Echo, Some(bytes)) = (service, datagram.get(..length)) {
+                let count = if length == QUESTION {
+                    counter.load(Ordering::Relaxed)
+                } else {
+                    counter.fetch_add(1, Ordering::Relaxed) + 1
+                };
+                let count = count.to_be_bytes();
+                let answer = match service {
+                    Service::Echo => datagram.get(..length),
+                    Service::Count if length == QUESTION => Some(count.as_slice()),
+                    Service::Count => None,
+                };
+                if let Some(answer) = answer {
                     // What is lost is missed by the client.
-                    socket.send_to(bytes, client).unwrap_or_default();
+                    socket.send_to(answer, client).unwrap_or_default();
                 }
             }
         };
@@ -67,7 +80,7 @@ impl Server {
         })
     }
 
-    fn received(&self) -> u64 {
+    pub(crate) fn received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
     }
 }
@@ -81,35 +94,59 @@ impl Drop for Server {
     }
 }
 
-/// As many as a connected client can send; what arrives at the server counts.
-pub(crate) fn flood(client: &UdpSocket, server: &Server, times: Times) -> Result<Counted> {
-    let mut errors = 0;
+/// How many datagrams a server that counts has had, asked by a connected client. It answers behind what it has not read yet.
+pub(crate) fn ask(client: &UdpSocket) -> Result<u64> {
+    client.set_read_timeout(Some(PATIENCE / 10))?;
+    let mut answer = [0; QUESTION];
+    let mut result = Ok(0);
+    for _ in 0..10 {
+        client.send(&[0; QUESTION])?;
+        result = client.recv(&mut answer);
+        if result.is_ok() {
+            return Ok(u64::from_be_bytes(answer));
+        }
+    }
+    result.context("the server does not say how many datagrams it had")?;
+    Ok(0)
+}
+
+/// As many as a connected client can send: what arrives by the server's own count, and how many were sent a second.
+pub(crate) fn flood(
+    client: &UdpSocket,
+    received: impl Fn() -> Result<u64>,
+    times: Times,
+) -> Result<(Counted, f64)> {
+    let (mut sent, mut errors) = (0_u32, 0);
     let mut first_error = None;
     let mut send_for = |time: Duration| {
         let start = Instant::now();
         loop {
             for _ in 0..64 {
-                if let Err(error) = client.send(&[0; SIZE]) {
-                    errors += 1;
-                    first_error.get_or_insert_with(|| error.to_string());
+                match client.send(&[0; SIZE]) {
+                    Ok(_) => sent += 1,
+                    Err(error) => {
+                        errors += 1;
+                        first_error.get_or_insert_with(|| error.to_string());
+                    }
                 }
             }
             if start.elapsed() >= time {
-                return start.elapsed();
+                return (start.elapsed(), std::mem::take(&mut sent));
             }
         }
     };
     send_for(times.warm);
-    let (before, cpu) = (server.received(), Clock::start()?);
-    let took = send_for(times.counted);
-    Ok(Counted {
-        done: server.received() - before,
+    let (before, cpu) = (received()?, Clock::start()?);
+    let (took, sent) = send_for(times.counted);
+    let counted = Counted {
+        done: received()?.saturating_sub(before),
         errors,
         first_error,
         took,
         latency: None,
         cpu: cpu.elapsed()?,
-    })
+    };
+    Ok((counted, f64::from(sent) / took.as_secs_f64()))
 }
 
 /// One datagram there and back after the other, with a connected client.
@@ -225,11 +262,27 @@ mod tests {
     #[test]
     fn a_flood_counts_what_arrives() {
         let (client, server) = pair(Service::Count);
-        let counted = flood(&client, &server, Times::of(Duration::from_millis(50))).unwrap();
+        let (counted, sent) = flood(
+            &client,
+            || Ok(server.received()),
+            Times::of(Duration::from_millis(50)),
+        )
+        .unwrap();
         assert_eq!(counted.errors, 0, "{counted:?}");
+        assert!(sent > 0.0);
         assert!(counted.done <= server.received());
         // On a busy machine nothing may have been read by then.
         lab::eventually(PATIENCE, || (server.received() > 0).then_some(())).unwrap();
+    }
+
+    #[test]
+    fn a_server_that_counts_says_how_many_there_were() {
+        let (client, _server) = pair(Service::Count);
+        for _ in 0..7 {
+            client.send(&[0; SIZE]).unwrap();
+        }
+        assert_eq!(ask(&client).unwrap(), 7);
+        assert_eq!(ask(&client).unwrap(), 7, "a question does not count");
     }
 
     #[test]

@@ -2,16 +2,23 @@
 
 use std::fmt::{Display, Formatter};
 
-use super::{Ratio, Report, Row};
-use crate::names::{Measure, SideName};
+use anyhow::{Result, ensure};
 
-/// What may be lost before it is told: two runs of the same differ by less.
+use super::bars::bytes_as_mebi;
+use super::{Ratio, Report, Row, Size};
+use crate::names::SideName;
+
+/// What may be lost before it is told.
 const SLACK: f64 = 0.9;
+/// The same where nobody took turns with us, so that the machine is in the figure.
+const ALONE: f64 = 0.67;
+/// Rounds that say something of how much they differ.
+const FEW: usize = 5;
 
 /// A figure that is worse than it was.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Worse {
-    pub(crate) measure: Measure,
+    pub(crate) measure: String,
     pub(crate) path: String,
     /// What the figure is of.
     pub(crate) of: String,
@@ -39,66 +46,135 @@ impl Display for Worse {
     }
 }
 
-/// Every ratio that fell by more than a tenth. Where there is no ratio, because no peer could be measured then or now, our own
-/// figure counts, if it is from a machine like this one. What only one of the reports has is not compared.
-pub(crate) fn compare(before: &Report, now: &Report) -> Vec<Worse> {
-    let mut worse = Vec::new();
-    let mut compared = Vec::new();
-    for ratio in &now.ratios {
-        let same = |old: &&Ratio| old.measure == ratio.measure && old.path == ratio.path;
-        let Some(old) = before.ratios.iter().find(same) else {
-            continue;
-        };
-        for ((side, now), (_, before)) in ratio.named().into_iter().zip(old.named()) {
-            let (Some(now), Some(before)) = (now, before) else {
+/// What two reports say of each other.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Comparison {
+    /// How many figures both have.
+    pub(crate) compared: usize,
+    /// Of them, how many differ by no more than a tenth.
+    pub(crate) alike: usize,
+    pub(crate) worse: Vec<Worse>,
+    /// What was compared with others before, and is not now.
+    pub(crate) gone: Vec<String>,
+}
+
+impl Comparison {
+    fn look_at(&mut self, figure: Worse, sure: bool, slack: f64) {
+        self.compared += 1;
+        self.alike += usize::from((SLACK..=1.0 / SLACK).contains(&figure.left));
+        if sure && figure.left < slack {
+            self.worse.push(figure);
+        }
+    }
+}
+
+/// Every ratio that fell by more than a tenth and by more than its rounds differ among themselves. Where there is no ratio,
+/// because no peer could be measured then or now, our own figure counts, if it is from a machine like this one. What only one of
+/// the reports has is not compared.
+pub(crate) fn compare(before: &Report, now: &Report) -> Result<Comparison> {
+    ensure!(
+        before.machine.quick == now.machine.quick,
+        "one of the reports is of a quick run, the other one of a full run: their rounds do not compare"
+    );
+    let mut found = Comparison::default();
+    let pairs = |ratio: &Ratio| {
+        ratio
+            .named()
+            .into_iter()
+            .filter(|(_, value)| value.is_some())
+    };
+    for old in &before.ratios {
+        let same = |new: &&Ratio| new.measure == old.measure && new.path == old.path;
+        let new = now.ratios.iter().find(same);
+        for (side, _) in pairs(old) {
+            let Some((figure, sure)) = new.and_then(|new| over(side, old, new)) else {
+                let (measure, path) = (old.measure, &old.path);
+                found
+                    .gone
+                    .push(format!("{measure}, {path}, ours over {side}"));
                 continue;
             };
-            compared.push((ratio.measure, ratio.path.as_str()));
-            worse.push(Worse {
-                measure: ratio.measure,
-                path: ratio.path.clone(),
-                of: format!("ours over {side}"),
-                before,
-                now,
-                left: now / before,
-            });
+            found.look_at(figure, sure, SLACK);
         }
     }
     if now.machine.is_like(&before.machine) {
-        let alone = now.rows.iter().filter(|row| {
-            row.side == SideName::Ours
-                && !row.is_detail()
-                && !compared.contains(&(row.measure, row.path.as_str()))
-        });
-        worse.extend(alone.filter_map(|row| own(before, row)));
+        let has_ratio = |row: &Row| {
+            let mut ratios = before.ratios.iter().chain(&now.ratios);
+            ratios.any(|ratio| ratio.measure == row.measure && ratio.path == row.path)
+        };
+        let ours = now.rows.iter().filter(|row| row.side == SideName::Ours);
+        for row in ours.filter(|row| !row.is_detail() && !has_ratio(row)) {
+            if let Some((figure, sure)) = own(before, row) {
+                found.look_at(figure, sure, ALONE);
+            }
+        }
     }
-    worse.retain(|figure| figure.left < SLACK);
-    worse
+    for size in &now.machine.sizes {
+        if let Some(figure) = larger(before, size) {
+            found.look_at(figure, true, SLACK);
+        }
+    }
+    Ok(found)
 }
 
-/// Our own figure, without anybody to compare with.
-fn own(before: &Report, row: &Row) -> Option<Worse> {
-    let old = before.row(row.measure, &row.path, SideName::Ours)?;
-    let gained = row.median / old.median;
-    let left = if row.unit.is_time() {
-        1.0 / gained
-    } else {
-        gained
+/// A ratio that both have, and whether its rounds, then and now, have nothing in common. Nothing of too few rounds.
+fn over(side: SideName, before: &Ratio, now: &Ratio) -> Option<(Worse, bool)> {
+    let of = |ratio: &Ratio| {
+        let (_, found) = ratio.named().into_iter().find(|(one, _)| *one == side)?;
+        Some((found?, *ratio.sure.get(&side)?))
     };
-    (old.unit == row.unit).then(|| Worse {
-        measure: row.measure,
+    let ((before, [lowest, _]), (found, [_, highest])) = (of(before)?, of(now)?);
+    let figure = Worse {
+        measure: now.measure.to_string(),
+        path: now.path.clone(),
+        of: format!("ours over {side}"),
+        before,
+        now: found,
+        left: found / before,
+    };
+    Some((figure, highest < lowest))
+}
+
+/// Our own figure, without anybody to compare with, and whether all rounds are worse than all were.
+fn own(before: &Report, row: &Row) -> Option<(Worse, bool)> {
+    let old = before.row(row.measure, &row.path, SideName::Ours)?;
+    if old.unit != row.unit || old.rounds.min(row.rounds) < FEW {
+        return None;
+    }
+    let (left, sure) = if row.unit.is_time() {
+        (old.median / row.median, row.min > old.max)
+    } else {
+        (row.median / old.median, row.max < old.min)
+    };
+    let figure = Worse {
+        measure: row.measure.to_string(),
         path: row.path.clone(),
         of: format!("ours, {}", row.unit.name()),
         before: old.median,
         now: row.median,
         left,
+    };
+    Some((figure, sure))
+}
+
+fn larger(before: &Report, size: &Size) -> Option<Worse> {
+    let mut sizes = before.machine.sizes.iter();
+    let old = sizes.find(|old| old.what == size.what)?;
+    let (before, now) = (bytes_as_mebi(old.bytes), bytes_as_mebi(size.bytes));
+    Some(Worse {
+        measure: "size".into(),
+        path: size.what.clone(),
+        of: "MiB".into(),
+        before,
+        now,
+        left: before / now,
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::names::Unit;
+    use crate::names::{Measure, Unit};
 
     fn ratio(over_host: Option<f64>, over_bridge: Option<f64>) -> Ratio {
         Ratio {
@@ -109,7 +185,15 @@ mod tests {
             ours_over_ptp: None,
             low: 0.0,
             high: 9.0,
+            sure: [(SideName::Host, over_host), (SideName::Bridge, over_bridge)]
+                .into_iter()
+                .filter_map(|(side, found)| Some((side, [found? * 0.97, found? * 1.03])))
+                .collect(),
         }
+    }
+
+    fn worse(before: &Report, now: &Report) -> Vec<Worse> {
+        compare(before, now).unwrap().worse
     }
 
     fn report(ratios: Vec<Ratio>) -> Report {
@@ -129,8 +213,8 @@ mod tests {
             median,
             p50_us: None,
             p99_us: None,
-            min: 0.0,
-            max: 0.0,
+            min: median * 0.8,
+            max: median * 1.2,
             rounds: 7,
         });
         report
@@ -138,7 +222,7 @@ mod tests {
 
     #[test]
     fn what_lost_more_than_a_tenth_is_told_by_name() {
-        let worse = compare(
+        let worse = worse(
             &report(vec![ratio(Some(0.98), Some(1.3))]),
             &report(vec![ratio(Some(0.97), Some(1.1))]),
         );
@@ -152,15 +236,65 @@ mod tests {
     fn a_tenth_is_noise_and_better_is_no_news() {
         let before = report(vec![ratio(Some(1.0), Some(1.3))]);
         let now = report(vec![ratio(Some(0.91), Some(2.0))]);
-        assert_eq!(compare(&before, &now), []);
+        assert_eq!(worse(&before, &now), []);
     }
 
     #[test]
-    fn what_was_measured_once_only_is_not_compared() {
+    fn what_is_gone_is_said_and_what_is_compared_is_counted() {
         let before = report(vec![ratio(Some(1.0), Some(1.3))]);
-        let now = report(vec![ratio(None, Some(1.3))]);
-        assert_eq!(compare(&before, &now), []);
-        assert_eq!(compare(&report(Vec::new()), &now), []);
+        let found = compare(&before, &report(vec![ratio(None, Some(1.2))])).unwrap();
+        assert_eq!((found.compared, found.alike), (1, 1));
+        assert_eq!(found.gone, ["tcp_crr, pod→VNet, ours over host"]);
+        let nothing = compare(&report(Vec::new()), &before).unwrap();
+        assert_eq!(nothing, Comparison::default());
+    }
+
+    #[test]
+    fn what_its_own_rounds_differ_by_is_noise() {
+        let before = report(vec![ratio(Some(1.0), None)]);
+        let mut now = report(vec![ratio(Some(0.7), None)]);
+        assert_eq!(worse(&before, &now).len(), 1);
+        now.ratios[0].sure.insert(SideName::Host, [0.4, 0.98]);
+        assert_eq!(worse(&before, &now), []);
+        now.ratios[0].sure.clear();
+        let found = compare(&before, &now).unwrap();
+        assert_eq!(found.compared, 0, "too few rounds to know");
+    }
+
+    #[test]
+    fn a_quick_run_is_not_compared_with_a_full_one() {
+        let mut now = report(Vec::new());
+        now.machine.quick = true;
+        compare(&report(Vec::new()), &now).unwrap_err();
+    }
+
+    #[test]
+    fn a_size_that_grew_is_told() {
+        let of = |bytes| {
+            let mut report = Report::default();
+            report.machine.sizes.push(Size {
+                what: "binary azure-vnet, static".into(),
+                bytes,
+                limit: None,
+            });
+            report
+        };
+        assert_eq!(worse(&of(4 << 20), &of(5 << 20)).len(), 1);
+        assert_eq!(worse(&of(5 << 20), &of(4 << 20)), []);
+    }
+
+    #[test]
+    fn rounds_that_overlap_or_are_too_few_say_nothing_of_us_alone() {
+        let (before, mut now) = (
+            alone(10.0, Unit::Milliseconds),
+            alone(30.0, Unit::Milliseconds),
+        );
+        assert_eq!(worse(&before, &now).len(), 1);
+        now.rows[0].rounds = 1;
+        assert_eq!(worse(&before, &now), []);
+        now.rows[0].rounds = 7;
+        now.rows[0].min = 11.0;
+        assert_eq!(worse(&before, &now), []);
     }
 
     #[test]
@@ -169,12 +303,12 @@ mod tests {
             alone(10.0, Unit::Milliseconds),
             alone(60.0, Unit::Milliseconds),
         );
-        assert_eq!(compare(&before, &now).len(), 1);
-        assert_eq!(compare(&now, &before), [], "less time is better");
+        assert_eq!(worse(&before, &now).len(), 1);
+        assert_eq!(worse(&now, &before), [], "less time is better");
         let mut elsewhere = now;
         elsewhere.machine.cpu = "another".into();
-        assert_eq!(compare(&before, &elsewhere), []);
+        assert_eq!(worse(&before, &elsewhere), []);
         let (before, now) = (alone(60.0, Unit::PerSecond), alone(10.0, Unit::PerSecond));
-        assert_eq!(compare(&before, &now).len(), 1);
+        assert_eq!(worse(&before, &now).len(), 1);
     }
 }

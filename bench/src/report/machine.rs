@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
+use super::Costs;
 use crate::names::SideName;
 
 /// Where and how a report came about.
@@ -24,8 +25,16 @@ pub(crate) struct Machine {
     pub(crate) quick: bool,
     pub(crate) seconds: f64,
     pub(crate) sizes: Vec<Size>,
+    /// Of the programs alone.
+    #[serde(default)]
+    pub(crate) costs: Option<Costs>,
     pub(crate) failures: Vec<Failure>,
 }
+
+/// The product's plug-ins are to be no larger.
+pub(crate) const LARGEST_PLUGIN: u64 = 5_000_000;
+/// The loader is to need no more with 250 pods.
+pub(crate) const LARGEST_LOADER: u64 = 30 << 20;
 
 /// How large something is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -83,8 +92,16 @@ impl Machine {
             quick,
             seconds: 0.0,
             sizes: Vec::new(),
+            costs: None,
             failures: Vec::new(),
         }
+    }
+
+    /// Whether others wanted more than half of it before anything was measured. Rounds tell how they differ among themselves, not
+    /// how a run differs from one at another load.
+    #[expect(clippy::cast_precision_loss, reason = "no machine has 2^52 CPUs")]
+    pub(crate) fn is_busy(&self) -> bool {
+        self.load_before > self.cpus as f64 / 2.0
     }
 
     /// Whether absolute figures of the other machine mean anything here.

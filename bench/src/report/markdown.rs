@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::bars::{bytes_as_mebi, judge};
+use super::bars::{Verdict, bytes_as_mebi, judge};
 use super::plot::Plot;
-use super::{Report, Row};
+use super::{Report, Row, explained};
 use crate::names::{Measure, SideName};
 
 use clap::ValueEnum as _;
@@ -31,6 +31,9 @@ fn write(text: &mut String, report: &Report, plots: &[Plot]) -> std::fmt::Result
     machine(text, report)?;
     failures(text, report)?;
     bars(text, report)?;
+    if let Some(costs) = &report.machine.costs {
+        costs.write(text)?;
+    }
     for measure in Measure::value_variants() {
         let paths = report.paths(*measure);
         if paths.is_empty() {
@@ -103,16 +106,19 @@ fn failures(text: &mut String, report: &Report) -> std::fmt::Result {
 fn bars(text: &mut String, report: &Report) -> std::fmt::Result {
     writeln!(
         text,
-        "## Bars\n\n| What | Bar | Found | |\n|---|---|---|---|"
+        "## Bars\n\n| What | Bar | Found | | Explained by |\n|---|---|---|---|---|"
     )?;
+    let known = explained::known();
     for judged in judge(report) {
-        let verdict = match judged.met {
-            Some(true) => "met",
-            Some(false) => "**missed**",
-            None => "",
+        let verdict = match judged.verdict {
+            Verdict::Met => "met",
+            Verdict::Partly => "partly measured",
+            Verdict::Missed => "**missed**",
+            Verdict::NotMeasured => "",
         };
+        let why = explained::of(report, &judged, &known);
         let (what, bar, found) = (judged.what, judged.bar, judged.found);
-        writeln!(text, "| {what} | {bar} | {found} | {verdict} |")?;
+        writeln!(text, "| {what} | {bar} | {found} | {verdict} | {why} |")?;
     }
     writeln!(text)
 }
@@ -186,18 +192,24 @@ fn ratios(text: &mut String, report: &Report, measure: Measure) -> std::fmt::Res
     }
     writeln!(
         text,
-        "Ours against each; more is better:\n\n| Path | over host | over bridge | over ptp | rounds from, to |\n|---|---|---|---|---|"
+        "Ours against each; more is better. In brackets where the median of very many rounds would be, 99 times of 100.\n\n\
+         | Path | over host | over bridge | over ptp | least and greatest of the rounds |\n|---|---|---|---|---|"
     )?;
     for ratio in ratios {
         write!(text, "| {} |", ratio.path)?;
-        for (_, found) in ratio.named() {
-            write!(
-                text,
-                " {} |",
-                found.map_or_else(|| "–".into(), |found| format!("{found:.3}"))
-            )?;
+        for (side, found) in ratio.named() {
+            match (found, ratio.sure.get(&side)) {
+                (Some(found), Some([low, high])) => {
+                    write!(text, " {found:.3} ({low:.3}–{high:.3}) |")?;
+                }
+                (Some(found), None) => write!(text, " {found:.3} |")?,
+                (None, _) => write!(text, " – |")?,
+            }
         }
-        writeln!(text, " {:.3}–{:.3} |", ratio.low, ratio.high)?;
+        let mut named = ratio.named().into_iter();
+        let first = named.find(|(_, found)| found.is_some());
+        let over = first.map_or("nobody", |(side, _)| side.name());
+        writeln!(text, " over {over}: {:.3}–{:.3} |", ratio.low, ratio.high)?;
     }
     writeln!(text)
 }
@@ -205,7 +217,7 @@ fn ratios(text: &mut String, report: &Report, measure: Measure) -> std::fmt::Res
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::Failure;
+    use crate::report::{Failure, Ratio};
 
     #[test]
     fn what_failed_is_said_with_its_command_and_no_figure_stands_for_it() {
@@ -220,6 +232,29 @@ mod tests {
             "| set-up | bridge | iptables -t nat in node1: exit status: 1<br>no \\| such chain |"
         ));
         assert!(!text.contains("## TCP"), "{text}");
+    }
+
+    #[test]
+    fn every_ratio_has_its_own_spread_and_the_rounds_extremes_say_whose_they_are() {
+        let ratio = Ratio {
+            measure: Measure::Add,
+            path: "serial".into(),
+            ours_over_host: None,
+            ours_over_bridge: Some(5.0),
+            ours_over_ptp: Some(4.0),
+            low: 3.0,
+            high: 7.0,
+            sure: [(SideName::Bridge, [4.5, 5.5]), (SideName::Ptp, [3.9, 4.1])].into(),
+        };
+        let found = Report {
+            ratios: vec![ratio],
+            ..Report::default()
+        };
+        let mut text = String::new();
+        ratios(&mut text, &found, Measure::Add).unwrap();
+        let line =
+            "| serial | – | 5.000 (4.500–5.500) | 4.000 (3.900–4.100) | over bridge: 3.000–7.000 |";
+        assert!(text.contains(line), "{text}");
     }
 
     #[test]

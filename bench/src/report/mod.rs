@@ -2,11 +2,15 @@
 
 mod bars;
 mod compare;
+mod costs;
+mod explained;
+mod growth;
 mod machine;
 mod markdown;
 mod plot;
 mod publish;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -15,8 +19,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::names::{Measure, SideName, Unit};
 use crate::series::{CPU, STEP};
-pub(crate) use compare::compare;
-pub(crate) use machine::{Failure, Machine, Size};
+pub(crate) use compare::{Comparison, compare};
+pub(crate) use costs::Costs;
+pub(crate) use machine::{Failure, LARGEST_LOADER, LARGEST_PLUGIN, Machine, Size};
 pub(crate) use markdown::number;
 
 /// All that a run found.
@@ -60,6 +65,9 @@ pub(crate) struct Ratio {
     pub(crate) ours_over_ptp: Option<f64>,
     pub(crate) low: f64,
     pub(crate) high: f64,
+    /// Between which each of the three would be in very many rounds, 99 times of 100. Nothing for less than five rounds.
+    #[serde(default)]
+    pub(crate) sure: BTreeMap<SideName, [f64; 2]>,
 }
 
 impl Ratio {
@@ -102,6 +110,20 @@ impl Report {
         rows.find(|row| row.measure == measure && row.path == path && row.side == side)
     }
 
+    /// Whether something of ours could not be measured.
+    pub(crate) fn lacks_ours(&self) -> bool {
+        let mut failures = self.machine.failures.iter();
+        failures.any(|failure| failure.side == Some(SideName::Ours))
+    }
+
+    /// How ours compares with a side.
+    fn ratio(&self, measure: Measure, path: &str, over: SideName) -> Option<f64> {
+        let mut ratios = self.ratios.iter();
+        let found = ratios.find(|ratio| ratio.measure == measure && ratio.path == path)?;
+        let named = found.named().into_iter().find(|(side, _)| *side == over)?;
+        named.1
+    }
+
     /// The measures that are there, with their paths, in the order of the run.
     pub(crate) fn paths(&self, measure: Measure) -> Vec<&str> {
         let mut paths: Vec<&str> = Vec::new();
@@ -142,6 +164,7 @@ mod tests {
                 ours_over_ptp: None,
                 low: 1.0,
                 high: 1.5,
+                sure: BTreeMap::from([(SideName::Bridge, [1.1, 1.4])]),
             }],
         };
         let json = serde_json::to_value(&report).unwrap();
@@ -156,7 +179,8 @@ mod tests {
             json["ratios"][0],
             serde_json::json!({
                 "measure": "growth_services_nft", "path": "5000", "ours_over_host": null,
-                "ours_over_bridge": 1.25, "ours_over_ptp": null, "low": 1.0, "high": 1.5
+                "ours_over_bridge": 1.25, "ours_over_ptp": null, "low": 1.0, "high": 1.5,
+                "sure": {"bridge": [1.1, 1.4]}
             })
         );
         assert_eq!(serde_json::from_value::<Report>(json).unwrap(), report);

@@ -39,6 +39,8 @@ fn plots_of(report: &Report, measure: Measure) -> Vec<Plot> {
         .rows
         .iter()
         .filter(|row| row.measure == measure && !row.is_detail())
+        // The first point again beside a later one is for the bar.
+        .filter(|row| !measure.grows() || row.path.parse::<u32>().is_ok())
         .collect();
     let parts = if measure.grows() {
         vec![rows]

@@ -1,23 +1,24 @@
 //! What becomes of new connections, and of ADD, when there is more of everything?
 
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::ptr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use hooks::{Maps, Pins};
 use lab::libcni::Verb;
-use lab::{Node, Proxy, Service, eventually};
+use lab::{Proxy, Service, eventually};
 
-use super::pods::{SIDES, call, median};
+use super::memory::{locked, resident};
+use super::pods::{SIDES, call, masquerading, median, rest};
 use super::traffic::{requests_of, turns};
 use super::{Book, Go};
 use crate::load::{Times, tcp};
-use crate::names::{Measure, Path, SideName, Unit};
+use crate::names::{Measure, Path, SideName, Unit, again};
+use crate::report::LARGEST_LOADER;
 use crate::scene::{Kind, Side};
 use crate::series::Series;
 
-/// The loader is to need no more with 250 pods.
-const LARGEST_LOADER: u64 = 30 << 20;
 /// Until the loader has taken over a new configuration.
 const SOON: Duration = Duration::from_secs(20);
 
@@ -43,23 +44,64 @@ pub(super) fn run(book: &mut Book, wanted: &[Measure]) {
     }
 }
 
-/// Connections to the Internet, each preceded by `before`.
-fn connections<'a>(
+/// A node of ours that stays as it is at the first point: with every later point it takes turns, so that what the machine does
+/// meanwhile is not growth.
+fn first_point(book: &mut Book, kind: Kind, pods: usize) -> Option<Side> {
+    let mut first = book.scene("the first point", kind, &[SideName::Ours], |_| Ok(()));
+    change(book, &mut first, "the first point", |side| {
+        side.add_pods(pods)
+    });
+    first.pop()
+}
+
+/// One point of one measure, with what was there first.
+#[derive(Clone, Copy)]
+struct At<'a> {
+    measure: Measure,
+    point: u32,
+    first: Option<&'a Side>,
+}
+
+impl At<'_> {
+    /// A figure of every side, and one of the first point from ours.
+    fn series(self, unit: Unit) -> Vec<Series> {
+        let paths = [self.point.to_string(), again(self.point)];
+        paths
+            .map(|path| Series::new(self.measure, path, unit))
+            .to_vec()
+    }
+}
+
+/// Every side's turns, ours with one of the first point behind it.
+fn take_turns<'a>(
     book: &mut Book,
     sides: &'a [Side],
-    (measure, point): (Measure, u32),
-    before: impl Fn(&'a Side) -> Result<()> + Copy + 'a,
+    at: At<'a>,
+    unit: Unit,
+    make: impl Fn(&'a Side) -> Result<Go<'a>>,
 ) {
-    let times = Times::of(book.plan.time);
-    let turns = turns(book, sides, &format!("{measure}, {point}"), |side| {
-        let mut go = requests_of(&side.ends(Path::Internet)?, times, tcp::connect_close)?;
+    let what = format!("{}, {}", at.measure, at.point);
+    let turns = turns(book, sides, &what, |side| {
+        let mut go = make(side)?;
+        let first = at.first.filter(|_| side.name == SideName::Ours);
+        let mut first = first.map(&make).transpose()?;
         Ok(Box::new(move || {
-            before(side)?;
-            go()
+            let mut found = go()?;
+            if let Some(first) = &mut first {
+                found.extend(first()?);
+            }
+            Ok(found)
         }) as Go<'_>)
     });
-    let series = vec![Series::new(measure, point.to_string(), Unit::PerSecond)];
-    book.alternate(series, book.plan.rounds_of_programs, turns);
+    book.alternate(at.series(unit), book.plan.rounds_of_programs, turns);
+}
+
+/// Connections to the Internet.
+fn connections<'a>(book: &mut Book, sides: &'a [Side], at: At<'a>) {
+    let times = Times::of(book.plan.time);
+    take_turns(book, sides, at, Unit::PerSecond, |side| {
+        requests_of(&side.ends(Path::Internet)?, times, tcp::connect_close)
+    });
 }
 
 /// Keeps the sides that can be changed.
@@ -80,67 +122,62 @@ fn change(
 
 fn beside_pods(book: &mut Book, pods: bool, add: bool) {
     let mut sides = book.scene("pods", Kind::Pods, &SIDES, |_| Ok(()));
-    for point in book.plan.points(&[10, 50, 100, 175, 250], [10, 60]) {
+    let points = book.plan.points(Measure::GrowthPods);
+    let few = points.first().copied().unwrap_or_default();
+    let first = first_point(book, Kind::Pods, usize::try_from(few).unwrap_or(usize::MAX));
+    for point in points.iter().copied() {
         let count = usize::try_from(point).unwrap_or(usize::MAX);
+        let at = |measure| At {
+            measure,
+            point,
+            first: first.as_ref(),
+        };
         change(book, &mut sides, &format!("{point} pods"), |side| {
             side.add_pods(count)
         });
         if pods {
-            connections(book, &sides, (Measure::GrowthPods, point), |_| Ok(()));
+            connections(book, &sides, at(Measure::GrowthPods));
         }
         if add {
-            one_more(book, &sides, point);
+            one_more(book, &sides, at(Measure::GrowthAdd));
         }
     }
-    let ours = sides.iter().find(|side| side.name == SideName::Ours);
-    if let Some(memory) = ours.map(|side| resident(side.node())) {
-        let count = ours.map_or(0, |side| side.pods.len());
-        match memory {
-            Ok(bytes) => {
-                let what = format!("loader, resident, {count} pods");
-                book.note_size(what, bytes, Some(LARGEST_LOADER));
+    if let Some(ours) = sides.iter().find(|side| side.name == SideName::Ours) {
+        let count = ours.pods.len();
+        let parts = [
+            (
+                "loader, resident",
+                resident(ours.node()),
+                Some(LARGEST_LOADER),
+            ),
+            ("maps", locked(ours.node()), None),
+        ];
+        for (part, bytes, limit) in parts {
+            let what = format!("{part}, {count} pods");
+            match bytes {
+                Ok(bytes) => book.note_size(what, bytes, limit),
+                Err(error) => book.fail(Some(SideName::Ours), what, &error),
             }
-            Err(error) => book.fail(Some(SideName::Ours), "memory of the loader", &error),
         }
     }
 }
 
 /// A pod that comes and goes beside the others.
-fn one_more(book: &mut Book, sides: &[Side], point: u32) {
-    let turns = turns(book, sides, &format!("growth_add, {point}"), |side| {
-        let network = side.network()?;
+fn one_more<'a>(book: &mut Book, sides: &'a [Side], at: At<'a>) {
+    take_turns(book, sides, at, Unit::Milliseconds, |side| {
+        let network = masquerading(side)?;
         Ok(Box::new(move || {
             let mut times = Vec::new();
             for _ in 0..5 {
                 let pod = side.node().new_netns("more")?;
-                times.push(call(&pod, network, Verb::Add)?);
-                call(&pod, network, Verb::Del)?;
+                times.push(call(&pod, &network, Verb::Add)?);
+                call(&pod, &network, Verb::Del)?;
                 pod.remove_netns()?;
             }
-            if side.name == SideName::Ours {
-                side.node().end_rest()?;
-            }
+            rest(side)?;
             Ok(vec![median(&times)?])
-        }) as Go<'_>)
+        }))
     });
-    let series = vec![Series::new(
-        Measure::GrowthAdd,
-        point.to_string(),
-        Unit::Milliseconds,
-    )];
-    book.alternate(series, book.plan.rounds_of_programs, turns);
-}
-
-/// Bytes of memory that the loader has now.
-fn resident(node: &Node) -> Result<u64> {
-    let path = format!("/proc/{}/status", node.loader().pid()?);
-    let status = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line.and_then(|line| line.split_whitespace().next());
-    let kib: u64 = kib
-        .with_context(|| format!("no VmRSS in {path}"))?
-        .parse()?;
-    Ok(kib * 1024)
 }
 
 /// Pods that share the bindings: each may have half of the ports only.
@@ -157,21 +194,25 @@ fn bindings(book: &mut Book) {
     change(book, &mut sides, "pods that talk", |side| {
         side.add_pods(talkers)
     });
-    for point in book
-        .plan
-        .points(&[0, 50_000, 100_000, 200_000], [0, 50_000])
-    {
-        let what = format!("{point} bindings");
-        change(book, &mut sides, &what, |side| {
-            talk(side, point)?;
-            holds(side, point)
+    let first = first_point(book, Kind::Traffic, talkers);
+    let times = Times::of(book.plan.time);
+    for point in book.plan.points(Measure::GrowthBindings).iter().copied() {
+        let at = At {
+            measure: Measure::GrowthBindings,
+            point,
+            first: first.as_ref(),
+        };
+        take_turns(book, &sides, at, Unit::PerSecond, |side| {
+            let mut connect = requests_of(&side.ends(Path::Internet)?, times, tcp::connect_close)?;
+            let is_first = first.as_ref().is_some_and(|first| ptr::eq(first, side));
+            let count = if is_first { 0 } else { point };
+            Ok(Box::new(move || {
+                talk(side, count)?;
+                let found = connect()?;
+                holds(side, count)?;
+                Ok(found)
+            }))
         });
-        connections(
-            book,
-            &sides,
-            (Measure::GrowthBindings, point),
-            move |side| talk(side, point),
-        );
     }
 }
 
@@ -191,15 +232,12 @@ fn talk(side: &Side, count: u32) -> Result<()> {
     Ok(())
 }
 
-/// Entries of the table: one for each direction.
-const PER_BINDING: u64 = 1;
-
-/// The bindings are there, or there is nothing to be measured beside them.
+/// The bindings are there still, or nothing was measured beside them.
 fn holds(side: &Side, count: u32) -> Result<()> {
     let found = if side.name == SideName::Ours {
         // The loader's own count is that of its last sweep.
         let count = || Ok(Maps::from_pins(&Pins::default())?.snat.keys().count());
-        u64::try_from(side.node().run(count)?)? / PER_BINDING
+        u64::try_from(side.node().run(count)?)?
     } else {
         let printed = side.node().exec(&["conntrack", "-C"])?;
         printed
@@ -221,11 +259,17 @@ fn exclusion(number: u32) -> String {
 
 /// What ip-masq-agent is told: files for us, a chain that returns for iptables.
 fn exclusions(book: &mut Book) {
-    for point in book.plan.points(&[0, 250, 500, 1000], [0, 500]) {
+    let first = first_point(book, Kind::Traffic, 2);
+    for point in book.plan.points(Measure::GrowthExclusions).iter().copied() {
         let mut sides = book.scene("exclusions", Kind::Traffic, &SIDES, |_| Ok(()));
         let what = format!("{point} exclusions");
         change(book, &mut sides, &what, |side| exclude(side, point));
-        connections(book, &sides, (Measure::GrowthExclusions, point), |_| Ok(()));
+        let at = At {
+            measure: Measure::GrowthExclusions,
+            point,
+            first: first.as_ref(),
+        };
+        connections(book, &sides, at);
     }
 }
 
@@ -271,13 +315,19 @@ fn exclude(side: &Side, count: u32) -> Result<()> {
 
 /// kube-proxy's rules for Services with two endpoints each, which nobody here talks with.
 fn services(book: &mut Book, measure: Measure, proxy: Proxy) {
-    for point in book.plan.points(&[0, 1000, 2500, 5000], [0, 1000]) {
+    let first = first_point(book, Kind::Traffic, 2);
+    for point in book.plan.points(measure).iter().copied() {
         let mut sides = book.scene("Services", Kind::Traffic, &SIDES, |_| Ok(()));
         let list: Vec<Service> = (0..point).map(service).collect();
         change(book, &mut sides, &format!("{measure}, {point}"), |side| {
             shown_short(side.node().proxy(proxy, &list))
         });
-        connections(book, &sides, (measure, point), |_| Ok(()));
+        let at = At {
+            measure,
+            point,
+            first: first.as_ref(),
+        };
+        connections(book, &sides, at);
     }
 }
 

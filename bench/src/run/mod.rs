@@ -1,11 +1,13 @@
 //! The measurements: which sides take turns, how often, and what becomes of one that fails.
 
 mod growth;
+mod memory;
 mod pods;
 mod steps;
 mod traffic;
 mod xdp;
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -47,9 +49,10 @@ impl Plan {
     pub(crate) fn quick() -> Self {
         Self {
             quick: true,
-            rounds: 5,
-            rounds_of_programs: 3,
-            time: Duration::from_millis(120),
+            // Many short rounds agree better than few long ones: what disturbs the machine hits one of them.
+            rounds: 15,
+            rounds_of_programs: 5,
+            time: Duration::from_millis(40),
             limit: Some(Duration::from_secs(160)),
         }
     }
@@ -58,12 +61,13 @@ impl Plan {
         (self.rounds, self.rounds_of_programs) = (rounds, rounds);
     }
 
-    /// The points of something that grows: all, or the first and a nearer last one.
-    fn points(self, full: &[u32], quick: [u32; 2]) -> Vec<u32> {
+    /// The points of something that grows: all, or the first and a near one.
+    fn points(self, measure: Measure) -> &'static [u32] {
+        let all = measure.points();
         if self.quick {
-            quick.to_vec()
+            all.get(..2).unwrap_or(all)
         } else {
-            full.to_vec()
+            all
         }
     }
 }
@@ -72,6 +76,9 @@ impl Plan {
 #[derive(Debug)]
 pub(crate) struct Book {
     pub(crate) plan: Plan,
+    machine: Machine,
+    /// Where the report goes, also while it is not complete.
+    folder: Option<PathBuf>,
     started: Instant,
     series: Vec<Series>,
     failures: Vec<Failure>,
@@ -82,9 +89,11 @@ pub(crate) struct Book {
 pub(crate) type Go<'a> = Box<dyn FnMut() -> Result<Vec<Sample>> + 'a>;
 
 impl Book {
-    pub(crate) fn new(plan: Plan) -> Self {
+    pub(crate) fn new(plan: Plan, machine: Machine, folder: Option<PathBuf>) -> Self {
         Self {
             plan,
+            machine,
+            folder,
             started: Instant::now(),
             series: Vec::new(),
             failures: Vec::new(),
@@ -112,15 +121,34 @@ impl Book {
         growth::run(self, wanted);
     }
 
-    pub(crate) fn report(mut self, mut machine: Machine) -> Report {
-        machine.seconds = self.started.elapsed().as_secs_f64();
-        machine.failures = std::mem::take(&mut self.failures);
-        machine.sizes = std::mem::take(&mut self.sizes);
-        self.series.sort_by_key(|series| series.measure);
+    /// What has been found so far.
+    pub(crate) fn report(&self) -> Report {
+        let machine = Machine {
+            seconds: self.started.elapsed().as_secs_f64(),
+            failures: self.failures.clone(),
+            sizes: self.sizes.clone(),
+            ..self.machine.clone()
+        };
+        let mut series: Vec<&Series> = self.series.iter().collect();
+        series.sort_by_key(|series| series.measure);
         Report {
             machine,
-            rows: self.series.iter().flat_map(Series::rows).collect(),
-            ratios: self.series.iter().filter_map(Series::ratio).collect(),
+            rows: series.iter().flat_map(|series| series.rows()).collect(),
+            ratios: series.iter().flat_map(|series| series.ratios()).collect(),
+        }
+    }
+
+    /// Writes what there is: whoever interrupts a run of half an hour keeps the figures.
+    fn save(&self) {
+        let Some(folder) = &self.folder else { return };
+        let mut report = self.report();
+        report.machine.failures.push(Failure {
+            side: None,
+            what: "everything else".into(),
+            error: "the run was not finished".into(),
+        });
+        if let Err(error) = report.write(folder) {
+            crate::say(&format!("  the report so far: {error:#}"));
         }
     }
 
@@ -235,6 +263,7 @@ impl Book {
         }
         self.series
             .extend(series.into_iter().filter(|series| !series.sides.is_empty()));
+        self.save();
     }
 }
 
@@ -250,7 +279,7 @@ mod tests {
     use anyhow::bail;
 
     fn book() -> Book {
-        Book::new(Plan::full())
+        Book::new(Plan::full(), Machine::default(), None)
     }
 
     fn series() -> Vec<Series> {
@@ -274,7 +303,7 @@ mod tests {
         let turns = vec![go(Host), go(Ours)];
         book.alternate(series(), 2, turns);
         assert_eq!(*order.borrow(), [Host, Ours].repeat(3));
-        let report = book.report(Machine::default());
+        let report = book.report();
         assert_eq!((report.rows[0].min, report.rows[0].rounds), (3.0, 2));
     }
 
@@ -292,7 +321,7 @@ mod tests {
         let mut book = book();
         book.alternate(series(), 5, vec![(SideName::Bridge, fails), (Ours, works)]);
         assert_eq!(rounds, 3, "not asked again");
-        let report = book.report(Machine::default());
+        let report = book.report();
         let sides: Vec<_> = report
             .rows
             .iter()
@@ -314,7 +343,7 @@ mod tests {
             limit: Some(Duration::from_millis(30)),
             ..Plan::quick()
         };
-        let mut book = Book::new(plan);
+        let mut book = Book::new(plan, Machine::default(), None);
         let slow = || -> Go<'_> {
             Box::new(|| {
                 lab::pass(Duration::from_millis(20));
@@ -322,7 +351,7 @@ mod tests {
             })
         };
         book.alternate(series(), 100, vec![(Host, slow()), (Ours, slow())]);
-        let report = book.report(Machine::default());
+        let report = book.report();
         let rounds: Vec<_> = report.rows.iter().map(|row| row.rounds).collect();
         assert_eq!(rounds, [1, 1], "the same rounds of both");
         assert!(
@@ -338,11 +367,24 @@ mod tests {
             limit: Some(Duration::ZERO),
             ..Plan::quick()
         };
-        let mut book = Book::new(plan);
+        let mut book = Book::new(plan, Machine::default(), None);
         let works: Go<'_> = Box::new(|| Ok(vec![Sample::of(2.0)]));
         book.alternate(series(), 5, vec![(Ours, works)]);
-        let report = book.report(Machine::default());
+        let report = book.report();
         assert_eq!(report.rows, []);
         assert!(report.machine.failures[0].error.starts_with("left out"));
+    }
+
+    #[test]
+    fn what_has_been_measured_is_kept_when_the_rest_is_interrupted() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let kept = Some(folder.path().to_path_buf());
+        let mut book = Book::new(Plan::full(), Machine::default(), kept);
+        let works: Go<'_> = Box::new(|| Ok(vec![Sample::of(2.0)]));
+        book.alternate(series(), 5, vec![(Ours, works)]);
+        let report = Report::read(&folder.path().join("report.json")).unwrap();
+        assert_eq!(report.rows[0].rounds, 5);
+        let failure = &report.machine.failures[0];
+        assert_eq!(failure.error, "the run was not finished");
     }
 }

@@ -1,21 +1,21 @@
 //! What a pod's packets cost on their way.
 
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket};
+use std::slice;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use anyhow::{Context as _, Result};
 
 use super::{Book, Go, on};
-use crate::load::{Counted, Times, cpu::Cpu, sockperf, stream, tcp, udp};
+use crate::load::{Counted, Length, Times, cpu::Cpu, sockperf, stream, tcp, udp};
 use crate::names::{Measure, Path, SideName, Unit};
 use crate::scene::{End, Kind, Side};
-use crate::series::{Sample, Series};
+use crate::series::{Sample, Series, percentiles};
 
 /// Datagrams a second under which latency is looked at: what every side can do.
 const PACE: u32 = 10_000;
-/// What a round of iperf3 carries, MiB.
-const STREAM: u32 = 2048;
-const QUICK_STREAM: u32 = 128;
+/// What a quick round of iperf3 carries, MiB.
+const QUICK_STREAM: u32 = 256;
 
 pub(super) fn does(measure: Measure) -> bool {
     matches!(
@@ -42,7 +42,7 @@ pub(super) fn run(book: &mut Book, wanted: &[Measure]) {
         for path in Path::ALL {
             let main = matches!(path, Path::ToVnet | Path::Internet);
             match measure {
-                Measure::TcpStream => streams_on(book, &sides, path),
+                Measure::TcpStream if !quick || main => streams_on(book, &sides, path),
                 Measure::TcpRr => requests(book, &sides, measure, path, tcp::request_response),
                 Measure::TcpCrr => requests(book, &sides, measure, path, tcp::connect_close),
                 Measure::UdpPps if path != Path::Local => {
@@ -89,10 +89,10 @@ pub(crate) fn new_port() -> u16 {
 
 fn streams_on(book: &mut Book, sides: &[Side], path: Path) {
     let most = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let amount = if book.plan.quick {
-        QUICK_STREAM
+    let length = if book.plan.quick {
+        Length::Mebibytes(QUICK_STREAM)
     } else {
-        STREAM
+        Length::Second
     };
     let rounds = book.plan.rounds_of_programs;
     for count in [1, most.max(2)] {
@@ -109,7 +109,7 @@ fn streams_on(book: &mut Book, sides: &[Side], path: Path) {
             let (client, server) = side.ends(path)?;
             Ok(Box::new(move || {
                 let at = (&server.namespace, server.address);
-                stream(&client.namespace, at, new_port(), count, amount).map(|sample| vec![sample])
+                stream(&client.namespace, at, new_port(), count, length).map(|sample| vec![sample])
             }))
         });
         let series = vec![Series::new(Measure::TcpStream, label, Unit::Gigabits)];
@@ -122,9 +122,23 @@ type Requests = fn(SocketAddrV4, Times) -> Result<Counted>;
 fn requests(book: &mut Book, sides: &[Side], measure: Measure, path: Path, load: Requests) {
     let times = Times::of(book.plan.time);
     let turns = turns(book, sides, &format!("{measure}, {path}"), |side| {
-        requests_of(&side.ends(path)?, times, load)
+        let mut go = requests_of(&side.ends(path)?, times, load)?;
+        Ok(Box::new(move || {
+            let mut found = go()?;
+            let latencies = found
+                .first()
+                .and_then(|sample| percentiles(slice::from_ref(sample)));
+            found.extend(latencies.into_iter().flatten().map(Sample::of));
+            Ok(found)
+        }) as Go<'_>)
     });
-    book.alternate(on(measure, path, Unit::PerSecond), book.plan.rounds, turns);
+    let mut series = on(measure, path, Unit::PerSecond);
+    if measure == Measure::TcpRr {
+        // Each round's, so that they have ratios, too.
+        let labels = ["p50", "p99"].map(|name| format!("{path}, {name}"));
+        series.extend(labels.map(|label| Series::new(measure, label, Unit::Microseconds)));
+    }
+    book.alternate(series, book.plan.rounds, turns);
 }
 
 /// One side's requests to a server that stays for all rounds.
@@ -156,8 +170,8 @@ fn sockets(side: &Side, path: Path, service: udp::Service) -> Result<(UdpSocket,
 }
 
 /// The load on a thread of its own, bound to the client's CPU.
-fn on_clients_cpu(load: impl FnOnce() -> Result<Counted> + Send) -> Result<Vec<Sample>> {
-    let counted = std::thread::scope(|scope| {
+fn on_clients_cpu<T: Send>(load: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    std::thread::scope(|scope| {
         let bound = || {
             Cpu::Client.pin()?;
             load()
@@ -166,8 +180,7 @@ fn on_clients_cpu(load: impl FnOnce() -> Result<Counted> + Send) -> Result<Vec<S
         thread
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })?;
-    counted.sample().map(|sample| vec![sample])
+    })
 }
 
 fn flood(book: &mut Book, sides: &[Side], path: Path) {
@@ -175,18 +188,20 @@ fn flood(book: &mut Book, sides: &[Side], path: Path) {
     let turns = turns(book, sides, &format!("udp_pps, {path}"), |side| {
         flood_of(side, path, times)
     });
-    book.alternate(
-        on(Measure::UdpPps, path, Unit::PerSecond),
-        book.plan.rounds,
-        turns,
-    );
+    let mut series = on(Measure::UdpPps, path, Unit::PerSecond);
+    // If it is the receiver that cannot take more, all sides look alike; then the difference is here.
+    let label = format!("{path}, sent");
+    series.push(Series::new(Measure::UdpPps, label, Unit::PerSecond));
+    book.alternate(series, book.plan.rounds, turns);
 }
 
-/// One side's flood at a server that stays for all rounds.
+/// One side's flood at a server that stays for all rounds: what arrives, and what was sent, a second.
 pub(crate) fn flood_of(side: &Side, path: Path, times: Times) -> Result<Go<'static>> {
     let (client, serving) = sockets(side, path, udp::Service::Count)?;
     Ok(Box::new(move || {
-        on_clients_cpu(|| udp::flood(&client, &serving, times))
+        let (arrived, sent) =
+            on_clients_cpu(|| udp::flood(&client, || Ok(serving.received()), times))?;
+        Ok(vec![arrived.sample()?, Sample::of(sent)])
     }))
 }
 
@@ -196,7 +211,8 @@ fn one_by_one(book: &mut Book, sides: &[Side], path: Path) {
         let (client, serving) = sockets(side, path, udp::Service::Echo)?;
         Ok(Box::new(move || {
             let _serving = &serving;
-            on_clients_cpu(|| udp::one_by_one(&client, times))
+            let counted = on_clients_cpu(|| udp::one_by_one(&client, times))?;
+            counted.sample().map(|sample| vec![sample])
         }))
     });
     let series = vec![Series::new(Measure::UdpPps, label, Unit::PerSecond)];
@@ -210,8 +226,8 @@ fn paced(book: &mut Book, sides: &[Side], path: Path) {
         let (client, serving) = sockets(side, path, udp::Service::Echo)?;
         Ok(Box::new(move || {
             let _serving = &serving;
-            let samples = on_clients_cpu(|| udp::paced(&client, PACE, times))?;
-            Ok(samples.into_iter().map(median_latency).collect())
+            let counted = on_clients_cpu(|| udp::paced(&client, PACE, times))?;
+            Ok(vec![counted.sample()?.median_latency()])
         }))
     });
     book.alternate(
@@ -233,15 +249,4 @@ fn by_sockperf(book: &mut Book, sides: &[Side], path: Path) {
     });
     let series = labels.map(|label| Series::new(Measure::LatencyLoad, label, Unit::Microseconds));
     book.alternate(series.to_vec(), book.plan.rounds, turns);
-}
-
-fn median_latency(sample: Sample) -> Sample {
-    let nanos = sample
-        .latency
-        .as_ref()
-        .map_or(0, |latency| latency.value_at_quantile(0.5));
-    Sample {
-        value: std::time::Duration::from_nanos(nanos).as_secs_f64() * 1e6,
-        ..sample
-    }
 }

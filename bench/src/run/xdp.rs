@@ -68,12 +68,11 @@ fn flood(side: &Side, times: Times) -> Result<Sample> {
     let to = (node.mac(), node.addr(), 4000);
     let frame = udp(to, (VIRTUAL_MAC, SOURCE, 4000), b"flood");
     let sender = side.lab().fabric().sender(node.name())?;
-    let before = dropped(side)?;
-    let send = || -> Result<_> {
+    let send_for = |time| -> Result<_> {
         Cpu::Client.pin()?;
         let (cpu, start) = (Clock::start()?, Instant::now());
         let mut sent = 0_u32;
-        while start.elapsed() < times.counted {
+        while start.elapsed() < time {
             for _ in 0..BATCH {
                 sender.send(&frame)?;
             }
@@ -81,10 +80,15 @@ fn flood(side: &Side, times: Times) -> Result<Sample> {
         }
         Ok((sent, start.elapsed(), cpu.elapsed()?))
     };
-    let (sent, took, cpu) = std::thread::scope(|scope| {
-        let sending = scope.spawn(send).join();
-        sending.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })?;
+    let send_for = |time| {
+        std::thread::scope(|scope| {
+            let sending = scope.spawn(|| send_for(time)).join();
+            sending.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    };
+    send_for(times.warm)?;
+    let before = dropped(side)?;
+    let (sent, took, cpu) = send_for(times.counted)?;
     let count = dropped(side)?.saturating_sub(before);
     let count = f64::from(u32::try_from(count)?);
     ensure!(

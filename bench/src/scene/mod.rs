@@ -71,6 +71,8 @@ impl Side {
         };
         if side.network.is_some() {
             side.add_pods(2)?;
+        } else {
+            side.pods = cabled(side.node())?;
         }
         Ok(side)
     }
@@ -102,7 +104,8 @@ impl Side {
         Ok(())
     }
 
-    /// Client and server of a path. The host's own processes stand where other sides have pods.
+    /// Client and server of a path. The host's own processes stand where other sides have pods; between two pods it is two
+    /// namespaces with a cable: two processes of the node would talk over `lo`, which no two pods have.
     pub(crate) fn ends(&self, path: Path) -> Result<(End, End)> {
         let far = || {
             let node = self.lab.node(2);
@@ -111,6 +114,14 @@ impl Side {
         let ends = match path {
             Path::ToVnet => (self.end(0)?, far()),
             Path::FromVnet => (far(), self.end(0)?),
+            Path::Local if self.name == SideName::Host => {
+                let end = |number| {
+                    let pod: &Pod = self.pods.get(number).context("a pod is missing")?;
+                    let address = CABLE.get(number).context("no address")?;
+                    Ok::<_, anyhow::Error>(End::new(pod, *address))
+                };
+                (end(0)?, end(1)?)
+            }
             Path::Local => (self.end(0)?, self.end(1)?),
             Path::Internet => {
                 let inet = self.lab.inet();
@@ -127,4 +138,22 @@ impl Side {
         let pod = self.pods.get(number).context("a pod is missing")?;
         Ok(End::new(pod, pod.addr()))
     }
+}
+
+/// At the ends of the cable.
+const CABLE: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 241, 0, 1), Ipv4Addr::new(10, 241, 0, 2)];
+
+/// Two namespaces with nothing but a cable between them: the least that two pods can have.
+fn cabled(node: &Node) -> Result<Vec<Pod>> {
+    let ends = ["end0", "end1"].map(|name| node.new_netns(name));
+    let ends: Vec<Pod> = ends.into_iter().collect::<Result<_>>()?;
+    node.ip("link add end0 type veth peer name end1")?;
+    for (number, (pod, address)) in ends.iter().zip(CABLE).enumerate() {
+        let netns = pod.netns().display();
+        node.ip(&format!("link set end{number} netns {netns}"))?;
+        pod.ip(&format!(
+            "addr add {address}/24 dev end{number}\nlink set end{number} up"
+        ))?;
+    }
+    Ok(ends)
 }

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use abi::pins::program;
 use abi::{DropReason, Ip4};
-use aya::programs::{TestRun as _, TestRunOptions};
 use datapath::xdp_guard;
 
 use crate::frames::Shaper;
@@ -37,18 +36,9 @@ pub(crate) fn agree(frames: usize) {
             frame.bytes[26..30].copy_from_slice(&SOURCES[done % SOURCES.len()].octets());
         }
         let ours = xdp_guard(&frame, &world.memory);
-        let mut bytes = vec![0; frame.bytes.len() + 256];
-        let ran = kernel.guard().test_run(TestRunOptions {
-            data_in: Some(&frame.bytes),
-            data_out: Some(&mut bytes),
-            repeat: 1,
-            ..TestRunOptions::new()
-        });
-        let ran = ran.unwrap();
+        let ran = kernel.guard_run(&frame);
         let expected = if ours.is_some() { DROP } else { PASS };
         assert_eq!(ran.return_value, expected, "{ours:?}\n{frame:02x?}");
-        bytes.truncate(ran.data_size_out as usize);
-        assert_eq!(bytes, frame.bytes, "a guard only looks");
         *verdicts
             .entry(ours.map_or("pass", DropReason::name))
             .or_insert(0) += 1;

@@ -6,7 +6,7 @@ use abi::pins::{map, program};
 use abi::{IfIndex, Watch};
 use aya::Ebpf;
 use aya::maps::Array;
-use aya::programs::{SchedClassifier, Xdp};
+use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions, TestRunResult, Xdp};
 use datapath::model::Frame;
 use hooks::Maps;
 use hooks::model::{Ran, test_run};
@@ -62,9 +62,24 @@ impl Kernel {
         counts
     }
 
-    pub(crate) fn guard(&self) -> &Xdp {
+    fn guard(&self) -> &Xdp {
         let program = self.object.program(program::XDP_GUARD).unwrap();
         program.try_into().unwrap()
+    }
+
+    /// One run of the guard on a frame, which it does not change.
+    pub(crate) fn guard_run(&self, frame: &Frame) -> TestRunResult {
+        let mut bytes = vec![0; frame.bytes.len() + 256];
+        let options = TestRunOptions {
+            data_in: Some(&frame.bytes),
+            data_out: Some(&mut bytes),
+            repeat: 1,
+            ..TestRunOptions::new()
+        };
+        let ran = self.guard().test_run(options).unwrap();
+        bytes.truncate(ran.data_size_out as usize);
+        assert_eq!(bytes, frame.bytes, "a guard only looks");
+        ran
     }
 
     pub(crate) fn program(&self, name: &str) -> &SchedClassifier {

@@ -5,6 +5,7 @@
 #![cfg(test)]
 
 mod budget;
+mod costs;
 mod empty;
 mod frames;
 mod guard;
@@ -22,7 +23,7 @@ use hooks::Abi;
 use hooks::model::action;
 use nix::time::{ClockId, clock_gettime};
 
-use crate::budget::{ACK, tcp};
+use crate::costs::{ACK, tcp};
 use crate::frames::Shaper;
 use crate::kernel::Kernel;
 use crate::tables::assert_same;

@@ -5,9 +5,10 @@ mod evidence;
 mod loops;
 mod object;
 
-use crate::{build_ebpf, command, docs, setup};
-use anyhow::{Context as _, Result, bail};
+use crate::{build_ebpf, command, docs, setup, workspace};
+use anyhow::{Context as _, Result, bail, ensure};
 use clap::ValueEnum;
+use std::path::Path;
 use std::time::Instant;
 
 #[derive(Debug, clap::Args)]
@@ -15,6 +16,9 @@ pub(crate) struct Arguments {
     /// Checks to run; all when none is named
     #[arg(value_enum)]
     names: Vec<Name>,
+    /// With `budget`: writes what is found to bench/budget.json; on a quiet machine
+    #[arg(long)]
+    write: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -49,6 +53,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     } else {
         &arguments.names
     };
+    if arguments.write {
+        ensure!(
+            names == [Name::Budget],
+            "only `budget` can be written: cargo xtask check budget --write"
+        );
+        build_ebpf::run()?;
+        return budget(Some(&workspace::root().join("bench/budget.json")), None);
+    }
     setup::ensure(setup::Needs {
         lint: true,
         ..setup::Needs::BUILD
@@ -122,14 +134,15 @@ impl Name {
             Self::Loops => loops::check(),
             Self::Docs => docs::check(),
             Self::Evidence => evidence::check(),
-            Self::Budget => budget(),
+            Self::Budget => budget(None, None),
             Self::Directions => directions::check(),
         }
     }
 }
 
-/// The agreement test has the programs, the frames and the clock; here it is asked for this alone.
-fn budget() -> Result<()> {
+/// The agreement test has the programs, the frames and the clock; here it is asked for this alone. What it finds is judged, or
+/// written to `found`.
+pub(crate) fn budget(found: Option<&Path>, rounds: Option<u32>) -> Result<()> {
     if !nix::unistd::geteuid().is_root() {
         println!("left out: loading programs needs root");
         return Ok(());
@@ -142,6 +155,12 @@ fn budget() -> Result<()> {
         "--ignored",
         "--nocapture",
     ]);
+    if let Some(found) = found {
+        test.env("AZURE_VNET_BUDGET_FOUND", found);
+    }
+    if let Some(rounds) = rounds {
+        test.env("AZURE_VNET_BUDGET_ROUNDS", rounds.to_string());
+    }
     command::run(&mut test)
         .context("more instructions or time than bench/budget.json allows, see above")
 }
