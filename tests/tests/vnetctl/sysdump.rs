@@ -31,7 +31,7 @@ fn node_with_secrets() -> Result<Lab> {
         .start_with(&[], &[("AZURE_CLIENT_SECRET", env)])?;
     node.exec(&["vnetctl", "status", "--wait", "--brief"])?;
     node.add_pod("web")?.tcp(lab.inet().addr(), 8080)?;
-    let line = format!(r#"{{"verb":"ADD","args":"TOKEN={log};K8S_POD_NAME=kept"}}"#);
+    let line = format!(r#"{{"verb":"ADD","args":"K8S_POD_NAME=kept;TOKEN={log}"}}"#);
     node.exec(&[
         "sh",
         "-c",
@@ -123,7 +123,7 @@ fn a_dump_tells_everything_but_secrets() -> Result {
         "./commands/bpftool_prog_show:",
         "from_pod",
         "default/web",
-        "K8S_POD_NAME=kept",
+        "K8S_POD_NAME=kept;TOKEN=<redacted>",
         "\"kept\": 7",
         "kept: here",
     ] {
