@@ -95,4 +95,11 @@ fn kernel(line: &mut impl FnMut(&str, &str), stack: &Stack) {
             ),
         );
     }
+    if !stack.filters.is_empty() {
+        let filters = stack.filters.join(", ");
+        line(
+            "",
+            &format!("it is filtered, and may be dropped, by {filters}"),
+        );
+    }
 }

@@ -131,6 +131,74 @@ fn a_trace_knows_the_connections_that_exist() -> Result {
 }
 
 #[test]
+fn what_the_guard_drops_is_traced_as_dropped() -> Result {
+    let lab = Lab::new().nodes(1).build()?;
+    let node = lab.node(1);
+    let (denied, other) = (lab.peer().addr(), lab.onprem().addr());
+    let yaml = format!("{{xdp: guard, denyCidrs: [{denied}/32]}}\n");
+    node.write("/etc/azure-vnet/loader.yaml", &yaml)?;
+    node.start_loader()?;
+    let pod = node.add_pod("web")?;
+    for (from, drops) in [(denied, true), (other, false), (node.addr(), true)] {
+        let line = [
+            "vnetctl",
+            "trace",
+            "web",
+            &from.to_string(),
+            "--from-wire",
+            "-o",
+            "json",
+        ];
+        let trace: Value = serde_json::from_str(&node.exec(&line)?)?;
+        assert_eq!(trace["warnings"], serde_json::json!([]), "{trace:#}");
+        assert_eq!(trace["verdict"]["is"] == "drop", drops, "{trace:#}");
+        assert_eq!(
+            trace["packet"]["program"] == "xdp_guard",
+            drops,
+            "{trace:#}"
+        );
+        if from == denied {
+            assert_eq!(trace["verdict"]["reason"], "deny_list", "{trace:#}");
+        }
+    }
+    assert!(lab.peer().ping(pod.addr()).is_err());
+    lab.onprem().ping(pod.addr())?;
+    Ok(())
+}
+
+#[test]
+fn rules_that_may_drop_what_is_forwarded_are_named() -> Result {
+    let lab = Lab::new().nodes(1).build()?;
+    let node = lab.node(1);
+    node.write("/etc/azure-vnet/loader.yaml", "datapath: stack\n")?;
+    node.start_loader()?;
+    let _pod = node.add_pod("web")?;
+    let trace = || {
+        node.exec(&[
+            "vnetctl",
+            "trace",
+            "web",
+            &format!("{}:80", lab.inet().addr()),
+        ])
+    };
+    let before = trace()?;
+    assert!(
+        before.contains("the kernel's: `datapath: stack`"),
+        "{before}"
+    );
+    assert!(!before.contains("it is filtered"), "{before}");
+    node.nft(
+        "table ip wall { chain forward { type filter hook forward priority 0; policy drop; }; }",
+    )?;
+    let after = trace()?;
+    assert!(
+        after.contains("it is filtered, and may be dropped, by a firewall of this node (table ip wall, chain forward: "),
+        "{after}"
+    );
+    Ok(())
+}
+
+#[test]
 fn what_cannot_be_traced_is_refused_with_what_to_write() -> Result {
     let lab = Lab::new().nodes(1).build()?;
     let node = lab.node(1);
