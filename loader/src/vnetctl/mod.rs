@@ -34,9 +34,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{bail, ensure};
 use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
+use nix::unistd::geteuid;
 use rpc::{Reply, Request, RunDirectory, call};
 
 use output::Output;
@@ -155,8 +156,22 @@ pub fn command() -> clap::Command {
     Arguments::command()
 }
 
+impl Command {
+    /// Whether it looks at what only root sees: others would be told of faults that are none.
+    const fn is_roots(&self) -> bool {
+        !matches!(
+            self,
+            Self::Explain { .. } | Self::Completions { .. } | Self::Validate { .. }
+        )
+    }
+}
+
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let output = arguments.output;
+    ensure!(
+        !arguments.command.is_roots() || geteuid().is_root(),
+        "only root sees pins, records and rules; run it with sudo"
+    );
     match &arguments.command {
         Command::Status(arguments) => status::run(output, arguments),
         Command::Classes { addresses } => {

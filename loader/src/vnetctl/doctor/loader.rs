@@ -8,8 +8,9 @@ use hooks::Hook;
 use rpc::{Endpoint, read_json};
 
 use super::node::Node;
-use super::{Problem, some};
+use super::{Problem, lasting, some};
 use crate::vnetctl::endpoints;
+use crate::vnetctl::pinned::Pinned;
 
 /// What the unit gives it: bits of `linux/capability.h`.
 const CAPABILITIES: [(u32, &str); 3] =
@@ -149,18 +150,20 @@ pub(super) fn nic_programs(node: &Node) -> Option<Problem> {
 }
 
 pub(super) fn pods(node: &Node) -> Option<Problem> {
-    let all = endpoints::read(node.pinned.as_ref()?).ok()?;
-    let broken = all.iter().filter(|one| !one.missing.is_empty());
-    let broken: Vec<String> = broken
-        .map(|one| {
-            format!(
-                "{} {} (no {})",
-                one.pod,
-                one.address,
-                one.missing.join(", no ")
-            )
-        })
-        .collect();
+    node.pinned.as_ref()?;
+    let broken = lasting(|| {
+        let all = Pinned::open().and_then(|pinned| endpoints::read(&pinned));
+        let broken = all
+            .into_iter()
+            .flatten()
+            .filter(|one| !one.missing.is_empty());
+        broken
+            .map(|one| {
+                let missing = one.missing.join(", no ");
+                format!("{} {} (no {missing})", one.pod, one.address)
+            })
+            .collect()
+    });
     (!broken.is_empty()).then(|| {
         Problem::error(
             format!("pods are not whole: {}", some(&broken)),
