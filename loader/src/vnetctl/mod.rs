@@ -31,7 +31,7 @@ mod uninstall;
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{self, ExitCode};
 use std::time::Duration;
 
 use anyhow::{bail, ensure};
@@ -241,6 +241,17 @@ fn ipam(output: Output, action: &Ipam) -> anyhow::Result<()> {
 
 /// How long the loader may take for each step of an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What another program may take, in seconds, as `timeout` wants it.
+const PROGRAMS_PATIENCE: &str = "5";
+
+/// A program that is ended when it hangs.
+fn bounded(program: &str) -> process::Command {
+    let mut command = process::Command::new("timeout");
+    command.args(["--kill-after=1", PROGRAMS_PATIENCE, program]);
+    command.stdin(process::Stdio::null());
+    command
+}
 
 fn ask(request: &Request) -> anyhow::Result<Reply> {
     let socket = RunDirectory::default().socket();

@@ -3,9 +3,10 @@
 //! `nft list ruleset` has the tables of nftables and of iptables-nft; those of iptables-legacy only `iptables-legacy-save` has.
 
 use std::fs;
-use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, ensure};
+
+use crate::vnetctl::bounded;
 
 /// A chain.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,11 +40,10 @@ pub(super) fn read_ruleset() -> Result<Vec<Chain>, String> {
 }
 
 fn output(program: &str, args: &[&str]) -> anyhow::Result<String> {
-    let run = Command::new(program)
-        .args(args)
-        .stdin(Stdio::null())
-        .output();
+    let run = bounded(program).args(args).output();
     let run = run.with_context(|| format!("run {program}"))?;
+    // As `timeout` tells it.
+    ensure!(run.status.code() != Some(124), "{program} hangs");
     ensure!(
         run.status.success(),
         "{program}: {}",
