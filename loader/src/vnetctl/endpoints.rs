@@ -12,8 +12,9 @@ use rpc::{Counted, Endpoint, RunDirectory};
 use serde::Serialize;
 
 use super::output::{Output, table};
-use super::pinned::{Pinned, full_name};
+use super::pinned::Pinned;
 use crate::nic::ifname;
+use crate::podname;
 use crate::status::paths;
 use crate::words::duration;
 
@@ -105,7 +106,7 @@ fn view(
         counted = paths(&pinned.maps, pod.slot).context("read `stats`")?;
     }
     Ok(EndpointView {
-        pod: record.map_or_else(String::new, full_name),
+        pod: record.map_or_else(String::new, podname::name),
         address: addr.into(),
         missing: missing(&pinned.pins, index, pod, record),
         host_ifname: ifname(index).unwrap_or_default(),

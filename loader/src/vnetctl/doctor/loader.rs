@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
 
 use abi::pins::{BPFFS, DIRECTORY};
-use hooks::Hook;
+use hooks::{Hook, Pins};
 use rpc::{Endpoint, read_json};
 
 use super::node::Node;
@@ -115,7 +116,7 @@ pub(super) fn stale_pins(node: &Node) -> Option<Problem> {
     }
     for nic in hooks::nics(&node.pins).unwrap_or_default() {
         if nix::net::if_::if_nametoindex(nic.as_str()).is_err() {
-            stale.push(node.pins.links().join(nic));
+            stale.extend(link_pins(&node.pins, &nic));
         }
     }
     let stale: Vec<String> = stale
@@ -129,9 +130,19 @@ pub(super) fn stale_pins(node: &Node) -> Option<Problem> {
                 some(&stale)
             ),
             "their maps keep memory, and their programs may still run",
-            "when no loader of that version is to come back: rm -r these folders",
+            "when no loader of that version is to come back: rm -r these",
         )
     })
+}
+
+/// The pins of an interface's links.
+fn link_pins(pins: &Pins, ifname: &str) -> Vec<PathBuf> {
+    let without_program = pins.link(ifname, "").display().to_string();
+    let entries = fs::read_dir(pins.links()).into_iter().flatten();
+    let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    paths
+        .filter(|path| path.display().to_string().starts_with(&without_program))
+        .collect()
 }
 
 pub(super) fn nic_programs(node: &Node) -> Option<Problem> {
