@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, SystemTime};
 
 use abi::{IfIndex, Ip4, Pod};
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use hooks::{Hook, Pins};
 use rpc::{Counted, Endpoint, RunDirectory};
 use serde::Serialize;
@@ -68,7 +68,14 @@ pub(super) fn run(output: Output) -> anyhow::Result<()> {
         } else {
             render(endpoints)
         }
-    })
+    })?;
+    let broken = endpoints.iter().filter(|one| !one.missing.is_empty());
+    let broken = broken.count();
+    ensure!(
+        broken == 0,
+        "{broken} pods are not whole; `vnetctl doctor` says what to do"
+    );
+    Ok(())
 }
 
 /// Every record and every pod in the maps, by address.

@@ -202,16 +202,18 @@ fn rules_that_may_drop_what_is_forwarded_are_named() -> Result {
 fn what_cannot_be_traced_is_refused_with_what_to_write() -> Result {
     let lab = Lab::new().nodes(1).build()?;
     let node = lab.node(1);
-    let refused = |line: &[&str], expected: &str| -> Result {
+    let refused_with = |code: i32, line: &[&str], expected: &str| -> Result {
         let line = [&["vnetctl", "trace"], line].concat();
         let done = node.feed(&line, b"")?;
         assert!(
-            !done.status.success() && done.stderr.contains(expected),
+            done.status.code() == Some(code) && done.stderr.contains(expected),
             "{line:?}: {}",
             done.stderr
         );
         Ok(())
     };
+    let refused = |line: &[&str], expected: &str| refused_with(1, line, expected);
+    let wrong = |line: &[&str], expected: &str| refused_with(2, line, expected);
     refused(&["web", "10.0.0.10"], "is azure-vnet-loader running")?;
     node.start_loader()?;
     refused(
@@ -223,13 +225,13 @@ fn what_cannot_be_traced_is_refused_with_what_to_write() -> Result {
         &["wbe", "10.0.0.10"],
         &format!("there are: default/web ({})", pod.addr()),
     )?;
-    refused(&["web", "10.0.0"], "write one such as 10.0.0.10")?;
-    refused(&["web", "10.0.0.10:http"], "`http` is no port")?;
-    refused(
+    wrong(&["web", "10.0.0"], "write one such as 10.0.0.10")?;
+    wrong(&["web", "10.0.0.10:http"], "`http` is no port")?;
+    wrong(
         &["web", "10.0.0.10", "--proto", "udp"],
         "udp needs a port; write 10.0.0.10:PORT",
     )?;
-    refused(
+    wrong(
         &["web", "10.0.0.10:80", "--proto", "icmp"],
         "a ping has no port",
     )?;
