@@ -104,12 +104,10 @@ impl Owners {
         }
     }
 
-    /// Its name, or the interface.
-    pub(crate) fn name(&self, event: &Event, what: Happening) -> String {
-        self.address(event, what).map_or_else(
-            || Names::interface(event.ifindex),
-            |addr| self.names.pod(addr),
-        )
+    /// Its name.
+    pub(crate) fn name(&self, event: &Event, what: Happening) -> Option<String> {
+        let addr = self.address(event, what)?;
+        Some(self.names.name(addr))
     }
 }
 

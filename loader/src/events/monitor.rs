@@ -14,6 +14,7 @@ use super::describe::{Owners, headers, word};
 use super::followed::Followed;
 use super::listener::{Heard, Listener};
 use super::{Limits, Sink, boot, follow};
+use crate::trace::names::Names;
 use crate::{podname, reconcile};
 
 /// What is shown.
@@ -48,7 +49,10 @@ pub(crate) enum Line {
 #[cfg_attr(feature = "documents", derive(schemars::JsonSchema))]
 pub(crate) struct Shown {
     time: String,
-    pod: String,
+    /// Namespace and name, as `endpoints` has it; `None` when it is nobody's.
+    pod: Option<String>,
+    /// Where it was seen.
+    interface: String,
     event: &'static str,
     dropped: bool,
     packet: String,
@@ -154,6 +158,7 @@ impl<W: Write> Sink for Printer<'_, W> {
         let shown = Shown {
             time: utc(self.boot + Duration::from_nanos(event.time)),
             pod: owners.name(&event, what),
+            interface: Names::interface(event.ifindex),
             event: word(what),
             dropped: matches!(what, Happening::Dropped(_)),
             packet: headers(&frame),
@@ -167,7 +172,9 @@ impl<W: Write> Sink for Printer<'_, W> {
                 self.out,
                 "{:<24} {:<32} {:<24} {:>6} {}",
                 shown.time,
-                shown.pod,
+                shown
+                    .pod
+                    .map_or(shown.interface, |pod| format!("pod {pod}")),
                 format!("{dropped}{}", shown.event),
                 shown.bytes,
                 shown.packet

@@ -225,6 +225,12 @@ fn warnings(pins: &Pins, way: &Way, kernel: &Confirmation) -> Vec<String> {
              azure-vnet-loader puts it back"
         ));
     }
+    let ahead = hooks::ahead(pins, way.hook, &name).unwrap_or_default();
+    if way.hook == Hook::FROM_WIRE && !ahead.is_empty() {
+        warnings.push(format!(
+            "programs of others judge the packet on {name} first, and may drop it or send it elsewhere: {ahead:?} (bpftool prog show id …)"
+        ));
+    }
     if !kernel.same_build {
         warnings.push(format!(
             "the node runs another build of {program} than this vnetctl has in it: use the vnetctl of that build"

@@ -32,8 +32,8 @@ pub struct Step {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "documents", derive(schemars::JsonSchema))]
 pub struct Count {
-    /// The pod.
-    pub pod: String,
+    /// The pod; `None` for one that is gone.
+    pub pod: Option<String>,
     /// The path.
     pub path: &'static str,
 }

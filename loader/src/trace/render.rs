@@ -31,7 +31,10 @@ pub fn render(trace: &Trace) -> String {
     }
     let counts = trace.counts.iter();
     let counts: Vec<String> = counts
-        .map(|count| format!("{} {}", count.pod, count.path))
+        .map(|count| match &count.pod {
+            Some(pod) => format!("pod {pod} {}", count.path),
+            None => format!("a pod that is gone {}", count.path),
+        })
         .collect();
     if !counts.is_empty() {
         line("Counted", &counts.join(", "));
