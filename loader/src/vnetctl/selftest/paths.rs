@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use abi::{Class, DropReason, EndpointFlags, Ip4, Path};
+use abi::{Class, Config, DropReason, EndpointFlags, Ip4, Path};
 use anyhow::{Context as _, Result, ensure};
 use hooks::total;
 
@@ -35,6 +35,9 @@ impl Selftest {
         self.step("pod a to pod b, UDP in fragments", || {
             saw(udp(a, b, to_b, BIG), to_a)
         });
+        self.step("pod a to pod b, UDP as long as the MTU", || {
+            saw(udp(a, b, to_b, longest(pinned)?), to_a)
+        });
         self.step("pod b to pod a, TCP", || saw(tcp(b, a, to_a), to_b));
         self.step("pod b to pod a, UDP", || saw(udp(b, a, to_a, SMALL), to_b));
         self.step("pod to pod took the fast path", || fast(pinned, to_a));
@@ -47,6 +50,9 @@ impl Selftest {
         });
         self.step("pod a to the node, UDP", || {
             saw(udp(a, node, to_node, SMALL), to_a)
+        });
+        self.step("pod a to the node, ping", || {
+            ping(a, to_node).map(|()| "a reply".to_owned())
         });
         self.step("pod a to Azure's DNS", || {
             dns(a, WIRESERVER).map(|bytes| format!("{bytes} bytes"))
@@ -87,13 +93,18 @@ fn saw(client: Result<IpAddr>, expected: Ipv4Addr) -> Result<String> {
     Ok(format!("from {client}"))
 }
 
+fn config(pinned: &Pinned) -> Result<Config> {
+    let config = pinned.maps.config.get(&0, 0);
+    Ok(config.context("read the map `config`")?.0)
+}
+
 fn primary(pinned: &Pinned) -> Result<Ipv4Addr> {
-    let config = pinned
-        .maps
-        .config
-        .get(&0, 0)
-        .context("read the map `config`")?;
-    Ok(config.0.primary.into())
+    Ok(config(pinned)?.primary.into())
+}
+
+/// Of a datagram that just needs no fragments, the bytes behind the headers of IP and UDP.
+fn longest(pinned: &Pinned) -> Result<usize> {
+    Ok(usize::from(config(pinned)?.mtu).saturating_sub(28))
 }
 
 /// On the node from veth to veth; in a tunnel mode over the fabric.
@@ -144,12 +155,7 @@ fn metadata(pinned: &Pinned, from: Place<'_>, pod: Ipv4Addr) -> Result<String> {
 
 /// Open only when it is configured so.
 fn wireserver(pinned: &Pinned, from: Place<'_>) -> Result<String> {
-    let config = pinned
-        .maps
-        .config
-        .get(&0, 0)
-        .context("read the map `config`")?
-        .0;
+    let config = config(pinned)?;
     let at = SocketAddr::from((WIRESERVER, 80));
     if !config.flags.contains(abi::ConfigFlags::BLOCK_WIRESERVER) {
         return from
