@@ -11,6 +11,7 @@
 //! | Which ports may SNAT use? | [`ports`] |
 //! | What follows when the configuration or the node changes? | `follow` |
 //! | When has a configuration file changed? | `files` |
+//! | How is another program run that may hang? | `bounded` |
 //! | When has the node changed? | `netlink` |
 //! | What has somebody done to what we have made? | `touched` |
 //! | When is what repaired? | `repair` |
@@ -54,6 +55,7 @@
 //! | Which pod is meant? | [`podname`] |
 
 mod azure_state;
+mod bounded;
 pub mod carry;
 pub mod census;
 pub mod classes;

@@ -74,7 +74,9 @@ impl Daemon {
             return Err(format!("program {program} does not run on {nic}"));
         }
         let pools = self.pools.borrow();
-        let pools = pools.as_ref().map_err(Clone::clone)?;
+        let pools = pools
+            .as_ref()
+            .map_err(|why| format!("there are no address pools: {why}"))?;
         let Addresses {
             used,
             free,

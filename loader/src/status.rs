@@ -47,6 +47,8 @@ impl Daemon {
             guard: self.guard.borrow().clone(),
             drops: drops(&registry.maps)?,
             leaks_freed: self.reclaim.borrow().freed,
+            unready: self.readiness().err(),
+            limits: self.troubles.borrow().limiting(),
             warnings: self.warnings(),
         })
     }

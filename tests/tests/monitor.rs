@@ -239,6 +239,55 @@ fn four_may_listen_and_one_that_is_killed_makes_room() -> Result {
 }
 
 #[test]
+fn a_pod_that_is_made_anew_is_followed() -> Result {
+    let lab = lab()?;
+    let node = lab.node(1);
+    let pod = node.add_pod("web")?;
+    let seen = monitor(node, "--pod default/web")?;
+    pod.delete()?;
+    line_with(&seen, &["default/web is gone"])?;
+    // Others take its place first.
+    let _other = node.add_pod("other")?;
+    let pod = node.add_pod("web")?;
+    line_with(&seen, &[&format!("default/web is at {} now", pod.addr())])?;
+    let talks = || pod.udp(lab.inet().addr(), 7).is_ok();
+    eventually(SOON, || {
+        (talks() && seen.log().contains("to_internet")).then_some(())
+    })
+    .with_context(|| format!("its packets: {}", seen.log()))
+}
+
+#[test]
+fn a_capture_that_is_ended_tells_what_it_has_and_the_file_does_too() -> Result {
+    const FILE: &str = "/tmp/web.pcapng";
+    let lab = lab()?;
+    let node = lab.node(1);
+    let pod = node.add_pod("web")?;
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        let line = format!("rm -f {FILE}; exec vnetctl capture web -w {FILE} >&2");
+        let capture = node.start(&["sh", "-c", &line])?;
+        let bytes = || node.run(|| Ok(std::fs::read(FILE)?));
+        let count = || Some(packets(&bytes().ok()?)?.len());
+        eventually(SOON, || count().is_some().then_some(())).context("it listens")?;
+        eventually(SOON, || {
+            forge(&pod, 1).ok()?;
+            count().is_some_and(|count| count > 0).then_some(())
+        })
+        .context("a packet")?;
+        capture.signal(signal)?;
+        line_with(&capture, &["packets captured, ", " came too fast"])?;
+        // The last block: statistics of the interface.
+        let bytes = bytes()?;
+        let length = bytes
+            .last_chunk::<4>()
+            .map(|last| u32::from_le_bytes(*last));
+        let start = bytes.len() - usize::try_from(length.context("a length")?)?;
+        assert_eq!(bytes[start..start + 4], [5, 0, 0, 0], "{signal}");
+    }
+    Ok(())
+}
+
+#[test]
 fn a_capture_holds_each_packet_with_its_verdict_as_other_programs_read_it() -> Result {
     const FILE: &str = "/tmp/web.pcapng";
     let lab = lab()?;

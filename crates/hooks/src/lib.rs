@@ -29,4 +29,4 @@ pub use netlink::dump;
 pub use pins::Pins;
 pub use raw::RawMap;
 pub use ticks::ticks;
-pub use xdp::{attach_guard, detach_guard};
+pub use xdp::{attach_guard, detach_guard, has_guard};

@@ -103,7 +103,12 @@ pub(crate) fn pinned(pins: &Pins) -> Result<Vec<String>, AttachError> {
         source,
     };
     let mut found = Vec::new();
-    for entry in fs::read_dir(&path).map_err(unreadable)? {
+    let entries = match fs::read_dir(&path) {
+        // Nothing is pinned; filters hold programs without pins.
+        Err(absent) if absent.kind() == io::ErrorKind::NotFound => return Ok(found),
+        entries => entries.map_err(unreadable)?,
+    };
+    for entry in entries {
         let name = entry.map_err(unreadable)?.file_name();
         let parsed = name.to_str().and_then(Pins::parse_link);
         found.extend(parsed.map(|(ifname, _)| ifname));

@@ -13,7 +13,7 @@ use datapath::model::{Frame, Memory};
 use crate::{Abi, Maps};
 
 impl Maps {
-    /// Node, pods and classes: what is small. Of flows and bindings there may be hundreds of thousands.
+    /// Node, pods, classes and sources that are denied: what is small. Of flows and bindings there may be hundreds of thousands.
     pub fn small_tables(&self) -> Result<Memory, MapError> {
         let mut memory = Memory::new();
         memory.config = Some(self.config.get(&0, 0)?.0).filter(|config| config.nic.get() != 0);
@@ -33,6 +33,11 @@ impl Maps {
             let (key, class) = entry?;
             let length = u8::try_from(key.prefix_len()).unwrap_or(32);
             memory.classes.push((key.data().0, length, class.0.class()));
+        }
+        for entry in &self.deny {
+            let (key, _) = entry?;
+            let length = u8::try_from(key.prefix_len()).unwrap_or(32);
+            memory.denied.push((key.data().0, length));
         }
         Ok(memory)
     }

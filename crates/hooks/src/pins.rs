@@ -106,4 +106,15 @@ mod tests {
         assert_eq!(Pins::parse_link("eth0:other"), None);
         assert_eq!(Pins::parse_link("eth0"), None);
     }
+
+    #[test]
+    fn where_nothing_is_pinned_no_interface_is_but_what_cannot_be_read_is_an_error() {
+        let root = std::env::temp_dir().join(format!("no-pins-{}", std::process::id()));
+        let pins = Pins { root: root.clone() };
+        assert_eq!(crate::link::pinned(&pins).unwrap(), Vec::<String>::new());
+        fs::write(&root, "").unwrap();
+        let unreadable = crate::link::pinned(&pins);
+        fs::remove_file(&root).unwrap();
+        assert!(unreadable.is_err(), "{unreadable:?}");
+    }
 }

@@ -37,6 +37,11 @@ pub fn attach_guard(pins: &Pins, ifname: &str) -> Result<Outcome, AttachError> {
     Ok(Outcome::Attached)
 }
 
+/// Whether the guard was attached to `ifname` and not taken off since.
+pub fn has_guard(pins: &Pins, ifname: &str) -> bool {
+    pins.link(ifname, XDP_GUARD).exists()
+}
+
 /// Takes the guard off `ifname`. Not there is success. `true`: it was there.
 pub fn detach_guard(pins: &Pins, ifname: &str) -> Result<bool, AttachError> {
     unpin(&pins.link(ifname, XDP_GUARD))

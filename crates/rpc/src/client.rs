@@ -2,9 +2,16 @@
 
 use std::io::{self, Read as _, Write as _};
 use std::net::Shutdown;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, UnixAddr, connect as begin, setsockopt, socket as open,
+    sockopt,
+};
+use nix::sys::time::{TimeVal, TimeValLike as _};
 
 use crate::{Reply, Request};
 
@@ -39,7 +46,7 @@ pub enum CallError {
     },
 }
 
-/// Asks the loader at `socket`, waiting at most `limit` for each step of the exchange.
+/// Asks the loader at `socket`; the whole takes `limit` at most, however slowly it answers.
 pub fn call(socket: &Path, request: &Request, limit: Duration) -> Result<Reply, CallError> {
     let connect = |source| CallError::Connect {
         socket: socket.to_owned(),
@@ -50,17 +57,79 @@ pub fn call(socket: &Path, request: &Request, limit: Duration) -> Result<Reply, 
         source,
     };
 
-    let mut stream = UnixStream::connect(socket).map_err(connect)?;
-    stream.set_read_timeout(Some(limit)).map_err(exchange)?;
-    stream.set_write_timeout(Some(limit)).map_err(exchange)?;
+    let deadline = Instant::now() + limit;
+    let mut stream = connect_within(socket, limit).map_err(connect)?;
 
     let question = serde_json::to_vec(request).map_err(|source| CallError::Answer { source })?;
     stream.write_all(&question).map_err(exchange)?;
     stream.shutdown(Shutdown::Write).map_err(exchange)?;
     let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).map_err(exchange)?;
+    let mut part = [0; 16 << 10];
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(exchange(io::ErrorKind::TimedOut.into()));
+        }
+        stream.set_read_timeout(Some(left)).map_err(exchange)?;
+        match stream.read(&mut part) {
+            Ok(0) => break,
+            Ok(read) => answer.extend(part.get(..read).unwrap_or_default()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(exchange(error)),
+        }
+    }
     if answer.is_empty() {
         return Err(exchange(io::ErrorKind::UnexpectedEof.into()));
     }
     serde_json::from_slice(&answer).map_err(|source| CallError::Answer { source })
+}
+
+/// std's own waits for ever for a loader that accepts no more. The limit stays for what is written.
+fn connect_within(path: &Path, limit: Duration) -> io::Result<UnixStream> {
+    let kind = SockType::Stream;
+    let stream = open(AddressFamily::Unix, kind, SockFlag::SOCK_CLOEXEC, None)?;
+    let micros = i64::try_from(limit.as_micros()).unwrap_or(i64::MAX);
+    // Zero would be no limit.
+    let limit = TimeVal::microseconds(micros.max(1));
+    setsockopt(&stream, sockopt::SendTimeout, &limit)?;
+    begin(stream.as_raw_fd(), &UnixAddr::new(path)?)?;
+    Ok(stream.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+    use std::thread::{scope, sleep};
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_millis(200);
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a slow loader is what is tested")]
+    fn a_loader_that_answers_byte_by_byte_or_accepts_nobody_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("loader.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        scope(|scope| {
+            scope.spawn(|| {
+                let (mut slow, _) = listener.accept().unwrap();
+                while slow.write_all(b" ").is_ok() {
+                    sleep(LIMIT / 4);
+                }
+            });
+            let begun = Instant::now();
+            let late = call(&path, &Request::Health, LIMIT);
+            assert!(matches!(late, Err(CallError::Exchange { .. })), "{late:?}");
+            assert!(begun.elapsed() < LIMIT * 5, "{:?}", begun.elapsed());
+        });
+        // Nobody accepts: at some point the queue is full.
+        let waiting = (0..100_000).map_while(|_| connect_within(&path, LIMIT).ok());
+        let waiting: Vec<_> = waiting.collect();
+        assert!(waiting.len() > 10);
+        let begun = Instant::now();
+        let late = call(&path, &Request::Health, LIMIT);
+        assert!(matches!(late, Err(CallError::Connect { .. })), "{late:?}");
+        assert!(begun.elapsed() < LIMIT * 5, "{:?}", begun.elapsed());
+    }
 }

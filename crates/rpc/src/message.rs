@@ -143,6 +143,12 @@ pub struct Status {
     /// Leaked addresses that the loader has freed since it started.
     #[serde(default)]
     pub leaks_freed: u64,
+    /// What keeps pods from being added, as `/readyz` says it.
+    #[serde(default)]
+    pub unready: Option<String>,
+    /// What pods that are there lack, as the plug-in's STATUS says it.
+    #[serde(default)]
+    pub limits: Vec<String>,
     /// What the operator should know.
     pub warnings: Vec<String>,
 }

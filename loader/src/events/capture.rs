@@ -6,16 +6,18 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use abi::{Happening, Ip4, Watch};
+use abi::{Happening, Watch};
 use anyhow::{Context as _, Result};
 use clap::Args;
 use hooks::{Maps, Pins};
+use nix::time::{ClockId, clock_gettime};
 use rpc::RunDirectory;
 
 use super::describe::{Owners, word};
+use super::followed::Followed;
 use super::listener::{Heard, Listener};
 use super::pcapng::{Block, Direction, Pcapng};
-use super::{Limits, Sink, boot, follow, slot_of};
+use super::{Limits, Sink, boot, follow};
 use crate::vnetctl::output::Out;
 use crate::{podname, reconcile};
 
@@ -41,24 +43,29 @@ pub struct Captured {
     pub lost: u64,
 }
 
-/// Captures until the limits are reached, or for ever: the file is whole after each packet.
+/// Captures until the limits are reached, or somebody ends it: the file is whole after each packet.
 pub fn capture(wanted: &Capture) -> Result<Captured> {
     let pins = Pins::default();
     let maps = Maps::from_pins(&pins)?;
     let endpoints = reconcile::endpoints(&RunDirectory::default());
     let endpoint = podname::find(&endpoints, &wanted.pod)?;
-    let wishes = vec![Watch::Pod(slot_of(&maps, endpoint)?), Watch::Drops];
-    let listener = Listener::open(&pins, wishes)?;
+    let pod = Followed::new(&wanted.pod, &maps, endpoint)?;
+    let listener = Listener::open(&pins, wishes(&pod))?;
     let description = format!("{} at {}", podname::name(endpoint), endpoint.address.addr());
     let mut recorder = Recorder {
         file: Pcapng::begin(open(&wanted.write)?, &endpoint.host_ifname, &description)
             .with_context(|| format!("write {}", wanted.write.display()))?,
-        pod: Ip4::from(endpoint.address.addr()),
+        pod,
         boot: boot()?,
         captured: Captured::default(),
     };
     follow(listener, &maps, wanted.limits, &mut recorder)?;
     Ok(recorder.captured)
+}
+
+fn wishes(pod: &Followed) -> Vec<Watch> {
+    let pod = pod.slot().map(Watch::Pod);
+    pod.into_iter().chain([Watch::Drops]).collect()
 }
 
 fn open(path: &Path) -> Result<BufWriter<Box<dyn Write>>> {
@@ -77,7 +84,7 @@ fn open(path: &Path) -> Result<BufWriter<Box<dyn Write>>> {
 
 struct Recorder {
     file: Pcapng<BufWriter<Box<dyn Write>>>,
-    pod: Ip4,
+    pod: Followed,
     boot: Duration,
     captured: Captured,
 }
@@ -92,7 +99,7 @@ impl Sink for Recorder {
             }
         };
         let what = Happening::of_bits(event.what);
-        let Some(what) = what.filter(|what| owners.address(&event, *what) == Some(self.pod)) else {
+        let Some(what) = what.filter(|what| self.pod.is_at(owners.address(&event, *what))) else {
             return Ok(false);
         };
         let (direction, comment) = match what {
@@ -113,7 +120,16 @@ impl Sink for Recorder {
         Ok(true)
     }
 
-    fn pause(&mut self, _at_the_end: bool) -> Result<()> {
+    fn look(&mut self, owners: &Owners) -> Option<Vec<Watch>> {
+        self.pod.look(owners).then(|| wishes(&self.pod))
+    }
+
+    fn pause(&mut self, at_the_end: bool) -> Result<()> {
+        if at_the_end {
+            let Captured { packets, lost } = self.captured;
+            let now = clock_gettime(ClockId::CLOCK_REALTIME).context("read the clock")?;
+            self.file.statistics(now.into(), packets, lost)?;
+        }
         Ok(self.file.flush()?)
     }
 }

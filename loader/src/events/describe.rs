@@ -7,10 +7,10 @@ use abi::{DropReason, Event, Happening, IfIndex, Ip4, Path, Slot};
 use anyhow::{Context as _, Result};
 use etherparse::{LaxNetSlice, LaxSlicedPacket, TransportSlice};
 use hooks::Maps;
-use rpc::RunDirectory;
+use rpc::{Endpoint, RunDirectory};
 
-use crate::reconcile;
 use crate::trace::names::{Names, protocol};
+use crate::{podname, reconcile};
 
 /// What happened, as one word.
 pub(crate) const fn word(what: Happening) -> &'static str {
@@ -51,6 +51,7 @@ pub(crate) fn headers(frame: &[u8]) -> String {
 #[derive(Clone, Debug)]
 pub(crate) struct Owners {
     names: Names,
+    endpoints: Vec<Endpoint>,
     slots: BTreeMap<Slot, Ip4>,
     veths: BTreeMap<IfIndex, Ip4>,
     read: Instant,
@@ -62,20 +63,37 @@ impl Owners {
         let tables = maps.small_tables().context("read the pinned maps")?;
         let slots = tables.pods.iter().map(|(addr, pod)| (pod.slot, *addr));
         let veths = tables.veths.iter().map(|(veth, of)| (*veth, of.addr));
+        let endpoints = reconcile::endpoints(&RunDirectory::default());
         Ok(Self {
-            names: Names::of(&reconcile::endpoints(&RunDirectory::default())),
+            names: Names::of(&endpoints),
+            endpoints,
             slots: slots.collect(),
             veths: veths.collect(),
             read: Instant::now(),
         })
     }
 
-    /// Again, when a second has gone by.
-    pub(crate) fn refresh(&mut self, maps: &Maps) -> Result<()> {
-        if self.read.elapsed() >= Duration::from_secs(1) {
+    /// Again, when a second has gone by; whether it has.
+    pub(crate) fn refresh(&mut self, maps: &Maps) -> Result<bool> {
+        let is_old = self.read.elapsed() >= Duration::from_secs(1);
+        if is_old {
             *self = Self::read(maps)?;
         }
-        Ok(())
+        Ok(is_old)
+    }
+
+    /// Whether the pod with this address is counted there.
+    pub(super) fn is(&self, (addr, slot): (Ip4, Slot)) -> bool {
+        self.slots.get(&slot) == Some(&addr)
+    }
+
+    /// Address and slot of the pod that is called so.
+    pub(super) fn find(&self, wanted: &str) -> Option<(Ip4, Slot)> {
+        let endpoint = podname::find(&self.endpoints, wanted).ok()?;
+        let addr = Ip4::from(endpoint.address.addr());
+        let mut slots = self.slots.iter();
+        let (slot, _) = slots.find(|(_, of)| **of == addr)?;
+        Some((addr, *slot))
     }
 
     /// The address of the pod that the event is about; `None` when it is not known, or nobody's.
@@ -86,12 +104,10 @@ impl Owners {
         }
     }
 
-    /// Its name, or the interface.
-    pub(crate) fn name(&self, event: &Event, what: Happening) -> String {
-        self.address(event, what).map_or_else(
-            || Names::interface(event.ifindex),
-            |addr| self.names.pod(addr),
-        )
+    /// Its name.
+    pub(crate) fn name(&self, event: &Event, what: Happening) -> Option<String> {
+        let addr = self.address(event, what)?;
+        Some(self.names.name(addr))
     }
 }
 

@@ -84,6 +84,11 @@ impl Listener {
         Ok(listener)
     }
 
+    /// From now on it wants to hear of these.
+    pub(super) fn wish(&mut self, wishes: Vec<Watch>) {
+        self.wishes = wishes;
+    }
+
     /// Waits for a moment, and hands everything on that has happened meanwhile, in the order of each CPU.
     pub(super) fn hear(&mut self, mut tell: impl FnMut(Heard)) -> Result<()> {
         self.renew()?;

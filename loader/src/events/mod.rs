@@ -2,18 +2,22 @@
 
 mod capture;
 mod describe;
+mod followed;
 mod listener;
 mod monitor;
 mod pcapng;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use abi::{Ip4, Slot};
+use abi::Watch;
 use anyhow::{Context as _, Result};
 use clap::Args;
-use hooks::{Abi, Maps};
+use hooks::Maps;
+use nix::sys::signal::{SigSet, Signal};
 use nix::time::{ClockId, clock_gettime};
-use rpc::Endpoint;
 
 pub use capture::{Capture, Captured, capture};
 #[cfg(feature = "documents")]
@@ -63,34 +67,32 @@ impl Clock {
     }
 }
 
-/// Where the programs count the pod's packets.
-fn slot_of(maps: &Maps, endpoint: &Endpoint) -> Result<Slot> {
-    let addr = Ip4::from(endpoint.address.addr());
-    let Abi(pod) = maps.pods.get(&Abi(addr), 0).with_context(|| {
-        format!("{addr} is not in map pods; is azure-vnet-loader running, so that it puts it back?")
-    })?;
-    Ok(pod.slot)
-}
-
 /// Where what is heard goes.
 trait Sink {
     /// Whether it counts for the limits.
     fn take(&mut self, owners: &Owners, heard: Heard) -> Result<bool>;
+    /// What to wish for from now on, if that is another thing: pods have come and gone.
+    fn look(&mut self, owners: &Owners) -> Option<Vec<Watch>>;
     /// Nothing more has happened for a moment.
     fn pause(&mut self, at_the_end: bool) -> Result<()>;
 }
 
-/// Listens until the limits are reached.
+/// Listens until the limits are reached, or somebody ends it (SIGINT, SIGTERM).
 fn follow(mut listener: Listener, maps: &Maps, limits: Limits, sink: &mut impl Sink) -> Result<()> {
     let mut owners = Owners::read(maps)?;
     let mut clock = limits.clock();
-    while !clock.is_over() {
+    let ended = ended()?;
+    while !clock.is_over() && !ended.load(Ordering::Relaxed) {
         // No more than the buffers hold: what is read makes room only once all is read.
         let mut heard = Vec::new();
         listener.hear(|one| heard.push(one))?;
         // Each CPU has a buffer of its own.
         heard.sort_by_key(Heard::time);
-        owners.refresh(maps)?;
+        if owners.refresh(maps)?
+            && let Some(wishes) = sink.look(&owners)
+        {
+            listener.wish(wishes);
+        }
         for one in heard {
             if !clock.is_over() && sink.take(&owners, one)? {
                 clock.count();
@@ -99,6 +101,27 @@ fn follow(mut listener: Listener, maps: &Maps, limits: Limits, sink: &mut impl S
         sink.pause(false)?;
     }
     sink.pause(true)
+}
+
+/// Set by SIGINT and SIGTERM, so that what is in hand is told first. Whoever says it twice means at once.
+fn ended() -> Result<Arc<AtomicBool>> {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGINT);
+    signals.add(Signal::SIGTERM);
+    signals.thread_block().context("block signals")?;
+    let ended = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&ended);
+    thread::spawn(move || {
+        if signals.wait().is_ok() {
+            told.store(true, Ordering::Relaxed);
+        }
+        // Here they end the process again.
+        let _cannot_fail = signals.thread_unblock();
+        loop {
+            thread::park();
+        }
+    });
+    Ok(ended)
 }
 
 /// Since the epoch, when the monotonic clock was zero.

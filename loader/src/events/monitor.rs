@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use abi::{Event, Happening, Ip4, Watch};
+use abi::{Event, Happening, Watch};
 use anyhow::Result;
 use clap::Args;
 use hooks::{Maps, Pins};
@@ -11,8 +11,10 @@ use rpc::{RunDirectory, utc};
 use serde::Serialize;
 
 use super::describe::{Owners, headers, word};
+use super::followed::Followed;
 use super::listener::{Heard, Listener};
-use super::{Limits, Sink, boot, follow, slot_of};
+use super::{Limits, Sink, boot, follow};
+use crate::trace::names::Names;
 use crate::{podname, reconcile};
 
 /// What is shown.
@@ -47,36 +49,36 @@ pub(crate) enum Line {
 #[cfg_attr(feature = "documents", derive(schemars::JsonSchema))]
 pub(crate) struct Shown {
     time: String,
-    pod: String,
+    /// Namespace and name, as `endpoints` has it; `None` when it is nobody's.
+    pod: Option<String>,
+    /// Where it was seen.
+    interface: String,
     event: &'static str,
     dropped: bool,
     packet: String,
     bytes: u32,
 }
 
-/// Shows packets until the limits are reached, or for ever.
+/// Shows packets until the limits are reached, or somebody ends it.
 pub fn monitor(wanted: &Monitor, json: bool, out: &mut impl Write) -> Result<()> {
     let pins = Pins::default();
     let maps = Maps::from_pins(&pins)?;
     let endpoints = reconcile::endpoints(&RunDirectory::default());
-    let mut wishes = vec![Watch::Drops];
     let mut pod = None;
     if let Some(name) = &wanted.pod {
         let endpoint = podname::find(&endpoints, name)?;
-        pod = Some(Ip4::from(endpoint.address.addr()));
-        if !wanted.drops {
-            wishes.push(Watch::Pod(slot_of(&maps, endpoint)?));
-        }
+        let followed = Followed::new(name, &maps, endpoint)?;
+        pod = Some(followed);
     }
     let mut printer = Printer {
         out,
-        pod,
         drops_only: wanted.drops || pod.is_none(),
+        pod,
         json,
         boot: boot()?,
         rate: Rate::new(wanted.rate),
     };
-    let listener = Listener::open(&pins, wishes)?;
+    let listener = Listener::open(&pins, printer.wishes())?;
     printer.head()?;
     follow(listener, &maps, wanted.limits, &mut printer)
 }
@@ -84,7 +86,7 @@ pub fn monitor(wanted: &Monitor, json: bool, out: &mut impl Write) -> Result<()>
 /// Where the lines go, and which.
 struct Printer<'a, W> {
     out: &'a mut W,
-    pod: Option<Ip4>,
+    pod: Option<Followed>,
     drops_only: bool,
     json: bool,
     boot: Duration,
@@ -104,9 +106,16 @@ impl<W: Write> Printer<'_, W> {
         Ok(())
     }
 
+    fn wishes(&self) -> Vec<Watch> {
+        let slot = self.pod.as_ref().and_then(Followed::slot);
+        let pod = slot.filter(|_| !self.drops_only).map(Watch::Pod);
+        [Watch::Drops].into_iter().chain(pod).collect()
+    }
+
     /// Others' wishes bring us more than we asked for.
     fn is_wanted(&self, owners: &Owners, event: &Event, what: Happening) -> bool {
-        let of_pod = self.pod.is_none() || owners.address(event, what) == self.pod;
+        let pod = self.pod.as_ref();
+        let of_pod = pod.is_none_or(|pod| pod.is_at(owners.address(event, what)));
         of_pod && (matches!(what, Happening::Dropped(_)) || !self.drops_only)
     }
 
@@ -149,6 +158,7 @@ impl<W: Write> Sink for Printer<'_, W> {
         let shown = Shown {
             time: utc(self.boot + Duration::from_nanos(event.time)),
             pod: owners.name(&event, what),
+            interface: Names::interface(event.ifindex),
             event: word(what),
             dropped: matches!(what, Happening::Dropped(_)),
             packet: headers(&frame),
@@ -162,13 +172,20 @@ impl<W: Write> Sink for Printer<'_, W> {
                 self.out,
                 "{:<24} {:<32} {:<24} {:>6} {}",
                 shown.time,
-                shown.pod,
+                shown
+                    .pod
+                    .map_or(shown.interface, |pod| format!("pod {pod}")),
                 format!("{dropped}{}", shown.event),
                 shown.bytes,
                 shown.packet
             )?;
         }
         Ok(true)
+    }
+
+    fn look(&mut self, owners: &Owners) -> Option<Vec<Watch>> {
+        let moved = self.pod.as_mut()?.look(owners);
+        moved.then(|| self.wishes())
     }
 
     fn pause(&mut self, at_the_end: bool) -> Result<()> {

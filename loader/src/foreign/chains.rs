@@ -5,9 +5,9 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::process::{Command, Stdio};
 
 use super::LookError;
+use crate::bounded::{HANGS, NOT_FOUND, bounded};
 
 /// A chain.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -72,16 +72,20 @@ fn legacy(which: &[&str]) -> Result<Vec<Chain>, LookError> {
 }
 
 fn run(program: &'static str, arguments: &[&str]) -> Result<String, LookError> {
-    let done = Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|source| LookError::Start { program, source })?;
-    if !done.status.success() {
-        let why = String::from_utf8_lossy(&done.stderr).trim().to_owned();
-        return Err(LookError::Failed { program, why });
+    let start = |source| LookError::Start { program, source };
+    let done = bounded(program).args(arguments).output().map_err(start)?;
+    match done.status.code() {
+        Some(0) => Ok(String::from_utf8_lossy(&done.stdout).into_owned()),
+        Some(NOT_FOUND) => Err(start(io::ErrorKind::NotFound.into())),
+        Some(HANGS) => Err(LookError::Failed {
+            program,
+            why: "it hangs".to_owned(),
+        }),
+        _ => {
+            let why = String::from_utf8_lossy(&done.stderr).trim().to_owned();
+            Err(LookError::Failed { program, why })
+        }
     }
-    Ok(String::from_utf8_lossy(&done.stdout).into_owned())
 }
 
 /// nft writes a line per rule, and a line per brace that closes.

@@ -8,14 +8,15 @@
 use std::collections::BTreeSet;
 
 use abi::pins::map;
+use abi::pins::program::XDP_GUARD;
 use abi::{DropReason, IfIndex, Path};
 use anyhow::{Context as _, Result};
-use aya::EbpfLoader;
-use aya::programs::{ProgramInfo, SchedClassifier};
+use aya::programs::{ProgramInfo, SchedClassifier, TestRun as _, TestRunOptions, Xdp};
+use aya::{Ebpf, EbpfLoader};
 use datapath::Verdict;
 use datapath::model::Frame;
 use hooks::model::{Ran, action, test_run};
-use hooks::{Hook, Maps, Pins, total};
+use hooks::{Maps, Pins, total};
 use serde::Serialize;
 
 use super::recorder::{Recording, counted};
@@ -38,7 +39,8 @@ pub struct Confirmation {
 
 /// The decision that is to be confirmed.
 pub(super) struct Decision<'a> {
-    pub(super) hook: Hook,
+    /// The program that decides.
+    pub(super) program: &'static str,
     pub(super) ifindex: IfIndex,
     pub(super) sent: &'a Frame,
     pub(super) verdict: Verdict,
@@ -56,27 +58,55 @@ pub(super) fn confirm(
         .map_max_entries(map::SNAT, ENTRIES)
         .load(OBJECT)
         .context("load the BPF object with maps of its own")?;
-    let name = decision.hook.program;
-    let program = object.program_mut(name);
-    let program: &mut SchedClassifier = program
-        .with_context(|| format!("the BPF object has no program {name}"))?
-        .try_into()?;
-    program.load().with_context(|| format!("load {name}"))?;
-    let tag = program.info()?.tag();
+    let name = decision.program;
+    let tag = load(&mut object, name).with_context(|| format!("load {name}"))?;
     let pinned = ProgramInfo::from_pin(pins.program(name));
     let mut maps = Maps::from_object(&mut object)?;
     maps.fill(&recording.before).context("copy the maps")?;
-    let program: &SchedClassifier = object
-        .program(name)
-        .with_context(|| format!("the BPF object has no program {name}"))?
-        .try_into()?;
-    let ran = test_run(program, decision.sent, decision.ifindex, 1)
-        .with_context(|| format!("run {name} on the packet"))?;
+    let ran = run(&object, decision).with_context(|| format!("run {name} on the packet"))?;
     let differences = differences(decision, recording, &ran, &maps)?;
     Ok(Confirmation {
         agrees: differences.is_empty(),
         differences,
         same_build: pinned.is_ok_and(|pinned| pinned.tag() == tag),
+    })
+}
+
+/// Loads a program, and returns what tells its build from others.
+fn load(object: &mut Ebpf, name: &str) -> Result<u64> {
+    let program = object.program_mut(name).context("there is none")?;
+    if name == XDP_GUARD {
+        let guard: &mut Xdp = program.try_into()?;
+        guard.load()?;
+        return Ok(guard.info()?.tag());
+    }
+    let program: &mut SchedClassifier = program.try_into()?;
+    program.load()?;
+    Ok(program.info()?.tag())
+}
+
+fn run(object: &Ebpf, decision: &Decision<'_>) -> Result<Ran> {
+    let program = object.program(decision.program).context("there is none")?;
+    if decision.program != XDP_GUARD {
+        let program: &SchedClassifier = program.try_into()?;
+        return Ok(test_run(program, decision.sent, decision.ifindex, 1)?);
+    }
+    let guard: &Xdp = program.try_into()?;
+    let mut frame = decision.sent.clone();
+    let ran = guard.test_run(TestRunOptions {
+        data_in: Some(&decision.sent.bytes),
+        data_out: Some(&mut frame.bytes),
+        ..TestRunOptions::new()
+    })?;
+    // XDP_DROP, in the words of the other programs.
+    let verdict = match ran.return_value {
+        1 => action(Verdict::Drop(DropReason::DenyList)),
+        _ => action(Verdict::Stack),
+    };
+    Ok(Ran {
+        code: verdict,
+        frame,
+        time: ran.duration,
     })
 }
 

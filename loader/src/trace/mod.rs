@@ -13,10 +13,11 @@ mod rule;
 mod sockets;
 mod stack;
 
+use abi::pins::program::XDP_GUARD;
 use abi::{Config, IfIndex, Mac};
 use anyhow::{Context as _, Result, ensure};
 use datapath::model::Frame;
-use datapath::{Seconds, Verdict, from_pod, from_wire};
+use datapath::{Seconds, Verdict, from_pod, from_wire, xdp_guard};
 use hooks::{Hook, Maps, Pins};
 use nix::time::{ClockId, clock_gettime};
 use rpc::{Endpoint, RunDirectory};
@@ -97,14 +98,16 @@ pub fn trace(query: &Query) -> Result<Trace> {
     let recorder = Recorder::new(&maps, &names).context("read the pinned maps")?;
     let mut became = sent.clone();
     let now = clock()?;
-    let verdict = if query.from_wire {
-        from_wire(&mut became, &recorder, || now)
-    } else {
-        from_pod(&mut became, &recorder, way.ifindex, || now)
+    let guards = query.from_wire && hooks::has_guard(&pins, &Names::interface(config.nic));
+    let refused = guards.then(|| xdp_guard(&became, &recorder)).flatten();
+    let verdict = match refused {
+        Some(reason) => Verdict::Drop(reason),
+        None if query.from_wire => from_wire(&mut became, &recorder, || now),
+        None => from_pod(&mut became, &recorder, way.ifindex, || now),
     };
     let recording = recorder.finish().context("read the pinned maps")?;
     let decision = Decision {
-        hook: way.hook,
+        program: refused.map_or(way.hook.program, |_| XDP_GUARD),
         ifindex: way.ifindex,
         sent: &sent,
         verdict,
@@ -119,7 +122,7 @@ pub fn trace(query: &Query) -> Result<Trace> {
             protocol: protocol.name(),
             from: way.from.text(),
             to: way.to.text(),
-            program: way.hook.program,
+            program: decision.program,
         },
         source: source(&decision, &way, stack.as_ref()),
         verdict: outcome(verdict, &recording, &names),
@@ -220,6 +223,12 @@ fn warnings(pins: &Pins, way: &Way, kernel: &Confirmation) -> Vec<String> {
         warnings.push(format!(
             "the pinned {program} is not attached to {name}: what really happens is the kernel's business alone; \
              azure-vnet-loader puts it back"
+        ));
+    }
+    let ahead = hooks::ahead(pins, way.hook, &name).unwrap_or_default();
+    if way.hook == Hook::FROM_WIRE && !ahead.is_empty() {
+        warnings.push(format!(
+            "programs of others judge the packet on {name} first, and may drop it or send it elsewhere: {ahead:?} (bpftool prog show id …)"
         ));
     }
     if !kernel.same_build {

@@ -20,8 +20,13 @@ impl Names {
 
     /// The pod with this address, or the address of one without a record.
     pub(crate) fn pod(&self, addr: Ip4) -> String {
+        format!("pod {}", self.name(addr))
+    }
+
+    /// The same for programs.
+    pub(crate) fn name(&self, addr: Ip4) -> String {
         let name = self.0.get(&addr.into());
-        name.map_or_else(|| format!("pod {addr}"), |name| format!("pod {name}"))
+        name.cloned().unwrap_or_else(|| addr.to_string())
     }
 
     /// An interface's name, or the index of one that is gone.

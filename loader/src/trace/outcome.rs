@@ -99,10 +99,7 @@ pub(super) fn counts(recording: &Recording, names: &Names) -> Vec<Count> {
     let name = |slot| {
         let mut pods = recording.after.pods.iter();
         let pod = pods.find(|(_, pod)| pod.slot == slot);
-        pod.map_or_else(
-            || "a pod that is gone".to_owned(),
-            |(addr, _)| names.pod(*addr),
-        )
+        pod.map(|(addr, _)| names.name(*addr))
     };
     let counts = recording.counts.iter();
     counts

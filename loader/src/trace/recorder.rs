@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use abi::{
-    Binding, BindingKey, BindingState, Config, Counter, DropReason, Flow, FlowFlags, FlowKey,
-    Fragment, FragmentKey, IfIndex, Ip4, Path, Pod, Port, Secret, Slot, Veth,
+    Binding, BindingKey, BindingState, Config, ConfigFlags, Counter, DropReason, Flow, FlowFlags,
+    FlowKey, Fragment, FragmentKey, IfIndex, Ip4, Path, Pod, Port, Secret, Slot, Veth,
 };
 use aya::maps::MapError;
 use datapath::model::Memory;
@@ -32,8 +32,8 @@ pub struct Step {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "documents", derive(schemars::JsonSchema))]
 pub struct Count {
-    /// The pod.
-    pub pod: String,
+    /// The pod; `None` for one that is gone.
+    pub pod: Option<String>,
     /// The path.
     pub path: &'static str,
 }
@@ -131,7 +131,7 @@ impl<'a> Recorder<'a> {
 /// What is known of a flow, in words.
 fn side(flow: Option<Flow>) -> &'static str {
     match flow {
-        None => "not known: it may go fast",
+        None => "not known",
         Some(flow) if flow.flags.contains(FlowFlags::VIA_STACK) => {
             "the kernel's own: both directions go through the stack"
         }
@@ -139,6 +139,19 @@ fn side(flow: Option<Flow>) -> &'static str {
             "opened from outside to the pod's own address, which the answers keep"
         }
         Some(_) => "known, and nobody's: it may go fast",
+    }
+}
+
+/// What it means that a flow is not known: whoever opened it may have found no room to say so.
+fn miss(config: &Config, lost: u32) -> &'static str {
+    if config.flags.contains(ConfigFlags::STACK) {
+        "not known, so it is the kernel's: `datapath: stack`"
+    } else if config.flags.contains(ConfigFlags::FLOWS_FULL) {
+        "not known, so it is the kernel's: the table is nearly full"
+    } else if lost != config.flows_lost {
+        "not known, so it is the kernel's: flows have found no room since the loader last looked"
+    } else {
+        "not known: it may go fast"
     }
 }
 
@@ -209,13 +222,19 @@ impl Tables for Recorder<'_> {
     }
 
     fn denied(&self, addr: Ip4) -> bool {
-        self.after.denied(addr)
+        let denied = self.after.denied(addr);
+        let not = if denied { "" } else { "not " };
+        self.note("deny", format!("{addr} is {not}in `denyCidrs`"));
+        denied
     }
 
     fn flow(&self, key: &FlowKey) -> Option<(Flow, FlowKey)> {
         self.read_flow(key);
         let known = self.after.flow(key);
-        let state = side(known.map(|(flow, _)| flow));
+        let state = match (known, self.after.config()) {
+            (None, Some(config)) => miss(config, self.after.lost_flows()),
+            (known, _) => side(known.map(|(flow, _)| flow)),
+        };
         self.note("flows", format!("{}: {state}", flow_name(key)));
         known
     }
@@ -321,4 +340,27 @@ impl Tables for Recorder<'_> {
 /// A counter that has not moved.
 pub(super) fn counted(counters: &std::collections::BTreeMap<u32, Counter>, index: u32) -> Counter {
     counters.get(&index).copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use zerocopy::FromZeros as _;
+
+    use super::*;
+
+    #[test]
+    fn a_miss_says_why_it_is_the_kernels() {
+        let told = |flags, lost| {
+            let config = Config {
+                flags,
+                flows_lost: 7,
+                ..Config::new_zeroed()
+            };
+            miss(&config, lost)
+        };
+        assert!(told(ConfigFlags::NONE, 7).ends_with("it may go fast"));
+        assert!(told(ConfigFlags::STACK, 7).contains("`datapath: stack`"));
+        assert!(told(ConfigFlags::FLOWS_FULL, 7).contains("nearly full"));
+        assert!(told(ConfigFlags::NONE, 8).contains("no room"));
+    }
 }

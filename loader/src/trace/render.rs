@@ -31,7 +31,10 @@ pub fn render(trace: &Trace) -> String {
     }
     let counts = trace.counts.iter();
     let counts: Vec<String> = counts
-        .map(|count| format!("{} {}", count.pod, count.path))
+        .map(|count| match &count.pod {
+            Some(pod) => format!("pod {pod} {}", count.path),
+            None => format!("a pod that is gone {}", count.path),
+        })
         .collect();
     if !counts.is_empty() {
         line("Counted", &counts.join(", "));
@@ -93,6 +96,13 @@ fn kernel(line: &mut impl FnMut(&str, &str), stack: &Stack) {
             &format!(
                 "before that, rules of others may send it elsewhere, as kube-proxy's do: {chains}"
             ),
+        );
+    }
+    if !stack.filters.is_empty() {
+        let filters = stack.filters.join(", ");
+        line(
+            "",
+            &format!("it is filtered, and may be dropped, by {filters}"),
         );
     }
 }

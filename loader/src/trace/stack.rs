@@ -1,6 +1,7 @@
 //! What will the kernel do with what the programs leave to it? Asked of its routing table and of our own nftables table; rules of
 //! others are named, not followed.
 
+use std::fs;
 use std::net::Ipv4Addr;
 use std::process::{Command, Stdio};
 
@@ -11,6 +12,7 @@ use rtnetlink::RouteMessageBuilder;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::foreign::{self, Filter};
 use crate::{fallback, nic};
 
 /// What the kernel does.
@@ -23,6 +25,8 @@ pub struct Stack {
     pub masquerade: Option<bool>,
     /// Chains of others that may translate the packet first, as kube-proxy's do.
     pub translators: Vec<String>,
+    /// Who filters what is forwarded, and may drop it: a place and its rule each.
+    pub filters: Vec<String>,
 }
 
 /// A route.
@@ -72,6 +76,10 @@ pub(super) fn ask(packet: Arriving, nic: u32) -> Result<Stack> {
     Ok(Stack {
         masquerade,
         translators: translators(),
+        filters: match &route {
+            Route::Interface { .. } => filters(),
+            Route::Node | Route::Nowhere { .. } => Vec::new(),
+        },
         route,
     })
 }
@@ -151,12 +159,22 @@ fn masquerades(dst: Ipv4Addr) -> Option<bool> {
     Some(listed.is_none())
 }
 
+/// Filters of others on the way of what is forwarded.
+fn filters() -> Vec<String> {
+    let of = |filter: &Filter| {
+        let Filter { owner, place, rule } = filter;
+        format!("{} ({place}: {rule})", owner.title())
+    };
+    match foreign::look() {
+        Ok(found) => found.iter().map(of).collect(),
+        Err(error) => vec![format!("nobody knows who: {error}")],
+    }
+}
+
 /// Chains that translate destinations before the kernel routes.
 fn translators() -> Vec<String> {
-    let Ok(Some(text)) = nft(&["-j", "list", "chains"]) else {
-        return Vec::new();
-    };
-    let listed: Value = serde_json::from_str(&text).unwrap_or_default();
+    let text = nft(&["-j", "list", "chains"]).ok().flatten();
+    let listed: Value = serde_json::from_str(&text.unwrap_or_default()).unwrap_or_default();
     let objects = listed.pointer("/nftables").and_then(Value::as_array);
     let chains = objects.into_iter().flatten();
     let translators = chains.filter_map(|object| {
@@ -166,7 +184,12 @@ fn translators() -> Vec<String> {
         (is("type", "nat") && is("hook", "prerouting"))
             .then_some([word("family")?, word("table")?, word("name")?].join(" "))
     });
-    translators.collect()
+    // To ask iptables-legacy would load its modules.
+    let tables = fs::read_to_string("/proc/thread-self/net/ip_tables_names").unwrap_or_default();
+    let legacy = tables.lines().find(|table| *table == "nat");
+    translators
+        .chain(legacy.map(|_| "iptables-legacy nat".to_owned()))
+        .collect()
 }
 
 /// What nft prints; `None` when it refuses.

@@ -6,14 +6,15 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, SystemTime};
 
 use abi::{IfIndex, Ip4, Pod};
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use hooks::{Hook, Pins};
 use rpc::{Counted, Endpoint, RunDirectory};
 use serde::Serialize;
 
 use super::output::{Output, table};
-use super::pinned::{Pinned, full_name};
+use super::pinned::Pinned;
 use crate::nic::ifname;
+use crate::podname;
 use crate::status::paths;
 use crate::words::duration;
 
@@ -67,7 +68,14 @@ pub(super) fn run(output: Output) -> anyhow::Result<()> {
         } else {
             render(endpoints)
         }
-    })
+    })?;
+    let broken = endpoints.iter().filter(|one| !one.missing.is_empty());
+    let broken = broken.count();
+    ensure!(
+        broken == 0,
+        "{broken} pods are not whole; `vnetctl doctor` says what to do"
+    );
+    Ok(())
 }
 
 /// Every record and every pod in the maps, by address.
@@ -105,7 +113,7 @@ fn view(
         counted = paths(&pinned.maps, pod.slot).context("read `stats`")?;
     }
     Ok(EndpointView {
-        pod: record.map_or_else(String::new, full_name),
+        pod: record.map_or_else(String::new, podname::name),
         address: addr.into(),
         missing: missing(&pinned.pins, index, pod, record),
         host_ifname: ifname(index).unwrap_or_default(),

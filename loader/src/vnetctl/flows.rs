@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 
 use abi::{Flow, FlowFlags, FlowKey, pins};
+use anyhow::Context as _;
 use serde::Serialize;
 
 use super::output::{Output, table};
@@ -80,7 +81,8 @@ pub(super) fn flows(
     };
     let entries = walk(pinned.maps.flows.iter(), pinned.capacity(pins::map::FLOWS)?);
     let mut all: Vec<(FlowKey, Flow)> = entries
-        .map(|(key, flow)| (key.0, flow.0))
+        .context("read the pinned map `flows`")?
+        .into_iter()
         .filter(|(key, _)| is_meant(key))
         .collect();
     all.sort_unstable_by_key(|(key, flow)| (now.since(flow.last_seen), *key));

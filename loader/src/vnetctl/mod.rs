@@ -34,9 +34,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{bail, ensure};
+use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
+use nix::unistd::geteuid;
 use rpc::{Reply, Request, RunDirectory, call};
 
 use output::Output;
@@ -48,7 +50,8 @@ pub use schemas::schemas;
 #[command(
     name = "vnetctl",
     version,
-    after_help = "Exit status: 0 all is well, 1 a problem was found or the answer could not be had, 2 wrong arguments."
+    after_help = "Exit status: 0 done, and nothing is wrong with what was asked about, 1 something is or the answer could not be had, \
+                  2 wrong arguments. `status` only shows; `status --brief` judges."
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -156,8 +159,22 @@ pub fn command() -> clap::Command {
     Arguments::command()
 }
 
+impl Command {
+    /// Whether it looks at what only root sees: others would be told of faults that are none.
+    const fn is_roots(&self) -> bool {
+        !matches!(
+            self,
+            Self::Explain { .. } | Self::Completions { .. } | Self::Validate { .. }
+        )
+    }
+}
+
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let output = arguments.output;
+    ensure!(
+        !arguments.command.is_roots() || geteuid().is_root(),
+        "only root sees pins, records and rules; run it with sudo"
+    );
     match &arguments.command {
         Command::Status(arguments) => status::run(output, arguments),
         Command::Classes { addresses } => {
@@ -190,7 +207,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
             ));
             Ok(())
         }
-        Command::Trace(query) => output.print(&crate::trace::trace(query)?, crate::trace::render),
+        Command::Trace(query) => trace(output, query),
         Command::Selftest(arguments) => selftest::run(output, arguments),
         Command::Sysdump(arguments) => sysdump::run(output, arguments),
         Command::Uninstall(arguments) => uninstall::run(output, arguments),
@@ -201,6 +218,19 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
             output::write(&script)
         }
     }
+}
+
+fn trace(output: Output, query: &crate::trace::Query) -> anyhow::Result<()> {
+    if let Err(wrong) = query.protocol() {
+        command().error(ErrorKind::ArgumentConflict, wrong).exit();
+    }
+    let trace = crate::trace::trace(query)?;
+    output.print(&trace, crate::trace::render)?;
+    ensure!(
+        trace.kernel.agrees,
+        "the program in the kernel decides otherwise"
+    );
+    Ok(())
 }
 
 fn ipam(output: Output, action: &Ipam) -> anyhow::Result<()> {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use schemars::generate::SchemaSettings;
+use schemars::transform::RecursiveTransform;
 use schemars::{JsonSchema, Schema};
 
 /// By the command whose answer it is.
@@ -30,6 +31,18 @@ pub fn schemas() -> BTreeMap<&'static str, Schema> {
 
 /// Of what is written, not of what would be read.
 fn of<T: JsonSchema>() -> Schema {
-    let generator = SchemaSettings::default().for_serialize().into_generator();
-    generator.into_root_schema_for::<T>()
+    let settings = SchemaSettings::default().for_serialize();
+    let settings = settings.with_transform(RecursiveTransform(close));
+    settings.into_generator().into_root_schema_for::<T>()
+}
+
+/// An object has the fields that are named, and no others.
+fn close(schema: &mut Schema) {
+    let is_closed = schema.get("additionalProperties").is_some();
+    let is_open = ["oneOf", "anyOf", "allOf"]
+        .iter()
+        .any(|more| schema.get(*more).is_some());
+    if schema.get("properties").is_some() && !is_closed && !is_open {
+        schema.insert("additionalProperties".to_owned(), false.into());
+    }
 }

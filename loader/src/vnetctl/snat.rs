@@ -1,9 +1,10 @@
 //! `vnetctl snat`: who holds which ports of the primary address, and towards whom.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::Ipv4Addr;
 
-use abi::{Ip4, Port, pins};
+use abi::{Binding, BindingKey, Ip4, Port, pins};
+use anyhow::Context as _;
 use serde::Serialize;
 
 use super::output::{Output, table};
@@ -98,21 +99,25 @@ pub(super) fn run(output: Output, arguments: &Arguments) -> anyhow::Result<()> {
     output.print(&bindings(&pinned, of.as_deref(), arguments.limit)?, render)
 }
 
+fn read(pinned: &Pinned) -> anyhow::Result<BTreeMap<BindingKey, Binding>> {
+    let capacity = pinned.capacity(pins::map::SNAT)?;
+    walk(pinned.maps.snat.iter(), capacity).context("read the pinned map `snat`")
+}
+
 pub(super) fn bindings(
     pinned: &Pinned,
     of: Option<&[Ipv4Addr]>,
     limit: usize,
 ) -> anyhow::Result<Bindings> {
     let (names, pods, now) = (pinned.names(), pinned.pods()?, now());
-    let entries = walk(pinned.maps.snat.iter(), pinned.capacity(pins::map::SNAT)?);
-    let mut all: Vec<_> = entries
-        .map(|(key, binding)| (key.0, binding.0))
+    let mut all: Vec<_> = read(pinned)?
+        .into_iter()
         .filter(|(_, binding)| of.is_none_or(|of| of.contains(&binding.pod.into())))
         .collect();
     all.sort_unstable_by_key(|(key, binding)| (now.since(binding.last_seen), *key));
     let total = all.len();
     all.truncate(limit);
-    let view = |(key, binding): (abi::BindingKey, abi::Binding)| {
+    let view = |(key, binding): (BindingKey, Binding)| {
         let address = Ipv4Addr::from(binding.pod);
         let owner = pods.get(&binding.pod);
         BindingView {
@@ -136,11 +141,11 @@ pub(super) fn bindings(
 
 pub(super) fn remote_ends(pinned: &Pinned, most: usize) -> anyhow::Result<RemoteEnds> {
     let mut ends: HashMap<(Ip4, Port, u8), (usize, HashSet<Ip4>)> = HashMap::new();
-    for (key, binding) in walk(pinned.maps.snat.iter(), pinned.capacity(pins::map::SNAT)?) {
-        let end = (key.0.remote, key.0.remote_port, key.0.proto);
+    for (key, binding) in read(pinned)? {
+        let end = (key.remote, key.remote_port, key.proto);
         let (ports, pods) = ends.entry(end).or_default();
         *ports += 1;
-        pods.insert(binding.0.pod);
+        pods.insert(binding.pod);
     }
     let mut all: Vec<_> = ends.into_iter().collect();
     all.sort_unstable_by_key(|(end, (ports, _))| (std::cmp::Reverse(*ports), *end));

@@ -4,7 +4,6 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure};
-use hooks::Hook;
 use rpc::{Reply, Request, Status};
 use serde::Serialize;
 
@@ -89,22 +88,19 @@ fn wait(limit: Duration) -> anyhow::Result<Status> {
 
 impl Brief {
     fn of(status: &Status) -> Self {
-        let nic = &status.node.nic;
-        let runs = |hook: &Hook| {
-            let mut attached = status.attached.iter();
-            attached.any(|at| at.ifname == *nic && at.program == hook.program)
-        };
-        let missing = Hook::NIC.iter().filter(|hook| !runs(hook));
-        let mut problems: Vec<String> = missing
-            .map(|hook| format!("program {} does not run on {nic}", hook.program))
-            .collect();
-        if let Err(why) = &status.pools {
-            problems.push(format!("there are no address pools: {why}"));
-        }
+        let mut problems: Vec<String> = status.unready.iter().cloned().collect();
+        let limits = status.limits.iter();
+        problems.extend(
+            limits
+                .filter(|one| status.unready.as_ref() != Some(one))
+                .cloned(),
+        );
+        let warnings = status.config.rejected.iter().chain(&status.warnings);
+        let warnings = warnings.filter(|one| !problems.contains(one)).cloned();
         Self {
             ok: problems.is_empty(),
+            warnings: warnings.collect(),
             problems,
-            warnings: [&status.config.rejected[..], &status.warnings].concat(),
             pods: status.pods.len(),
         }
     }

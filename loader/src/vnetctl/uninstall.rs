@@ -1,7 +1,9 @@
 //! `vnetctl uninstall`: the node as it was before. Refuses while pods live, unless it is told to take them away, too.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::ErrorKind;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
@@ -13,15 +15,15 @@ use anyhow::{Context as _, bail, ensure};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use rpc::Request;
+use rpc::{Request, RunDirectory, azure};
 use serde::Serialize;
 
 use super::doctor::Node;
 use super::endpoints;
 use super::output::{Output, table};
-use super::pinned::full_name;
+use crate::leaks::{Holding, State, holdings};
 use crate::nic::{ifname, is_host_veth};
-use crate::{fallback, links, tunnel};
+use crate::{fallback, links, podname, tunnel};
 
 /// How long the loader may take to end.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -48,14 +50,23 @@ pub(crate) struct Uninstalled {
 
 pub(super) fn run(output: Output, arguments: &Arguments) -> anyhow::Result<()> {
     let node = Node::look();
-    let living = living(&node);
+    let held = match holdings(&node.run) {
+        Err(_unseen) if arguments.force => Vec::new(),
+        seen => seen?,
+    };
+    let held: Vec<Holding> = held
+        .into_iter()
+        .filter(|one| one.state != State::Leaked)
+        .collect();
+    let living = living(&node, &held);
+    let names: Vec<&str> = living.values().map(String::as_str).collect();
     ensure!(
         living.is_empty() || arguments.force,
         "uninstall: {} pods live on this node ({}); drain it first, or cut them off with --force",
         living.len(),
-        living.join(", ")
+        names.join(", ")
     );
-    let removed = uninstall(&node)?;
+    let removed = uninstall(&node, held.iter().any(|one| one.is_taken_over))?;
     let left = [
         "programs in /opt/cni/bin and /usr/local/bin, the unit, /etc/azure-vnet, /var/log/azure-vnet*.log",
         "net.ipv4.ip_forward",
@@ -72,28 +83,40 @@ pub(super) fn run(output: Output, arguments: &Arguments) -> anyhow::Result<()> {
     })
 }
 
-/// Pods whose namespace or host veth is there.
-fn living(node: &Node) -> Vec<String> {
-    let in_namespace = node.records.iter();
-    let in_namespace = in_namespace.filter(|record| rpc::netns_lives(&record.netns) == Some(true));
-    let mut names: Vec<String> = in_namespace.map(full_name).collect();
-    names.extend(veths(node).into_iter().map(|veth| veth.pod));
-    names.sort();
-    names.dedup();
-    names
+/// Pods that a lease, a record or a host veth tells of. Of a lease, nothing may tell whether its pod lives: then it may.
+fn living(node: &Node, held: &[Holding]) -> BTreeMap<Ipv4Addr, String> {
+    let leased = held.iter().map(|one| {
+        let name = [&one.pod, &one.key.container_id];
+        let name = name.into_iter().find(|name| !name.is_empty());
+        (one.address, name.cloned())
+    });
+    let records = node.records.iter();
+    let recorded = records
+        .filter(|record| rpc::netns_lives(&record.netns) == Some(true))
+        .map(|record| (record.address.addr(), Some(podname::name(record))));
+    let connected = veths(node).into_iter().map(|veth| (veth.address, veth.pod));
+    let all = leased.chain(connected).chain(recorded);
+    all.map(|(address, name)| (address, name.unwrap_or_else(|| address.to_string())))
+        .collect()
 }
 
 /// A host veth of ours that is there. Azure's own are named alike.
 struct HostVeth {
-    pod: String,
+    address: Ipv4Addr,
+    pod: Option<String>,
     name: String,
     index: u32,
 }
 
 fn veths(node: &Node) -> Vec<HostVeth> {
-    let of = |pod: String, index: u32| {
+    let of = |address: Ipv4Addr, pod: Option<String>, index: u32| {
         let name = ifname(index)?;
-        is_host_veth(&name).then_some(HostVeth { pod, name, index })
+        is_host_veth(&name).then_some(HostVeth {
+            address,
+            pod,
+            name,
+            index,
+        })
     };
     if let Some(endpoints) = node
         .pinned
@@ -102,17 +125,24 @@ fn veths(node: &Node) -> Vec<HostVeth> {
     {
         let known = endpoints.into_iter();
         return known
-            .filter_map(|one| of(one.pod, one.host_ifindex))
+            .filter_map(|one| {
+                let pod = Some(one.pod).filter(|pod| !pod.is_empty());
+                of(one.address, pod, one.host_ifindex)
+            })
             .collect();
     }
     let records = node.records.iter();
     records
-        .filter_map(|record| of(full_name(record), record.host_ifindex))
+        .filter_map(|record| {
+            let address = record.address.addr();
+            of(address, Some(podname::name(record)), record.host_ifindex)
+        })
         .collect()
 }
 
-/// First whatever would bring anything back: the runtime's reason to call us, then the loader.
-fn uninstall(node: &Node) -> anyhow::Result<Vec<String>> {
+/// First whatever would bring anything back: the runtime's reason to call us, then the loader. `azures`: Azure's plug-ins have
+/// pods here, and need what they wrote about them.
+fn uninstall(node: &Node, azures: bool) -> anyhow::Result<Vec<String>> {
     let mut removed = Vec::new();
     if node.loader.is_some() {
         // An earlier one does not know the question, and puts no conflist back.
@@ -121,11 +151,12 @@ fn uninstall(node: &Node) -> anyhow::Result<Vec<String>> {
     for conflist in node.conflists.iter().filter(|conflist| conflist.is_ours()) {
         remove(&conflist.path, &mut removed)?;
     }
+    // Until the end, so that no loader starts meanwhile.
+    let _lock = stop(node)?;
     if let Some(pid) = node.loader {
-        stop(node, pid)?;
         removed.push(format!("the process {pid} of {UNIT}"));
     }
-    for nic in hooks::nics(&node.pins).unwrap_or_default() {
+    for nic in hooks::nics(&node.pins)? {
         hooks::remove(&node.pins, &nic)?;
         removed.push(format!("the programs on {nic}"));
     }
@@ -135,39 +166,80 @@ fn uninstall(node: &Node) -> anyhow::Result<Vec<String>> {
         removed.push("nft table ip azure-vnet".to_owned());
     }
     remove(&Path::new(BPFFS).join(DIRECTORY), &mut removed)?;
-    // The state in Azure's shape is ours only while our own is there.
-    let ours = node.run.root().exists();
-    let azure = [node.run.azure_network(), node.run.azure_ipam()];
-    for path in azure
-        .into_iter()
-        .filter(|path| ours && !node.run.is_kept(path))
-    {
-        remove(&path, &mut removed)?;
+    for path in [node.run.azure_network(), node.run.azure_ipam()] {
+        give_back(&node.run, &path, azures, &mut removed)?;
     }
     remove(node.run.root(), &mut removed)?;
     Ok(removed)
 }
 
-/// Through systemd where that runs it, or it would start it anew; else as systemd would. Ends when nobody holds its lock.
-fn stop(node: &Node, pid: i32) -> anyhow::Result<()> {
-    let mut unit = Command::new("systemctl");
-    unit.args(["disable", "--now", UNIT]).stdin(Stdio::null());
-    // Where there is no systemd, or no such unit, nobody starts it anew.
-    let _whatever = unit.output();
-    match kill(Pid::from_raw(pid), Signal::SIGTERM) {
-        Ok(()) | Err(Errno::ESRCH) => {}
-        Err(error) => return Err(error).with_context(|| format!("end the loader, process {pid}")),
+/// A file in Azure's shape: what we wrote goes. What Azure's plug-ins wrote comes back while they have pods; later it would
+/// only keep addresses from others.
+fn give_back(
+    run: &RunDirectory,
+    path: &Path,
+    azures: bool,
+    removed: &mut Vec<String>,
+) -> anyhow::Result<()> {
+    if !fs::read(path).is_ok_and(|text| azure::is_ours(&text)) {
+        return Ok(());
+    }
+    let theirs = path.file_name().map(|name| run.originals().join(name));
+    match theirs.filter(|theirs| azures && theirs.exists()) {
+        None => remove(path, removed),
+        Some(theirs) => {
+            fs::rename(&theirs, path).with_context(|| format!("restore {}", path.display()))?;
+            removed.push(format!("our own {}; Azure's is back", path.display()));
+            Ok(())
+        }
+    }
+}
+
+/// Through systemd where there is a unit, or it would start it anew, now or at the next boot; else as systemd would. Ends when
+/// nobody holds the loader's lock, and holds it then.
+fn stop(node: &Node) -> anyhow::Result<Option<File>> {
+    disable()?;
+    if let Some(pid) = node.loader {
+        match kill(Pid::from_raw(pid), Signal::SIGTERM) {
+            Ok(()) | Err(Errno::ESRCH) => {}
+            Err(error) => {
+                return Err(error).with_context(|| format!("end the loader, process {pid}"));
+            }
+        }
     }
     let path = node.run.root().join("loader.lock");
-    let lock = File::open(&path).with_context(|| format!("open {}", path.display()))?;
+    let lock = match File::open(&path) {
+        Err(absent) if absent.kind() == ErrorKind::NotFound => return Ok(None),
+        opened => opened.with_context(|| format!("open {}", path.display()))?,
+    };
     let (told, ended) = mpsc::channel();
-    thread::spawn(move || told.send(lock.lock()));
+    thread::spawn(move || told.send(lock.lock().map(|()| lock)));
     match ended.recv_timeout(PATIENCE) {
-        Ok(locked) => locked.context("wait for the loader's end"),
+        Ok(locked) => Ok(Some(locked.context("wait for the loader's end")?)),
         Err(_late) => bail!(
-            "the loader, process {pid}, has not ended after {} s: end it, and try again",
+            "the loader, which holds {}, has not ended after {} s: end it, and try again",
+            path.display(),
             PATIENCE.as_secs()
         ),
+    }
+}
+
+/// It may be enabled without running, or between two starts. Without systemd nobody starts it anew.
+fn disable() -> anyhow::Result<()> {
+    let systemctl = |words: &[&str]| {
+        let mut command = Command::new("systemctl");
+        command.args(words).arg(UNIT).stdin(Stdio::null()).output()
+    };
+    let runs = Path::new("/run/systemd/system").exists();
+    match systemctl(&["disable", "--now"]) {
+        Ok(done) if runs && !done.status.success() => {
+            let has_unit = systemctl(&["cat"]).is_ok_and(|shown| shown.status.success());
+            let why = String::from_utf8_lossy(&done.stderr);
+            ensure!(!has_unit, "systemctl disable --now {UNIT}: {}", why.trim());
+            Ok(())
+        }
+        Err(error) if runs => Err(error).context("run systemctl"),
+        Ok(_) | Err(_) => Ok(()),
     }
 }
 

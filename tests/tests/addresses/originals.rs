@@ -131,3 +131,27 @@ fn an_address_of_azures_of_which_nothing_tells_the_namespace_is_freed_by_hand_on
         assert_eq!(told(&rows, "address"), [new.addr().to_string()]);
     }
 }
+
+#[test]
+fn an_azures_pod_is_not_cut_off_by_uninstall_and_keeps_its_files() {
+    let lab = Lab::new().nodes(1).build().unwrap();
+    let node = lab.node(1);
+    let old = node.new_netns("old").unwrap();
+    let ip = node.secondaries().unwrap()[0].to_string();
+    let originals = write_originals(node, &ip, old.netns().to_str().unwrap());
+    node.start_loader().unwrap();
+    let files = || (node.read(ENDPOINTS).unwrap(), node.read(ADDRESSES).unwrap());
+    node.add_pod("new").unwrap().delete().unwrap();
+    soon("our own files", || {
+        files().0 != originals.0 && files().1 != originals.1
+    });
+    let refused = node.feed(&["vnetctl", "uninstall"], b"").unwrap();
+    let why = "1 pods live on this node (3f813b02cdd4)";
+    assert!(refused.stderr.contains(why), "{}", refused.stderr);
+    node.exec(&["vnetctl", "uninstall", "--force"]).unwrap();
+    assert_eq!(files(), originals);
+    // What is Azure's alone is nobody's to remove.
+    node.start_loader().unwrap();
+    node.exec(&["vnetctl", "uninstall"]).unwrap();
+    assert_eq!(files(), originals);
+}

@@ -131,19 +131,89 @@ fn a_trace_knows_the_connections_that_exist() -> Result {
 }
 
 #[test]
+fn what_the_guard_drops_is_traced_as_dropped() -> Result {
+    let lab = Lab::new().nodes(1).build()?;
+    let node = lab.node(1);
+    let (denied, other) = (lab.peer().addr(), lab.onprem().addr());
+    let yaml = format!("{{xdp: guard, denyCidrs: [{denied}/32]}}\n");
+    node.write("/etc/azure-vnet/loader.yaml", &yaml)?;
+    node.start_loader()?;
+    let pod = node.add_pod("web")?;
+    for (from, drops) in [(denied, true), (other, false), (node.addr(), true)] {
+        let line = [
+            "vnetctl",
+            "trace",
+            "web",
+            &from.to_string(),
+            "--from-wire",
+            "-o",
+            "json",
+        ];
+        let trace: Value = serde_json::from_str(&node.exec(&line)?)?;
+        assert_eq!(trace["warnings"], serde_json::json!([]), "{trace:#}");
+        assert_eq!(trace["verdict"]["is"] == "drop", drops, "{trace:#}");
+        assert_eq!(
+            trace["packet"]["program"] == "xdp_guard",
+            drops,
+            "{trace:#}"
+        );
+        if from == denied {
+            assert_eq!(trace["verdict"]["reason"], "deny_list", "{trace:#}");
+        }
+    }
+    assert!(lab.peer().ping(pod.addr()).is_err());
+    lab.onprem().ping(pod.addr())?;
+    Ok(())
+}
+
+#[test]
+fn rules_that_may_drop_what_is_forwarded_are_named() -> Result {
+    let lab = Lab::new().nodes(1).build()?;
+    let node = lab.node(1);
+    node.write("/etc/azure-vnet/loader.yaml", "datapath: stack\n")?;
+    node.start_loader()?;
+    let _pod = node.add_pod("web")?;
+    let trace = || {
+        node.exec(&[
+            "vnetctl",
+            "trace",
+            "web",
+            &format!("{}:80", lab.inet().addr()),
+        ])
+    };
+    let before = trace()?;
+    assert!(
+        before.contains("the kernel's: `datapath: stack`"),
+        "{before}"
+    );
+    assert!(!before.contains("it is filtered"), "{before}");
+    node.nft(
+        "table ip wall { chain forward { type filter hook forward priority 0; policy drop; }; }",
+    )?;
+    let after = trace()?;
+    assert!(
+        after.contains("it is filtered, and may be dropped, by a firewall of this node (table ip wall, chain forward: "),
+        "{after}"
+    );
+    Ok(())
+}
+
+#[test]
 fn what_cannot_be_traced_is_refused_with_what_to_write() -> Result {
     let lab = Lab::new().nodes(1).build()?;
     let node = lab.node(1);
-    let refused = |line: &[&str], expected: &str| -> Result {
+    let refused_with = |code: i32, line: &[&str], expected: &str| -> Result {
         let line = [&["vnetctl", "trace"], line].concat();
         let done = node.feed(&line, b"")?;
         assert!(
-            !done.status.success() && done.stderr.contains(expected),
+            done.status.code() == Some(code) && done.stderr.contains(expected),
             "{line:?}: {}",
             done.stderr
         );
         Ok(())
     };
+    let refused = |line: &[&str], expected: &str| refused_with(1, line, expected);
+    let wrong = |line: &[&str], expected: &str| refused_with(2, line, expected);
     refused(&["web", "10.0.0.10"], "is azure-vnet-loader running")?;
     node.start_loader()?;
     refused(
@@ -155,13 +225,13 @@ fn what_cannot_be_traced_is_refused_with_what_to_write() -> Result {
         &["wbe", "10.0.0.10"],
         &format!("there are: default/web ({})", pod.addr()),
     )?;
-    refused(&["web", "10.0.0"], "write one such as 10.0.0.10")?;
-    refused(&["web", "10.0.0.10:http"], "`http` is no port")?;
-    refused(
+    wrong(&["web", "10.0.0"], "write one such as 10.0.0.10")?;
+    wrong(&["web", "10.0.0.10:http"], "`http` is no port")?;
+    wrong(
         &["web", "10.0.0.10", "--proto", "udp"],
         "udp needs a port; write 10.0.0.10:PORT",
     )?;
-    refused(
+    wrong(
         &["web", "10.0.0.10:80", "--proto", "icmp"],
         "a ping has no port",
     )?;

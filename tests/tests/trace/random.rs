@@ -262,10 +262,10 @@ impl Scene {
             assert_eq!(*seen.ip(), self.node().addr(), "{}", told());
             assert!(seen.port() >= 61_000, "{}", told());
         }
-        let names = ["default/web", "default/db"].map(|name| format!("pod {name}"));
+        let names = ["default/web", "default/db"];
         for (number, (name, taken)) in names.iter().zip(&taken).enumerate() {
             let counts = trace["counts"].as_array().context("counts")?;
-            let counts = counts.iter().filter(|count| count["pod"] == **name);
+            let counts = counts.iter().filter(|count| count["pod"] == *name);
             let predicted: Vec<&str> = counts.filter_map(|count| count["path"].as_str()).collect();
             let taken: Vec<&str> = taken.split_whitespace().collect();
             for path in &predicted {

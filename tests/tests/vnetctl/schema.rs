@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use lab::eventually;
+use serde_json::Map;
 
 use super::*;
 
@@ -80,8 +81,41 @@ fn conforms(name: &str, answer: &Value) -> Result {
         .collect();
     assert!(errors.is_empty(), "{name}: {errors:#?}\n{answer:#}");
     // A schema that takes anything says nothing.
-    assert!(!validator.is_valid(&Value::from(5)), "{name}");
+    let takes = |change: &dyn Fn(&mut Map<String, Value>)| {
+        let mut other = answer.clone();
+        let row = if let Value::Array(rows) = &mut other {
+            rows.first_mut()
+        } else {
+            Some(&mut other)
+        };
+        change(row.and_then(Value::as_object_mut).expect("fields"));
+        validator.is_valid(&other)
+    };
+    let adds = takes(&|fields| drop(fields.insert("unknown".into(), 5.into())));
+    assert!(!adds, "{name} takes unknown fields");
+    for field in required(&schema) {
+        let lacks = takes(&|fields| assert!(fields.remove(&field).is_some(), "{field}"));
+        assert!(!lacks, "{name} does without {field}");
+    }
     Ok(())
+}
+
+/// The fields that an answer, or a row of it, must have; of several shapes those of the first.
+fn required(schema: &Value) -> Vec<String> {
+    let mut one = schema;
+    for _ in 0..3 {
+        let reference = one["$ref"].as_str().and_then(|path| path.strip_prefix('#'));
+        let inner = [&one["items"], &one["anyOf"][0]];
+        let inner = inner.into_iter().find(|inner| !inner.is_null());
+        one = match (reference, inner) {
+            (Some(path), _) => schema.pointer(path).unwrap(),
+            (None, Some(inner)) => inner,
+            (None, None) => break,
+        };
+    }
+    let required = one["required"].as_array().expect("required fields");
+    let names = required.iter().filter_map(Value::as_str);
+    names.map(str::to_owned).collect()
 }
 
 #[test]

@@ -67,10 +67,21 @@ fn with_datapath_stack_every_path_works_through_the_kernel() -> Result {
 
 #[test]
 fn a_path_that_is_broken_is_named() -> Result {
+    let broken = ["node to pod a, UDP", "pod a to the node, UDP"];
+    breaks("udp dport 1024-65535", &broken)?;
+    // What is short passes.
+    let broken = ["node to pod a, TCP", "pod a to the node, TCP"];
+    breaks("tcp dport 1024-65535 meta length 1000-65535", &broken)
+}
+
+/// Rules that drop what pods send to the node break these paths, and no others.
+fn breaks(matches: &str, paths: &[&str]) -> Result {
     let lab = lab()?;
     let node = lab.node(1);
     node.exec(&["vnetctl", "status", "--wait", "--brief"])?;
-    node.nft("table ip site {\n chain in {\n type filter hook input priority 0;\n iifname \"azv*\" udp dport 1024-65535 drop\n }\n}\n")?;
+    node.nft(&format!(
+        "table ip site {{\n chain in {{\n type filter hook input priority 0;\n iifname \"azv*\" {matches} drop\n }}\n}}\n"
+    ))?;
     let told = json(node, "selftest")?;
     let failed: Vec<&str> = told["paths"]
         .as_array()
@@ -79,11 +90,7 @@ fn a_path_that_is_broken_is_named() -> Result {
         .filter(|path| path["ok"] == false)
         .map(|path| path["path"].as_str().unwrap())
         .collect();
-    assert_eq!(
-        failed,
-        ["node to pod a, UDP", "pod a to the node, UDP"],
-        "{told:#}"
-    );
+    assert_eq!(failed, paths, "{told:#}");
     Ok(())
 }
 

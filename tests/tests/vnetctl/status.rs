@@ -4,7 +4,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use lab::{Wireserver, eventually};
+use lab::{Pod, Wireserver, eventually};
 
 use super::*;
 
@@ -30,6 +30,42 @@ fn one_line_says_whether_pods_can_be_added_and_the_exit_status_agrees() -> Resul
     assert_eq!(brief.status.code(), Some(1), "{text}");
     assert!(text.starts_with("NOT OK, 0 pods, "), "{text}");
     assert!(text.contains("there are no address pools: "), "{text}");
+    Ok(())
+}
+
+#[test]
+fn a_node_without_a_free_address_or_with_pods_that_lack_something_is_not_well() -> Result {
+    let lab = lab()?;
+    let node = lab.node(1);
+    let brief = || node.feed(&["vnetctl", "status", "--brief"], b"");
+    let pods: Vec<Pod> = (0..node.secondaries()?.len())
+        .map(|n| node.add_pod(&format!("web-{n}")))
+        .collect::<Result<_>>()?;
+    let full = brief()?;
+    assert_eq!(full.status.code(), Some(1));
+    let text = String::from_utf8_lossy(&full.stdout).into_owned();
+    assert!(text.contains("no address is left for a pod"), "{text}");
+    let late = node.feed(&["vnetctl", "status", "--wait=0"], b"")?;
+    assert!(
+        late.stderr.contains("no address is left"),
+        "{}",
+        late.stderr
+    );
+    for pod in pods {
+        pod.delete()?;
+    }
+    node.exec(&["vnetctl", "status", "--wait", "--brief"])?;
+    node.exec(&["ip", "route", "del", "default"])?;
+    let limited = || {
+        let done = brief().ok()?;
+        let text = String::from_utf8_lossy(&done.stdout).into_owned();
+        (done.status.code() == Some(1)).then_some(text)
+    };
+    let text = eventually(Duration::from_secs(10), limited);
+    assert!(
+        text.as_ref().is_some_and(|text| text.contains("default")),
+        "{text:?}"
+    );
     Ok(())
 }
 

@@ -31,7 +31,7 @@ fn node_with_secrets() -> Result<Lab> {
         .start_with(&[], &[("AZURE_CLIENT_SECRET", env)])?;
     node.exec(&["vnetctl", "status", "--wait", "--brief"])?;
     node.add_pod("web")?.tcp(lab.inet().addr(), 8080)?;
-    let line = format!(r#"{{"verb":"ADD","args":"TOKEN={log};K8S_POD_NAME=kept"}}"#);
+    let line = format!(r#"{{"verb":"ADD","args":"K8S_POD_NAME=kept;TOKEN={log}"}}"#);
     node.exec(&[
         "sh",
         "-c",
@@ -42,17 +42,9 @@ fn node_with_secrets() -> Result<Lab> {
 
 /// Makes a dump, and returns all of it as text, each file behind its name.
 fn dump(node: &Node) -> Result<String> {
-    let done = node.feed(
-        &[
-            "vnetctl",
-            "sysdump",
-            "--file",
-            "/tmp/dump.tar.gz",
-            "-o",
-            "json",
-        ],
-        b"",
-    )?;
+    // Programs there, if any, come before the node's.
+    let line = "PATH=/tmp/bin:$PATH exec vnetctl sysdump --file /tmp/dump.tar.gz -o json";
+    let done = node.feed(&["sh", "-c", line], b"")?;
     println!("a dump took {:?}", done.elapsed);
     assert!(done.elapsed < LIMIT, "{:?}", done.elapsed);
     let told: Value = serde_json::from_str(&done.success()?)?;
@@ -123,7 +115,7 @@ fn a_dump_tells_everything_but_secrets() -> Result {
         "./commands/bpftool_prog_show:",
         "from_pod",
         "default/web",
-        "K8S_POD_NAME=kept",
+        "K8S_POD_NAME=kept;TOKEN=<redacted>",
         "\"kept\": 7",
         "kept: here",
     ] {
@@ -158,6 +150,21 @@ fn a_dead_loader_keeps_nobody_from_a_dump() -> Result {
     let text = dump(node)?;
     assert!(text.contains("./vnetctl/status.json:not to be had: connect to the loader"));
     assert!(text.contains("default/web") && text.contains("systemctl restart azure-vnet-loader"));
+    Ok(())
+}
+
+#[test]
+fn programs_that_hang_and_pins_that_are_not_there_keep_nobody_from_a_dump() -> Result {
+    let lab = Lab::new().nodes(1).build()?;
+    let node = lab.node(1);
+    node.write("/tmp/bin/nft", "#!/bin/sh\nexec tail -f /dev/null\n")?;
+    node.exec(&["chmod", "+x", "/tmp/bin/nft"])?;
+    let text = dump(node)?;
+    assert!(text.contains("nft hangs"));
+    for table in ["endpoints", "snat", "snat-top", "flows"] {
+        let why = format!("./vnetctl/{table}.json:not to be had: ");
+        assert!(text.contains(&why), "{table}");
+    }
     Ok(())
 }
 

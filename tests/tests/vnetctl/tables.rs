@@ -58,7 +58,14 @@ fn a_pod_that_is_not_whole_says_what_it_lacks() -> Result {
     node.exec(&["tc", "qdisc", "del", "dev", &veth(&unguarded), "clsact"])?;
     node.exec(&["ip", "link", "del", &veth(&gone)])?;
     node.exec(&["sh", "-c", "rm /run/azure-vnet/endpoints/*:*"])?;
-    let table = node.exec(&["vnetctl", "endpoints"])?;
+    let told = node.feed(&["vnetctl", "endpoints"], b"")?;
+    assert_eq!(told.status.code(), Some(1));
+    assert!(
+        told.stderr.contains("2 pods are not whole"),
+        "{}",
+        told.stderr
+    );
+    let table = String::from_utf8(told.stdout)?;
     let line = |pod: &lab::Pod| {
         let address = pod.addr().to_string();
         table

@@ -1,6 +1,7 @@
 //! `vnetctl uninstall`: the node as it was, and never under the feet of living pods unless it is told.
 
 use lab::AZURE_CONFLIST;
+use nix::sys::signal::Signal;
 
 use super::*;
 
@@ -83,5 +84,43 @@ fn living_pods_are_not_cut_off_unless_it_is_told() -> Result {
             .any(|line| line.contains("azure-vnet") || line.contains("azv")),
         "{now:#?}"
     );
+    Ok(())
+}
+
+/// A loader between two starts, or stopped: the unit would start it again.
+#[test]
+fn a_unit_that_is_enabled_is_disabled_also_when_no_loader_runs() -> Result {
+    let lab = Lab::new().nodes(1).build()?;
+    let node = lab.node(1);
+    let units = "/etc/systemd/system";
+    let wanted = format!("{units}/multi-user.target.wants/azure-vnet-loader.service");
+    node.write(
+        &format!("{units}/azure-vnet-loader.service"),
+        include_str!("../../../deploy/azure-vnet-loader.service"),
+    )?;
+    node.exec(&["systemctl", "enable", "azure-vnet-loader"])?;
+    node.exec(&["test", "-L", &wanted])?;
+    node.exec(&["vnetctl", "uninstall"])?;
+    node.exec(&["test", "!", "-e", &wanted])?;
+    Ok(())
+}
+
+#[test]
+fn a_loader_whose_socket_does_not_answer_is_waited_for() -> Result {
+    let lab = lab()?;
+    let node = lab.node(1);
+    // One that runs would listen anew.
+    node.loader().signal(Signal::SIGSTOP)?;
+    node.exec(&["rm", "/run/azure-vnet/loader.sock"])?;
+    let refused = node.feed(&["vnetctl", "uninstall"], b"");
+    node.loader().signal(Signal::SIGCONT)?;
+    let refused = refused?;
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(
+        refused.stderr.contains("has not ended after 20 s"),
+        "{}",
+        refused.stderr
+    );
+    node.exec(&["test", "-e", "/run/azure-vnet/ipam"])?;
     Ok(())
 }

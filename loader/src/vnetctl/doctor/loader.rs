@@ -2,14 +2,17 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
 
 use abi::pins::{BPFFS, DIRECTORY};
-use hooks::Hook;
+use hooks::{Hook, Pins};
 use rpc::{Endpoint, read_json};
 
 use super::node::Node;
-use super::{Problem, some};
+use super::{Problem, lasting};
 use crate::vnetctl::endpoints;
+use crate::vnetctl::pinned::Pinned;
+use crate::words::some;
 
 /// What the unit gives it: bits of `linux/capability.h`.
 const CAPABILITIES: [(u32, &str); 3] =
@@ -114,7 +117,7 @@ pub(super) fn stale_pins(node: &Node) -> Option<Problem> {
     }
     for nic in hooks::nics(&node.pins).unwrap_or_default() {
         if nix::net::if_::if_nametoindex(nic.as_str()).is_err() {
-            stale.push(node.pins.links().join(nic));
+            stale.extend(link_pins(&node.pins, &nic));
         }
     }
     let stale: Vec<String> = stale
@@ -128,9 +131,19 @@ pub(super) fn stale_pins(node: &Node) -> Option<Problem> {
                 some(&stale)
             ),
             "their maps keep memory, and their programs may still run",
-            "when no loader of that version is to come back: rm -r these folders",
+            "when no loader of that version is to come back: rm -r these",
         )
     })
+}
+
+/// The pins of an interface's links.
+fn link_pins(pins: &Pins, ifname: &str) -> Vec<PathBuf> {
+    let without_program = pins.link(ifname, "").display().to_string();
+    let entries = fs::read_dir(pins.links()).into_iter().flatten();
+    let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    paths
+        .filter(|path| path.display().to_string().starts_with(&without_program))
+        .collect()
 }
 
 pub(super) fn nic_programs(node: &Node) -> Option<Problem> {
@@ -149,18 +162,20 @@ pub(super) fn nic_programs(node: &Node) -> Option<Problem> {
 }
 
 pub(super) fn pods(node: &Node) -> Option<Problem> {
-    let all = endpoints::read(node.pinned.as_ref()?).ok()?;
-    let broken = all.iter().filter(|one| !one.missing.is_empty());
-    let broken: Vec<String> = broken
-        .map(|one| {
-            format!(
-                "{} {} (no {})",
-                one.pod,
-                one.address,
-                one.missing.join(", no ")
-            )
-        })
-        .collect();
+    node.pinned.as_ref()?;
+    let broken = lasting(|| {
+        let all = Pinned::open().and_then(|pinned| endpoints::read(&pinned));
+        let broken = all
+            .into_iter()
+            .flatten()
+            .filter(|one| !one.missing.is_empty());
+        broken
+            .map(|one| {
+                let missing = one.missing.join(", no ");
+                format!("{} {} (no {missing})", one.pod, one.address)
+            })
+            .collect()
+    });
     (!broken.is_empty()).then(|| {
         Problem::error(
             format!("pods are not whole: {}", some(&broken)),

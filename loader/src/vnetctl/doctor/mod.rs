@@ -20,6 +20,9 @@ mod node;
 mod rules;
 mod systemd;
 
+use std::thread::sleep;
+use std::time::Duration;
+
 use serde::Serialize;
 
 use super::output::Output;
@@ -91,6 +94,9 @@ impl Problem {
 
 /// One question to the node.
 type Check = (&'static str, fn(&Node) -> Option<Problem>);
+
+/// An ADD or DEL takes less.
+const A_WHILE: Duration = Duration::from_secs(1);
 
 /// In the order in which a node would be set up: the first finding is often the cause of later ones.
 const CHECKS: [Check; 34] = [
@@ -177,6 +183,22 @@ pub(super) fn render(report: &Report) -> String {
     format!("{findings}{found} problems, {checks} checks\n")
 }
 
+/// What is wrong with pods and stays so: they come and go while we look.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "nothing announces that an ADD or DEL is over"
+)]
+fn lasting(look: impl Fn() -> Vec<String>) -> Vec<String> {
+    let first = look();
+    if first.is_empty() {
+        return first;
+    }
+    sleep(A_WHILE);
+    let again = look();
+    let stayed = first.into_iter().filter(|one| again.contains(one));
+    stayed.collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -195,5 +217,21 @@ mod tests {
         for (name, _) in CHECKS {
             assert!(page.contains(&format!("`{name}`")), "{name}");
         }
+    }
+
+    #[test]
+    fn what_is_right_at_the_second_look_was_never_wrong() {
+        let looks = std::cell::Cell::new(0);
+        let look = || {
+            looks.set(looks.get() + 1);
+            let seen: &[&str] = if looks.get() == 1 {
+                &["a", "b"]
+            } else {
+                &["b", "c"]
+            };
+            seen.iter().map(ToString::to_string).collect()
+        };
+        assert_eq!(lasting(look), ["b"]);
+        assert_eq!(looks.get(), 2);
     }
 }

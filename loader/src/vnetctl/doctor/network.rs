@@ -1,13 +1,16 @@
 //! Does the node's network get in the way?
 
 use std::fs;
+use std::net::Ipv4Addr;
 
 use abi::Config;
 use rpc::{Endpoint, routed};
 
 use super::node::Node;
-use super::{Problem, some};
+use super::{Problem, lasting};
 use crate::ports::{PortRange, PortUses};
+use crate::reconcile::endpoints;
+use crate::words::some;
 
 pub(super) fn default_route(_node: &Node) -> Option<Problem> {
     let routes = fs::read_to_string("/proc/thread-self/net/route").ok()?;
@@ -79,9 +82,16 @@ fn nat_ports(config: &Config) -> Option<PortRange> {
 }
 
 pub(super) fn pod_routes(node: &Node) -> Option<Problem> {
-    let routed = routed().ok()?;
-    let lost = node.pods().filter(|pod| !routed.contains(pod));
-    let lost: Vec<String> = lost.map(|pod| pod.to_string()).collect();
+    let lost = lasting(|| {
+        // Records first: what is routed by then has been added before.
+        let pods = endpoints(&node.run).into_iter();
+        let pods: Vec<Ipv4Addr> = pods.map(|record| record.address.addr()).collect();
+        let Ok(routed) = routed() else {
+            return Vec::new();
+        };
+        let lost = pods.iter().filter(|pod| !routed.contains(pod));
+        lost.map(ToString::to_string).collect()
+    });
     (!lost.is_empty()).then(|| {
         Problem::error(
             format!("no route leads to the pods {}", some(&lost)),
@@ -98,18 +108,21 @@ pub(super) fn pod_links(node: &Node) -> Option<Problem> {
         Some(text.trim().to_owned())
     };
     let mtu = node.nic().and_then(|nic| of(&nic, "mtu"));
-    let mut wrong = Vec::new();
-    for record in &node.records {
-        let (veth, wanted) = (&record.host_ifname, record.host_mac.to_string());
-        if let Some(mac) = of(veth, "address").filter(|mac| *mac != wanted) {
-            wrong.push(format!("{veth} has Ethernet address {mac}, not {wanted}"));
+    let wrong = lasting(|| {
+        let mut wrong = Vec::new();
+        for record in endpoints(&node.run) {
+            let (veth, wanted) = (&record.host_ifname, record.host_mac.to_string());
+            if let Some(mac) = of(veth, "address").filter(|mac| *mac != wanted) {
+                wrong.push(format!("{veth} has Ethernet address {mac}, not {wanted}"));
+            }
+            if let (Some(nic), Some(veth_mtu)) = (&mtu, of(veth, "mtu"))
+                && *nic != veth_mtu
+            {
+                wrong.push(format!("{veth} has MTU {veth_mtu}, the NIC {nic}"));
+            }
         }
-        if let (Some(nic), Some(veth_mtu)) = (&mtu, of(veth, "mtu"))
-            && *nic != veth_mtu
-        {
-            wrong.push(format!("{veth} has MTU {veth_mtu}, the NIC {nic}"));
-        }
-    }
+        wrong
+    });
     (!wrong.is_empty()).then(|| {
         Problem::error(
             some(&wrong),

@@ -36,6 +36,9 @@ impl Selftest {
         self.step("pod a to pod b, UDP in fragments", || {
             saw(udp(a, b, to_b, BIG), to_a)
         });
+        self.step("pod a to pod b, UDP as long as the MTU", || {
+            saw(udp(a, b, to_b, longest(&config)), to_a)
+        });
         self.step("pod b to pod a, TCP", || saw(tcp(b, a, to_a), to_b));
         self.step("pod b to pod a, UDP", || saw(udp(b, a, to_a, SMALL), to_b));
         if config.flags.contains(ConfigFlags::STACK) {
@@ -55,6 +58,9 @@ impl Selftest {
         });
         self.step("pod a to the node, UDP", || {
             saw(udp(a, node, to_node, SMALL), to_a)
+        });
+        self.step("pod a to the node, ping", || {
+            ping(a, to_node).map(|()| "a reply".to_owned())
         });
         self.step("pod a to Azure's DNS", || {
             dns(a, WIRESERVER).map(|bytes| format!("{bytes} bytes"))
@@ -120,6 +126,11 @@ fn slow(pinned: &Pinned, pod: Ipv4Addr) -> Result<String> {
         );
     }
     Ok(format!("{} packets `to_stack`", packets(Path::ToStack)?))
+}
+
+/// Of a datagram that just needs no fragments, the bytes behind the headers of IP and UDP.
+fn longest(config: &Config) -> usize {
+    usize::from(config.mtu).saturating_sub(28)
 }
 
 /// On the node from veth to veth; in a tunnel mode over the fabric.

@@ -3,9 +3,10 @@
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd as _;
+use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use nix::sys::socket::sockopt::ReceiveTimeout;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, recv, sendto,
@@ -20,7 +21,10 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// What never comes, comes not within this.
 pub(super) const NEVER: Duration = Duration::from_millis(300);
 
-/// Connects to a server at `to`, which has `address`, and hears from it. The client as the server saw it.
+/// What each end of a connection says: so much that segments are as long as they can be.
+const BYTES: usize = 1 << 20;
+
+/// Connects to a server at `to`, which has `address`; then both say a lot. The client as the server saw it.
 pub(super) fn tcp(from: Place<'_>, to: Place<'_>, address: Ipv4Addr) -> Result<IpAddr> {
     let listener = to
         .run(move || Ok(TcpListener::bind((address, 0))?))
@@ -28,13 +32,37 @@ pub(super) fn tcp(from: Place<'_>, to: Place<'_>, address: Ipv4Addr) -> Result<I
     let at = listener.local_addr()?;
     let mut client = from.run(move || connect(at, PATIENCE))?;
     let (mut server, peer) = listener.accept().context("accept")?;
-    server.write_all(b"well")?;
-    client.set_read_timeout(Some(PATIENCE))?;
-    let mut heard = [0; 4];
-    client
-        .read_exact(&mut heard)
-        .context("hear from the server")?;
+    for end in [&client, &server] {
+        end.set_read_timeout(Some(PATIENCE))?;
+        end.set_write_timeout(Some(PATIENCE))?;
+    }
+    thread::scope(|scope| {
+        let serving = scope.spawn(|| {
+            say(&mut server)?;
+            hear(&mut server).context("hear from the client")
+        });
+        hear(&mut client).context("hear from the server")?;
+        say(&mut client)?;
+        serving
+            .join()
+            .unwrap_or_else(|_| bail!("the server panics"))
+    })?;
     Ok(peer.ip())
+}
+
+fn speech() -> Vec<u8> {
+    (0..=250).cycle().take(BYTES).collect()
+}
+
+fn say(end: &mut TcpStream) -> Result<()> {
+    end.write_all(&speech()).context("send")
+}
+
+fn hear(end: &mut TcpStream) -> Result<()> {
+    let mut heard = vec![0; BYTES];
+    end.read_exact(&mut heard)?;
+    ensure!(heard == speech(), "other bytes come than were sent");
+    Ok(())
 }
 
 /// Connects to somebody else's server.

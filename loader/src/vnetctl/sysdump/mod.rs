@@ -19,7 +19,9 @@ use tar::{Builder, Header};
 
 use super::doctor::Node;
 use super::output::Output;
+use super::pinned::Pinned;
 use super::{doctor, endpoints, flows, snat};
+use crate::report::one_line;
 use redact::redact;
 
 /// Rows of tables: a full one would be a dump of its own.
@@ -95,15 +97,25 @@ fn answers(node: &Node) -> Vec<Entry> {
         json("doctor", Ok::<_, &str>(&doctor::examine(node))),
         json("ipam", crate::ipam::show().as_ref()),
     ];
-    if let Some(pinned) = &node.pinned {
-        entries.extend([
-            json("endpoints", endpoints::read(pinned).as_ref()),
-            json("snat", snat::bindings(pinned, None, ROWS).as_ref()),
-            json("snat-top", snat::remote_ends(pinned, TOP).as_ref()),
-            json("flows", flows::flows(pinned, None, ROWS).as_ref()),
-        ]);
-    }
+    let pinned = Pinned::open().map_err(|error| one_line(&error));
+    entries.extend([
+        table("endpoints", &pinned, endpoints::read),
+        table("snat", &pinned, |pinned| snat::bindings(pinned, None, ROWS)),
+        table("snat-top", &pinned, |pinned| snat::remote_ends(pinned, TOP)),
+        table("flows", &pinned, |pinned| flows::flows(pinned, None, ROWS)),
+    ]);
     entries
+}
+
+/// What the pinned maps hold.
+fn table<T: Serialize>(
+    command: &str,
+    pinned: &Result<Pinned, String>,
+    read: impl FnOnce(&Pinned) -> anyhow::Result<T>,
+) -> Entry {
+    let pinned = pinned.as_ref().map_err(Clone::clone);
+    let told = pinned.and_then(|pinned| read(pinned).map_err(|error| one_line(&error)));
+    json(command, told.as_ref())
 }
 
 fn json<T: Serialize + ?Sized, E: std::fmt::Display>(

@@ -3,19 +3,17 @@
 use std::fs::{self, File};
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::thread;
 
 use nix::sys::utsname::uname;
 
 use super::Entry;
+use crate::bounded::bounded;
 
 /// Of a file or an output, the last so many bytes.
 const MOST: u64 = 2 << 20;
 /// Files of a folder.
 const FILES: usize = 2000;
-/// What a program may take, in seconds, as `timeout` wants it.
-const PATIENCE: &str = "5";
 
 const PATHS: [&str; 20] = [
     "/etc/azure-vnet",
@@ -117,11 +115,9 @@ fn file(path: &Path) -> Entry {
 
 /// What a program says, or why it does not. `timeout` ends one that hangs.
 fn command(line: &str) -> Entry {
-    let run = Command::new("timeout")
-        .args(["--kill-after=1", PATIENCE])
-        .args(line.split(' '))
-        .stdin(Stdio::null())
-        .output();
+    let mut words = line.split(' ');
+    let program = words.next().unwrap_or_default();
+    let run = bounded(program).args(words).output();
     let text = match run {
         Ok(done) => {
             let of = |bytes: &[u8]| {

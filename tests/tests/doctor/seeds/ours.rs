@@ -179,6 +179,18 @@ pub(super) const SEEDS: &[Seed] = &[
         |lab, _| run(lab, "mkdir -p /sys/fs/bpf/azure-vnet/v0/maps"),
     ),
     dead(
+        "pins of an interface that is gone",
+        "stale-pins",
+        &["/sys/fs/bpf/azure-vnet/v1/links/gone+7:from_wire"],
+        |lab, _| {
+            run(
+                lab,
+                "cd /sys/fs/bpf/azure-vnet/v1; if ls links/eth0:from_wire; then mv links/eth0:from_wire links/gone+7:from_wire; \
+                 else bpftool prog pin pinned programs/from_wire links/gone+7:from_wire; fi",
+            )
+        },
+    ),
+    dead(
         "a program of the NIC is gone",
         "nic-programs",
         &["from_wire does not run on eth0"],
