@@ -132,6 +132,7 @@ impl Carry {
             self.since = Some(Instant::now());
             self.count_a_lost_flow()?;
             self.claimed = (!was_full).then_some(lost.wrapping_add(1));
+            settle();
             self.tables()?;
         }
         Ok(())
@@ -149,6 +150,9 @@ impl Carry {
 
     /// Copies what has changed since, and gives the new maps the pins of the old ones. Nothing runs any more that uses those.
     pub fn finish(&mut self, registry: &mut Registry) -> anyhow::Result<()> {
+        if !self.moves.is_empty() {
+            settle();
+        }
         self.tables()?;
         place(&mut self.places)?;
         while let Some(one) = self.moves.last() {
@@ -237,6 +241,14 @@ impl Carry {
             })?;
         }
         Ok(())
+    }
+}
+
+/// Lets programs end that run with what was so before. On a CPU that a hypervisor has taken away, one packet's can last longer than
+/// a copy, which would miss what it writes.
+fn settle() {
+    if let Err(error) = hooks::wait_for_programs() {
+        warn!(%error, "wait for programs that run: what they write now may be lost, and its packets sent again");
     }
 }
 

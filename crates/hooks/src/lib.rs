@@ -28,5 +28,6 @@ pub use maps::{Abi, Maps, MapsError, total};
 pub use netlink::dump;
 pub use pins::Pins;
 pub use raw::RawMap;
+pub use sys::wait_for_programs;
 pub use ticks::ticks;
 pub use xdp::{attach_guard, detach_guard, has_guard};

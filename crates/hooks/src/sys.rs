@@ -41,6 +41,18 @@ pub(crate) fn detach(link: &impl AsFd) -> io::Result<()> {
     bpf(bpf_cmd::BPF_LINK_DETACH, &mut attr).map(drop)
 }
 
+/// Waits until every program that has begun before has ended, with what it then knew of maps and links: they run as readers of RCU,
+/// and `membarrier(2)` for all processes waits for a grace period. Refused by a kernel with `nohz_full` CPUs.
+pub fn wait_for_programs() -> io::Result<()> {
+    // `MEMBARRIER_CMD_GLOBAL` of `linux/membarrier.h`.
+    const GLOBAL: libc::c_long = 1;
+    // SAFETY: the call takes three numbers and touches no memory of ours.
+    match unsafe { libc::syscall(libc::SYS_membarrier, GLOBAL, 0, 0) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// The ids of TCX's programs on one side of an interface, in the order in which they run.
 pub(crate) fn tcx_programs(ifindex: u32, direction: Direction) -> io::Result<Vec<u32>> {
     let mut ids = vec![0_u32; MOST as usize];
