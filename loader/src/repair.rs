@@ -16,7 +16,7 @@ use crate::nic::{ifname, is_host_veth};
 use crate::registry::{Registry, is_alive, names};
 use crate::stack::{self, Known};
 use crate::touched::{Events, Touched};
-use crate::trouble::Topic;
+use crate::trouble::{Topic, WrongLinks};
 use crate::{object, reconcile, sysctls};
 
 /// Between looks at what is cheap to look at and raises no event: pins, settings, TCX, files.
@@ -88,7 +88,8 @@ impl Daemon {
             self.follow_node().await;
         }
         if is_pinned {
-            if touched.all || self.has_lost_entries(pods.len()) {
+            let is_troubled = self.troubles.borrow().has(Topic::Programs);
+            if touched.all || is_troubled || self.has_lost_entries(pods.len()) {
                 self.reconcile();
             } else {
                 self.repair_programs(touched, &pods);
@@ -121,17 +122,19 @@ impl Daemon {
         self.judge(Topic::Rival, locked.err().map(|error| error.to_string()));
     }
 
-    /// The pods to look at for what nobody announces: those that were touched, and half of the others, because such a look
-    /// takes a dozen system calls.
+    /// The pods to look at for what nobody announces: those that were touched or are in trouble, and half of the others,
+    /// because such a look takes a dozen system calls.
     fn due(&self, touched: &Touched, pods: &[Known]) -> Vec<Known> {
         let turn = !self.turn.get();
         self.turn.set(turn);
+        let troubled = self.troubles.borrow().links(Topic::Settings);
         let is_due = |(_, pod): &&Known| {
             let ifindex = pod.ifindex.get();
             let is_strange = || self.strange.borrow().contains(&ifindex);
             touched.all
                 || touched.links.contains(&ifindex)
                 || (ifindex % 2 == 0) == turn
+                || troubled.contains(&ifindex)
                 || is_strange()
         };
         pods.iter().filter(is_due).copied().collect()
@@ -168,30 +171,35 @@ impl Daemon {
     }
 
     fn repair_settings(&self, due: &[Known]) {
-        let nic = self.node.borrow().nic.nic.clone();
-        let set = || {
-            let mut changed = Vec::new();
-            if sysctls::enable_forwarding()? {
-                changed.push("the node".to_owned());
+        let nic = self.node.borrow().nic.clone();
+        let mut looks = vec![
+            (0, "the node".to_owned(), sysctls::enable_forwarding()),
+            (
+                nic.nic_ifindex,
+                nic.nic.clone(),
+                sysctls::ensure_nic(&nic.nic),
+            ),
+        ];
+        for ifindex in due.iter().map(|(_, pod)| pod.ifindex.get()) {
+            if let Some(veth) = ifname(ifindex) {
+                let set = sysctls::ensure_veth(&veth);
+                looks.push((ifindex, veth, set));
             }
-            if sysctls::ensure_nic(&nic)? {
-                changed.push(nic);
+        }
+        let (mut changed, mut wrong) = (Vec::new(), WrongLinks::new());
+        for (ifindex, name, set) in looks {
+            match set {
+                Ok(false) => {}
+                Ok(true) => changed.push(name),
+                Err(error) => drop(wrong.insert(ifindex, error.to_string())),
             }
-            for veth in names(due) {
-                if sysctls::ensure_veth(&veth)? {
-                    changed.push(veth);
-                }
-            }
-            Ok::<_, sysctls::SysctlError>(changed)
-        };
-        let set = set().map(|changed| {
-            if !changed.is_empty() {
-                warn!(of = ?changed, "settings below /proc/sys/net were changed: set again");
-            }
-        });
+        }
+        if !changed.is_empty() {
+            warn!(of = ?changed, "settings below /proc/sys/net were changed: set again");
+        }
         let clash = self.configuration.borrow().clash();
         self.judge(Topic::Ports, clash);
-        self.judge(Topic::Settings, set.err().map(|error| error.to_string()));
+        self.judge_links(Topic::Settings, &wrong);
     }
 
     /// Whether its links were, or somebody has taken its programs off, which nobody announces.
@@ -268,21 +276,20 @@ impl Daemon {
     }
 
     async fn repair_stack(&self, touched: &Touched, pods: &[Known]) {
-        let ours = if touched.all {
-            pods.to_vec()
-        } else {
-            let mut ours = of_links(touched, pods);
-            let is_routed = |addr: Ipv4Addr| touched.routes.contains(&addr);
-            ours.extend(pods.iter().filter(|(addr, _)| is_routed((*addr).into())));
-            ours
+        let troubled = self.troubles.borrow().links(Topic::Stack);
+        let is_due = |(addr, pod): &&Known| {
+            let ifindex = pod.ifindex.get();
+            touched.all
+                || touched.links.contains(&ifindex)
+                || touched.routes.contains(&(*addr).into())
+                || troubled.contains(&ifindex)
         };
-        let mended = stack::mend(&ours).await;
-        let mended = mended.map(|mended| {
-            for (pod, what) in mended {
-                warn!(%pod, ?what, "a pod's way through the kernel was interrupted: mended");
-            }
-        });
-        self.judge(Topic::Stack, mended.err().map(|error| error.to_string()));
+        let due: Vec<Known> = pods.iter().filter(is_due).copied().collect();
+        let mending = stack::mend(&due).await;
+        for (pod, what) in mending.mended {
+            warn!(%pod, ?what, "a pod's way through the kernel was interrupted: mended");
+        }
+        self.judge_links(Topic::Stack, &mending.wrong);
     }
 
     /// Remembers what an earlier loader has left.

@@ -1,7 +1,7 @@
 //! What is wrong and cannot be mended from here? Told in the log when it begins and when it ends, in the status while it
 //! lasts, and to STATUS when pods that are there may not be connected as they should be.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tracing::{info, warn};
 
@@ -37,38 +37,97 @@ impl Topic {
     }
 }
 
+/// Interfaces, by index, and what is wrong with each. None has the index 0: it stands for the node.
+pub(crate) type WrongLinks = BTreeMap<u32, String>;
+
+/// Of so many interfaces it is told what is wrong with them.
+const TOLD: usize = 3;
+
+#[derive(Debug, Default)]
+struct Trouble {
+    wrong: String,
+    /// On which interfaces.
+    links: BTreeSet<u32>,
+}
+
 /// What is wrong now.
 #[derive(Debug, Default)]
-pub(crate) struct Troubles(BTreeMap<Topic, String>);
+pub(crate) struct Troubles(BTreeMap<Topic, Trouble>);
 
 impl Troubles {
     /// Everything.
     pub(crate) fn all(&self) -> impl Iterator<Item = &String> {
-        self.0.values()
+        self.0.values().map(|trouble| &trouble.wrong)
     }
 
     /// What limits pods.
     pub(crate) fn limiting(&self) -> Vec<String> {
         let limiting = self.0.iter().filter(|(topic, _)| topic.limits());
-        limiting.map(|(_, wrong)| wrong.clone()).collect()
+        limiting.map(|(_, trouble)| trouble.wrong.clone()).collect()
     }
+
+    /// Whether something is wrong.
+    pub(crate) fn has(&self, topic: Topic) -> bool {
+        self.0.contains_key(&topic)
+    }
+
+    /// The interfaces with which something is wrong.
+    pub(crate) fn links(&self, topic: Topic) -> BTreeSet<u32> {
+        let trouble = self.0.get(&topic);
+        trouble.map_or_else(BTreeSet::new, |trouble| trouble.links.clone())
+    }
+}
+
+/// The same reason is told once, and of many the first few.
+fn summary(wrong: &WrongLinks) -> Option<String> {
+    let reasons: BTreeSet<&str> = wrong.values().map(String::as_str).collect();
+    let told: Vec<&str> = reasons.iter().copied().take(TOLD).collect();
+    let more = match reasons.len().saturating_sub(TOLD) {
+        0 => String::new(),
+        more => format!("; and {more} more, see the loader's log"),
+    };
+    (!told.is_empty()).then(|| told.join("; ") + &more)
 }
 
 impl Daemon {
     /// Says what is wrong with something; `None`: nothing is, or nothing any more.
     pub(crate) fn judge(&self, topic: Topic, wrong: Option<String>) {
+        self.judge_all(topic, wrong, BTreeSet::new());
+    }
+
+    /// The same after a look at interfaces, among which were all of [`Troubles::links`]: a look that leaves one of those out
+    /// says nothing of it.
+    pub(crate) fn judge_links(&self, topic: Topic, wrong: &WrongLinks) {
+        self.judge_all(topic, summary(wrong), wrong.keys().copied().collect());
+    }
+
+    fn judge_all(&self, topic: Topic, wrong: Option<String>, links: BTreeSet<u32>) {
         let troubles = &mut self.troubles.borrow_mut().0;
-        match wrong {
-            Some(wrong) if troubles.get(&topic) == Some(&wrong) => {}
-            Some(wrong) => {
-                warn!(?topic, wrong, "trouble");
-                troubles.insert(topic, wrong);
+        let Some(wrong) = wrong else {
+            if troubles.remove(&topic).is_some() {
+                info!(?topic, "the trouble is over");
             }
-            None => {
-                if troubles.remove(&topic).is_some() {
-                    info!(?topic, "the trouble is over");
-                }
-            }
+            return;
+        };
+        let known = troubles.entry(topic).or_default();
+        if known.wrong != wrong {
+            warn!(?topic, wrong, "trouble");
         }
+        *known = Trouble { wrong, links };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_with_many_interfaces_is_told_in_a_few_words() {
+        assert_eq!(summary(&WrongLinks::new()), None);
+        let same = WrongLinks::from([(1, "no".into()), (2, "no".into())]);
+        assert_eq!(summary(&same).as_deref(), Some("no"));
+        let many = (0..9).map(|ifindex| (ifindex, ifindex.to_string()));
+        let told = summary(&many.collect()).unwrap();
+        assert_eq!(told, "0; 1; 2; and 6 more, see the loader's log");
     }
 }

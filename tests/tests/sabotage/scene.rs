@@ -15,6 +15,8 @@ use crate::{Deed, Outcome, Row, Stream};
 
 /// What the issue grants.
 const SOON: Duration = Duration::from_secs(5);
+/// In which the loader looks at each thing again that nobody announces.
+const LOOKS: Duration = Duration::from_secs(5);
 /// Later than that nobody is who has a CPU now and then.
 const STOOD_STILL: Duration = Duration::from_millis(500);
 /// The conflist's plug-ins that know STATUS.
@@ -166,6 +168,7 @@ impl Scene {
         loader.signal(Signal::SIGCONT)?;
         done?;
         let within = Deadline::after(SOON);
+        let mut took = None;
         match row.outcome {
             Outcome::Harmless => ensure!(!harmed, "it harms"),
             Outcome::Mended | Outcome::Followed | Outcome::Limited(_) | Outcome::Warned(_) => {
@@ -183,7 +186,10 @@ impl Scene {
                 }
             }
             Outcome::Limited(words) => {
-                self.until_told(words, Some(51), within)?;
+                let words = self.fill_in(words)?;
+                self.until_told(&words, Some(51), within)?;
+                took = Some(began.elapsed());
+                self.keeps_telling(&words)?;
                 "told, with STATUS 51,"
             }
             Outcome::Warned(words) => {
@@ -191,7 +197,11 @@ impl Scene {
                 "told"
             }
         };
-        let took = began.elapsed().as_millis();
+        let took = took.unwrap_or_else(|| began.elapsed()).as_millis();
+        if let Some(meanwhile) = row.meanwhile {
+            self.sh(meanwhile)
+                .context("the rest was not mended meanwhile")?;
+        }
         let mut after = String::new();
         if let Some(undo) = row.undo {
             let began = Instant::now();
@@ -250,6 +260,21 @@ impl Scene {
         Ok(())
     }
 
+    /// Looks of the loader that find nothing new, or look elsewhere, do not end what still is.
+    fn keeps_telling(&self, words: &str) -> Result<()> {
+        let until = Deadline::after(LOOKS);
+        while !until.passed() {
+            let warnings = self.node().status()?["warnings"].to_string();
+            let code = self.code()?;
+            ensure!(
+                warnings.contains(words) && code == Some(51),
+                "`{words}` was told and then not any more: STATUS {code:?}, warnings {warnings}"
+            );
+            pass(Duration::from_millis(50));
+        }
+        Ok(())
+    }
+
     /// STATUS succeeds, the status warns of nothing, and the pod reaches the Internet and its neighbour.
     fn until_served(&self, within: Deadline) -> Result<()> {
         let look = || -> Result<()> {
@@ -291,6 +316,11 @@ impl Scene {
 
     /// Runs a script in the node.
     pub(crate) fn sh(&self, script: &str) -> Result<String> {
+        self.node().exec(&["sh", "-ec", &self.fill_in(script)?])
+    }
+
+    /// With the names of those who suffer.
+    fn fill_in(&self, script: &str) -> Result<String> {
         let mac = self.pod.macs()?.1.to_string();
         let hex = |addr: std::net::Ipv4Addr| addr.octets().map(|octet| octet.to_string()).join(" ");
         let attachment = self.pod.attachment();
@@ -298,7 +328,9 @@ impl Scene {
             "/run/azure-vnet/endpoints/azure:{}:eth0.json",
             attachment.container_id
         );
-        let script = script
+        Ok(script
+            .replace("NEARADDR", &self.near.addr().to_string())
+            .replace("GHOSTADDR", &self.ghost.addr().to_string())
             .replace("VETH", self.pod.host_veth()?)
             .replace("ADDR", &self.pod.addr().to_string())
             .replace("NICMAC", &self.node().mac().to_string())
@@ -308,7 +340,6 @@ impl Scene {
             .replace("GHOST", self.ghost.host_veth()?)
             .replace("KEY", &hex(self.pod.addr()))
             .replace("RECORD", &record)
-            .replace("PINS", "/sys/fs/bpf/azure-vnet/v1");
-        self.node().exec(&["sh", "-ec", &script])
+            .replace("PINS", "/sys/fs/bpf/azure-vnet/v1"))
     }
 }
