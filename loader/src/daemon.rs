@@ -196,6 +196,7 @@ impl Daemon {
         } else {
             reconcile::upgrade(&pins, &node.nic.nic, &mut registry, &mut carry)?;
         }
+        registry.learn()?;
         reconcile::remove_stale_links(&pins, &node.nic.nic)?;
         let guard = guard::apply(
             &configuration.config,

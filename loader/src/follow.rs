@@ -54,8 +54,8 @@ impl Daemon {
         }
     }
 
-    /// Writes the node's settings.
-    pub(crate) fn configure(&self) -> Result<(), RegistryError> {
+    /// Writes the node's settings. Whether the map said something else.
+    pub(crate) fn configure(&self) -> Result<bool, RegistryError> {
         let configuration = self.configuration.borrow();
         self.registry.borrow_mut().configure(
             &self.node.borrow(),

@@ -61,6 +61,7 @@ pub mod configuration;
 pub mod conntrack;
 pub mod daemon;
 pub mod document;
+mod entries;
 pub mod events;
 pub mod fallback;
 mod files;

@@ -88,8 +88,9 @@ impl Daemon {
             self.follow_node().await;
         }
         if is_pinned {
+            self.repair_entries();
             let is_troubled = self.troubles.borrow().has(Topic::Programs);
-            if touched.all || is_troubled || self.has_lost_entries(pods.len()) {
+            if touched.all || is_troubled || self.has_lost_entries() {
                 self.reconcile();
             } else {
                 self.repair_programs(touched, &pods);
@@ -209,17 +210,29 @@ impl Daemon {
         touched.links.contains(&node.nic.nic_ifindex) || !Hook::NIC.into_iter().all(runs)
     }
 
-    /// Whether somebody writes our maps: records and entries have been as many before.
-    fn has_lost_entries(&self, pods: usize) -> bool {
+    /// Whether somebody takes entries out of our maps. What could not be repaired is not looked at again before something
+    /// changes.
+    fn has_lost_entries(&self) -> bool {
+        let counted = self.count_entries();
+        let (records, pods, veths) = counted;
+        (pods != veths || records > pods) && self.counted.get() != counted
+    }
+
+    fn count_entries(&self) -> (usize, usize, usize) {
         let records = reconcile::files(&self.run.endpoints(), "json").len();
-        let veths = self.registry.borrow().count_veths();
-        // What could not be repaired is not looked at again before something changes.
-        let known = self.counted.replace((records, pods, veths));
-        (pods != veths || records > pods) && known != (records, pods, veths)
+        let registry = self.registry.borrow();
+        (records, registry.count_pods(), registry.count_veths())
     }
 
     /// Brings records, maps and programs together.
     pub(crate) fn reconcile(&self) {
+        let errors = self.reconcile_all();
+        self.judge_programs(&errors);
+        // As they are now: the same deed again is seen as another.
+        self.counted.set(self.count_entries());
+    }
+
+    fn reconcile_all(&self) -> Vec<reconcile::ReconcileError> {
         let registry = &mut self.registry.borrow_mut();
         let mut errors = reconcile::reconcile(registry, &self.pins, &self.run, &self.boot_id);
         // After the endpoints: what a record has and the maps had lost is guarded, too.
@@ -234,7 +247,7 @@ impl Daemon {
             }
             Err(error) => errors.push(error.into()),
         }
-        self.judge_programs(&errors);
+        errors
     }
 
     /// No program uses the maps of an earlier build any more.

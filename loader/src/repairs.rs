@@ -11,6 +11,8 @@ pub enum Repair {
     Program,
     /// An endpoint that the maps had lost.
     Endpoint,
+    /// What somebody else has written to the maps.
+    Entry,
     /// An entry of the maps whose interface is gone.
     DeadEntry,
     /// What a DEL without a loader has left to do.
@@ -21,9 +23,10 @@ pub enum Repair {
 
 impl Repair {
     /// Every kind, in the order of the counters.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Program,
         Self::Endpoint,
+        Self::Entry,
         Self::DeadEntry,
         Self::Tombstone,
         Self::Fallback,
@@ -34,6 +37,7 @@ impl Repair {
         match self {
             Self::Program => "program",
             Self::Endpoint => "endpoint",
+            Self::Entry => "entry",
             Self::DeadEntry => "dead_entry",
             Self::Tombstone => "tombstone",
             Self::Fallback => "fallback",
@@ -53,12 +57,14 @@ impl Repair {
     fn counter(self) -> &'static AtomicU64 {
         static PROGRAM: AtomicU64 = AtomicU64::new(0);
         static ENDPOINT: AtomicU64 = AtomicU64::new(0);
+        static ENTRY: AtomicU64 = AtomicU64::new(0);
         static DEAD_ENTRY: AtomicU64 = AtomicU64::new(0);
         static TOMBSTONE: AtomicU64 = AtomicU64::new(0);
         static FALLBACK: AtomicU64 = AtomicU64::new(0);
         match self {
             Self::Program => &PROGRAM,
             Self::Endpoint => &ENDPOINT,
+            Self::Entry => &ENTRY,
             Self::DeadEntry => &DEAD_ENTRY,
             Self::Tombstone => &TOMBSTONE,
             Self::Fallback => &FALLBACK,

@@ -5,6 +5,7 @@
 //! The loader is stopped while it is done to it, so that the damage can be seen, and the time runs from when it goes on.
 #![cfg(test)]
 
+mod entries;
 mod files;
 mod kernel;
 mod lies;
@@ -32,6 +33,8 @@ pub(crate) struct Row {
     pub(crate) stream: Stream,
     /// What the loader mends though it can only tell of the rest.
     pub(crate) meanwhile: Option<&'static str>,
+    /// It is done again as soon as it is mended.
+    pub(crate) again: bool,
     /// Undoes what the loader only tells of; then `whole` must hold.
     pub(crate) undo: Option<&'static str>,
 }
@@ -80,6 +83,7 @@ impl Row {
             outcome: Outcome::Mended,
             stream: Stream::Flows,
             meanwhile: None,
+            again: false,
             undo: None,
         }
     }
@@ -101,6 +105,11 @@ impl Row {
 
     pub(crate) const fn meanwhile(mut self, meanwhile: &'static str) -> Self {
         self.meanwhile = Some(meanwhile);
+        self
+    }
+
+    pub(crate) const fn again(mut self) -> Self {
+        self.again = true;
         self
     }
 

@@ -158,10 +158,7 @@ impl Scene {
     fn act(&self, row: &Row) -> Result<String> {
         let loader = self.node().loader();
         loader.signal(Signal::SIGSTOP)?;
-        let done = match row.deed {
-            Deed::Shell(script) => self.sh(script).map(drop),
-            Deed::Call(call) => call(self),
-        };
+        let done = self.commit(row);
         // The loader would have to tell what it has followed.
         let harmed = row.outcome == Outcome::Followed || !self.is_whole(row);
         let began = Instant::now();
@@ -179,6 +176,11 @@ impl Scene {
             Outcome::Harmless => "harmless",
             Outcome::Mended | Outcome::Followed => {
                 self.until_whole(row, within)?;
+                if row.again {
+                    took = Some(began.elapsed());
+                    self.commit(row)?;
+                    self.until_whole(row, Deadline::after(SOON))?;
+                }
                 if row.outcome == Outcome::Mended {
                     "mended"
                 } else {
@@ -218,6 +220,13 @@ impl Scene {
             self.until_served(within)?;
         }
         Ok(format!("{what} within {took} ms{after}"))
+    }
+
+    fn commit(&self, row: &Row) -> Result<()> {
+        match row.deed {
+            Deed::Shell(script) => self.sh(script).map(drop),
+            Deed::Call(call) => call(self),
+        }
     }
 
     fn until_whole(&self, row: &Row, within: Deadline) -> Result<()> {
