@@ -137,7 +137,7 @@ async fn start_and_serve(
     tokio::task::spawn_local(web::serve(Rc::clone(&daemon), address));
     tokio::task::spawn_local(tasks::refresh_pools(Rc::clone(&daemon)));
     tokio::task::spawn_local(tasks::collect_garbage(Rc::clone(&daemon)));
-    tokio::task::spawn_local(repair::keep_true(Rc::clone(&daemon)));
+    let repairs = tokio::task::spawn_local(repair::keep_true(Rc::clone(&daemon)));
     tokio::task::spawn_local(tasks::follow_configuration(Rc::clone(&daemon), hangup));
     tokio::task::spawn_local(tasks::follow_files(Rc::clone(&daemon)));
     tokio::task::spawn_local(tasks::free_leaks(Rc::clone(&daemon)));
@@ -154,6 +154,7 @@ async fn start_and_serve(
     tokio::select! {
         _ = terminate.recv() => info!("SIGTERM: stopping; programs and maps stay"),
         _ = interrupt.recv() => info!("SIGINT: stopping; programs and maps stay"),
+        rival = repairs => bail!(rival?),
     }
     Ok(())
 }

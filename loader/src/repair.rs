@@ -11,7 +11,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tracing::{debug, error, warn};
 
 use crate::daemon::Daemon;
-use crate::lock::Lock;
+use crate::lock::{Lock, LockError};
 use crate::nic::{ifname, is_host_veth};
 use crate::registry::{Registry, is_alive, names};
 use crate::stack::{self, Known};
@@ -32,8 +32,9 @@ const IDLE_SHARE: u32 = 10;
 /// Before the kernel is listened to again after a failure.
 const LISTEN_RETRY: Duration = Duration::from_secs(1);
 
-/// Repairs what does not agree any more, for ever. Says to the service manager that it does.
-pub(crate) async fn keep_true(daemon: Rc<Daemon>) {
+/// Repairs what does not agree any more, until there is another loader: what one repairs, the other would repair again. Says to
+/// the service manager that it does.
+pub(crate) async fn keep_true(daemon: Rc<Daemon>) -> LockError {
     let mut events = listen().await;
     let mut pulse = interval(PULSE);
     let mut period = interval(PERIOD);
@@ -47,6 +48,9 @@ pub(crate) async fn keep_true(daemon: Rc<Daemon>) {
             _ = pulse.tick() => Touched::default(),
         };
         let began = Instant::now();
+        if let Err(rival) = daemon.keep_lock() {
+            return rival;
+        }
         daemon.repair(&touched).await;
         daemon.beats.repaired();
         tell_alive();
@@ -76,7 +80,6 @@ fn tell_alive() {
 impl Daemon {
     /// Looks at what was touched and at what is cheap, and repairs it.
     async fn repair(&self, touched: &Touched) {
-        self.keep_lock();
         let is_pinned = self.restore_pins();
         let pods = match self.registry.borrow().pods() {
             Ok(pods) => pods.into_iter().collect::<Vec<Known>>(),
@@ -111,16 +114,22 @@ impl Daemon {
         }
     }
 
-    /// Without its file the lock would keep no other loader away.
-    fn keep_lock(&self) {
+    /// Without its file the lock would keep no other loader away. An error: there is another.
+    fn keep_lock(&self) -> Result<(), LockError> {
         if self.lock.borrow().is_found() {
-            return;
+            return Ok(());
         }
-        let locked = Lock::acquire(&self.run).map(|lock| {
-            warn!("the loader's lock was gone: locked anew");
-            self.lock.replace(lock);
-        });
-        self.judge(Topic::Rival, locked.err().map(|error| error.to_string()));
+        let wrong = match Lock::acquire(&self.run) {
+            Ok(lock) => {
+                warn!("the loader's lock was gone: locked anew");
+                self.lock.replace(lock);
+                None
+            }
+            Err(rival @ LockError::Held { .. }) => return Err(rival),
+            Err(error) => Some(error.to_string()),
+        };
+        self.judge(Topic::Lock, wrong);
+        Ok(())
     }
 
     /// The pods to look at for what nobody announces: those that were touched or are in trouble, and half of the others,

@@ -10,8 +10,8 @@ use crate::daemon::Daemon;
 /// What it is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Topic {
-    /// Another loader.
-    Rival,
+    /// The lock that keeps other loaders away.
+    Lock,
     /// The file system for pins, and the pins.
     Pins,
     /// The NIC.

@@ -1,9 +1,11 @@
 //! Pods come and go; the loader dies, comes back, and leaves.
 #![cfg(test)]
 
+use std::thread;
 use std::time::Duration;
 
 use lab::{CONFLIST, Lab, Node, eventually};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 fn lab() -> Lab {
@@ -168,6 +170,43 @@ fn a_second_loader_is_refused() {
         addresses(lab.node(1)),
         Vec::<String>::new(),
         "the first one still answers"
+    );
+}
+
+#[test]
+fn a_loader_whose_lock_another_holds_by_now_leaves_the_node_to_it() {
+    let lab = lab();
+    let node = lab.node(1);
+    let pod = node.add_pod("web").unwrap();
+    let first = node.loader();
+    // So that it cannot lock again.
+    first.signal(Signal::SIGSTOP).unwrap();
+    node.exec(&["rm", "/run/azure-vnet/loader.lock"]).unwrap();
+    let line = ["timeout", "--kill-after=1", "10", "azure-vnet-loader"];
+    let second = thread::scope(|scope| {
+        let second = scope.spawn(|| node.feed(&line, b"").unwrap());
+        let free = ["flock", "--nonblock", "/run/azure-vnet/loader.lock", "true"];
+        let is_held = "test -e /run/azure-vnet/loader.lock";
+        eventually(Duration::from_secs(5), || {
+            let there = node.exec(&["sh", "-c", is_held]).is_ok();
+            (there && node.exec(&free).is_err()).then_some(())
+        })
+        .unwrap();
+        first.signal(Signal::SIGCONT).unwrap();
+        eventually(Duration::from_secs(5), || {
+            (!first.is_running().unwrap()).then_some(())
+        })
+        .unwrap_or_else(|| panic!("it fights: {}", first.log()));
+        second.join().unwrap()
+    });
+    let log = first.log();
+    assert!(log.contains("another azure-vnet-loader runs"), "{log}");
+    let log = second.stderr;
+    assert!(log.contains("ready") && log.contains("SIGTERM"), "{log}");
+    assert!(!log.contains("another"), "{log}");
+    assert_eq!(
+        pod.tcp(lab.inet().addr(), 8080).unwrap().peer_ip(),
+        node.addr()
     );
 }
 
