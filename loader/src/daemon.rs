@@ -94,8 +94,8 @@ pub struct Daemon {
     pub(crate) azure: RefCell<azure_state::Written>,
     /// How `xdp_guard` does.
     pub(crate) guard: RefCell<GuardView>,
-    /// On how many pods' veths each program ran when it was last looked.
-    pub(crate) guarded: Cell<[u64; 2]>,
+    /// How many veths of pods there were when it was last looked, and on how many of them each program ran.
+    pub(crate) guarded: Cell<(u64, [u64; 2])>,
     /// What is counted as it happens.
     pub(crate) metrics: Metrics,
     /// Where metrics are served.

@@ -14,6 +14,7 @@ use crate::daemon::Daemon;
 use crate::lock::{Lock, LockError};
 use crate::nic::{ifname, is_host_veth};
 use crate::registry::{Registry, is_alive, names};
+use crate::repairs::Repair;
 use crate::stack::{self, Known};
 use crate::touched::{Events, Touched};
 use crate::trouble::{Topic, WrongLinks};
@@ -122,6 +123,7 @@ impl Daemon {
         let wrong = match Lock::acquire(&self.run) {
             Ok(lock) => {
                 warn!("the loader's lock was gone: locked anew");
+                Repair::Lock.count();
                 self.lock.replace(lock);
                 None
             }
@@ -167,6 +169,7 @@ impl Daemon {
         let wrong = restored.map(|paths| {
             if !paths.is_empty() {
                 warn!(?paths, "pins were gone or others': made again");
+                Repair::Pin.add(paths.len());
             }
         });
         self.judge(Topic::Pins, wrong.err());
@@ -206,6 +209,7 @@ impl Daemon {
         }
         if !changed.is_empty() {
             warn!(of = ?changed, "settings below /proc/sys/net were changed: set again");
+            Repair::Setting.add(changed.len());
         }
         let clash = self.configuration.borrow().clash();
         self.judge(Topic::Ports, clash);
@@ -248,7 +252,7 @@ impl Daemon {
         match registry.host_veths() {
             Ok(veths) => {
                 let guarded = reconcile::guard_pods(&self.pins, registry, &self.run, &veths);
-                self.guarded.set(guarded.veths);
+                self.guarded.set((veths.len() as u64, guarded.veths));
                 if guarded.errors.is_empty() {
                     self.end_upgrade(registry);
                 }
@@ -310,6 +314,7 @@ impl Daemon {
         let mending = stack::mend(&due).await;
         for (pod, what) in mending.mended {
             warn!(%pod, ?what, "a pod's way through the kernel was interrupted: mended");
+            Repair::Way.count();
         }
         self.judge_links(Topic::Stack, &mending.wrong);
     }

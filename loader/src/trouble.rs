@@ -31,6 +31,34 @@ pub(crate) enum Topic {
 }
 
 impl Topic {
+    /// Every one.
+    pub(crate) const ALL: [Self; 9] = [
+        Self::Lock,
+        Self::Pins,
+        Self::Nic,
+        Self::Programs,
+        Self::Settings,
+        Self::Ports,
+        Self::Stack,
+        Self::Strangers,
+        Self::Sources,
+    ];
+
+    /// As metrics call it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Lock => "lock",
+            Self::Pins => "pins",
+            Self::Nic => "nic",
+            Self::Programs => "programs",
+            Self::Settings => "settings",
+            Self::Ports => "ports",
+            Self::Stack => "stack",
+            Self::Strangers => "strangers",
+            Self::Sources => "sources",
+        }
+    }
+
     /// Whether pods may be connected badly now. Strangers are asked for, more often than not; a clash of ports is rare.
     fn limits(self) -> bool {
         !matches!(self, Self::Strangers | Self::Ports | Self::Sources)
