@@ -71,6 +71,7 @@ pub mod gc;
 mod guard;
 pub mod imds;
 pub mod ipam;
+mod keep_nft;
 mod keepsakes;
 mod layouts;
 pub mod leaks;

@@ -106,10 +106,9 @@ impl Daemon {
             self.follow_tunnels().await;
         }
         if touched.all || touched.fallback {
-            self.repair_fallback().await;
+            self.nft.doubt();
         }
         if touched.all {
-            self.look_for_filters().await;
             self.find_files();
             self.keep_files();
         }
