@@ -44,7 +44,12 @@ pub(crate) async fn keep_true(daemon: Rc<Daemon>) -> LockError {
     period.tick().await;
     loop {
         let touched = tokio::select! {
-            touched = events.next() => touched,
+            touched = events.next() => {
+                if !daemon.is_concerned(&touched) {
+                    continue;
+                }
+                touched
+            }
             _ = period.tick() => Touched::everything(),
             _ = pulse.tick() => Touched::default(),
         };
@@ -79,6 +84,11 @@ fn tell_alive() {
 }
 
 impl Daemon {
+    fn is_concerned(&self, touched: &Touched) -> bool {
+        let nic = self.node.borrow().nic.nic_ifindex;
+        touched.concerns(nic, &self.registry.borrow().known)
+    }
+
     /// Looks at what was touched and at what is cheap, and repairs it.
     async fn repair(&self, touched: &Touched) {
         let is_pinned = self.restore_pins();
@@ -306,6 +316,7 @@ impl Daemon {
             let ifindex = pod.ifindex.get();
             touched.all
                 || touched.links.contains(&ifindex)
+                || touched.neighbours.contains(&ifindex)
                 || touched.routes.contains(&(*addr).into())
                 || troubled.contains(&ifindex)
         };
