@@ -73,7 +73,7 @@ impl Scene {
 
     /// One row after the other; all that fail are told.
     pub(crate) fn suffer(&self, rows: &[Row]) {
-        let mut failed = Vec::new();
+        let (mut failed, mut again) = (Vec::new(), 0);
         for row in rows {
             let mut told = self.row(row);
             // What a machine that stood still did not do within five seconds is nobody's fault.
@@ -81,6 +81,7 @@ impl Scene {
                 if told.1.is_ok() || told.0 < STOOD_STILL {
                     break;
                 }
+                again += 1;
                 println!(
                     "sabotage: {}: once more: the machine stood still for {:.1?}",
                     row.name, told.0
@@ -97,6 +98,11 @@ impl Scene {
                 }
             }
         }
+        println!(
+            "sabotage: {} ways, {again} tried again because the machine stood still, {} failed",
+            rows.len(),
+            failed.len()
+        );
         assert!(
             failed.is_empty(),
             "{}\n{}",
