@@ -64,6 +64,7 @@ pub mod document;
 mod entries;
 pub mod events;
 pub mod fallback;
+mod fights;
 mod files;
 mod follow;
 pub mod foreign;

@@ -11,6 +11,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tracing::{debug, error, warn};
 
 use crate::daemon::Daemon;
+use crate::fights::Fights;
 use crate::lock::{Lock, LockError};
 use crate::nic::{ifname, is_host_veth};
 use crate::registry::{Registry, is_alive, names};
@@ -37,6 +38,7 @@ const LISTEN_RETRY: Duration = Duration::from_secs(1);
 /// the service manager that it does.
 pub(crate) async fn keep_true(daemon: Rc<Daemon>) -> LockError {
     let mut events = listen().await;
+    let mut fights = Fights::default();
     let mut pulse = interval(PULSE);
     let mut period = interval(PERIOD);
     pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -58,6 +60,10 @@ pub(crate) async fn keep_true(daemon: Rc<Daemon>) -> LockError {
             return rival;
         }
         daemon.repair(&touched).await;
+        fights.round(Repair::total);
+        if touched.all {
+            daemon.judge(Topic::Fight, fights.period());
+        }
         daemon.beats.repaired();
         tell_alive();
         let took = began.elapsed();

@@ -26,13 +26,15 @@ pub(crate) enum Topic {
     Stack,
     /// Others' programs in front of ours.
     Strangers,
+    /// Somebody who undoes what is repaired.
+    Fight,
     /// The kernel's check of sources, which nobody needs while ours are there.
     Sources,
 }
 
 impl Topic {
     /// Every one.
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Lock,
         Self::Pins,
         Self::Nic,
@@ -41,6 +43,7 @@ impl Topic {
         Self::Ports,
         Self::Stack,
         Self::Strangers,
+        Self::Fight,
         Self::Sources,
     ];
 
@@ -55,13 +58,18 @@ impl Topic {
             Self::Ports => "ports",
             Self::Stack => "stack",
             Self::Strangers => "strangers",
+            Self::Fight => "fight",
             Self::Sources => "sources",
         }
     }
 
-    /// Whether pods may be connected badly now. Strangers are asked for, more often than not; a clash of ports is rare.
+    /// Whether pods may be connected badly now. Strangers are asked for, more often than not; a clash of ports is rare;
+    /// what is fought about is whole most of the time.
     fn limits(self) -> bool {
-        !matches!(self, Self::Strangers | Self::Ports | Self::Sources)
+        !matches!(
+            self,
+            Self::Strangers | Self::Ports | Self::Fight | Self::Sources
+        )
     }
 }
 
