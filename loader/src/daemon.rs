@@ -29,6 +29,7 @@ use crate::classes::{Inputs, Rule, classify};
 use crate::configuration::Configuration;
 use crate::foreign::Filter;
 use crate::gc::Swept;
+use crate::keep_nft::{self, Nft};
 use crate::keepsakes::Keepsakes;
 use crate::lock::Lock;
 use crate::metrics::Metrics;
@@ -66,6 +67,8 @@ pub struct Daemon {
     pub(crate) fallback_error: RefCell<Option<String>>,
     /// The kernel's fallback as it was installed last.
     pub(crate) fallback: RefCell<fallback::Installed>,
+    /// What is asked of who keeps it.
+    pub(crate) nft: Nft,
     /// Maps, programs and links.
     pub(crate) held: RefCell<Held>,
     /// How many records, pods and veths there were when it was last looked.
@@ -94,8 +97,8 @@ pub struct Daemon {
     pub(crate) azure: RefCell<azure_state::Written>,
     /// How `xdp_guard` does.
     pub(crate) guard: RefCell<GuardView>,
-    /// On how many pods' veths each program ran when it was last looked.
-    pub(crate) guarded: Cell<[u64; 2]>,
+    /// How many veths of pods there were when it was last looked, and on how many of them each program ran.
+    pub(crate) guarded: Cell<(u64, [u64; 2])>,
     /// What is counted as it happens.
     pub(crate) metrics: Metrics,
     /// Where metrics are served.
@@ -139,7 +142,9 @@ async fn start_and_serve(
     tokio::task::spawn_local(web::serve(Rc::clone(&daemon), address));
     tokio::task::spawn_local(tasks::refresh_pools(Rc::clone(&daemon)));
     tokio::task::spawn_local(tasks::collect_garbage(Rc::clone(&daemon)));
-    tokio::task::spawn_local(repair::keep_true(Rc::clone(&daemon)));
+    let repairs = tokio::task::spawn_local(repair::keep_true(Rc::clone(&daemon)));
+    tokio::task::spawn_local(keep_nft::keep(Rc::clone(&daemon)));
+    tokio::task::spawn_local(tasks::look_for_filters(Rc::clone(&daemon)));
     tokio::task::spawn_local(tasks::follow_configuration(Rc::clone(&daemon), hangup));
     tokio::task::spawn_local(tasks::follow_files(Rc::clone(&daemon)));
     tokio::task::spawn_local(tasks::free_leaks(Rc::clone(&daemon)));
@@ -156,6 +161,7 @@ async fn start_and_serve(
     tokio::select! {
         _ = terminate.recv() => info!("SIGTERM: stopping; programs and maps stay"),
         _ = interrupt.recv() => info!("SIGINT: stopping; programs and maps stay"),
+        rival = repairs => bail!(rival?),
     }
     Ok(())
 }
@@ -198,6 +204,7 @@ impl Daemon {
         } else {
             reconcile::upgrade(&pins, &node.nic.nic, &mut registry, &mut carry)?;
         }
+        registry.learn()?;
         reconcile::remove_stale_links(&pins, &node.nic.nic)?;
         let guard = guard::apply(
             &configuration.config,
@@ -226,6 +233,7 @@ impl Daemon {
             flows_full: Cell::new(flows_full),
             fallback_error: RefCell::default(),
             fallback: RefCell::default(),
+            nft: Nft::default(),
             held: RefCell::default(),
             counted: Cell::default(),
             strange: RefCell::default(),
@@ -249,7 +257,7 @@ impl Daemon {
         };
         daemon.hold_pins();
         sysctls::enable_forwarding()?;
-        daemon.install_fallback();
+        daemon.install_fallback().await;
         daemon.reconcile();
         daemon.find_files();
         daemon.follow_tunnels().await;
@@ -264,13 +272,13 @@ impl Daemon {
         match request {
             Request::Node => Reply::Node(self.node.borrow().nic.clone()),
             Request::Register(endpoint) if endpoint.is_tunnelled() => {
-                self.route_via_host(&endpoint);
+                self.route_via_host(&endpoint).await;
                 let registered = self.register_tunnelled(&endpoint).await;
                 self.keepsakes.borrow_mut().learn(&self.run, &endpoint);
                 done(registered, "register the pod")
             }
             Request::Register(endpoint) => {
-                self.route_via_host(&endpoint);
+                self.route_via_host(&endpoint).await;
                 let registered = self.registry.borrow_mut().register(&self.pins, &endpoint);
                 self.keepsakes.borrow_mut().learn(&self.run, &endpoint);
                 done(registered, "register the pod")

@@ -6,16 +6,14 @@ use std::slice;
 use abi::Class;
 use ipnet::Ipv4Net;
 use rpc::{ClassView, Classified, Endpoint};
-use tokio::task::spawn_blocking;
 use tracing::{error, info, warn};
 
 use crate::classes::{Inputs, classify, oddities};
 use crate::configuration::Configuration;
 use crate::daemon::Daemon;
 use crate::registry::RegistryError;
-use crate::repairs::Repair;
 use crate::trouble::Topic;
-use crate::{conntrack, fallback, nic, reconcile, via_host};
+use crate::{conntrack, nic, reconcile, via_host};
 
 impl Daemon {
     /// Reads the configuration again and takes it over. `asked`: somebody wants an answer in the log in any case.
@@ -50,12 +48,12 @@ impl Daemon {
             .send_replace(self.configuration.borrow().config.metrics);
         self.follow_guard();
         if !self.reclassify() && block_changed {
-            self.install_fallback();
+            self.nft.want();
         }
     }
 
-    /// Writes the node's settings.
-    pub(crate) fn configure(&self) -> Result<(), RegistryError> {
+    /// Writes the node's settings. Whether the map said something else.
+    pub(crate) fn configure(&self) -> Result<bool, RegistryError> {
         let configuration = self.configuration.borrow();
         self.registry.borrow_mut().configure(
             &self.node.borrow(),
@@ -77,17 +75,18 @@ impl Daemon {
         }
         info!(prefixes = rules.len(), "destination classes changed");
         *self.rules.borrow_mut() = rules;
-        self.install_fallback();
+        self.nft.want();
         true
     }
 
     /// Takes over what the conflist at this ADD says; what no attachment's says any more is forgotten at the next start.
-    pub(crate) fn route_via_host(&self, endpoint: &Endpoint) {
+    pub(crate) async fn route_via_host(&self, endpoint: &Endpoint) {
         let known = self.via_host.borrow().clone();
         let wanted = &known | &via_host::addresses(slice::from_ref(endpoint));
         if wanted != known {
             self.via_host.replace(wanted);
             self.reclassify();
+            self.nft.settled().await;
         }
     }
 
@@ -114,40 +113,6 @@ impl Daemon {
             node: &self.node.borrow(),
             pools: self.pools.borrow().as_ref().ok(),
         })
-    }
-
-    /// A node without nft still has its fast path; what takes the stack to the Internet is not masqueraded then, or as it
-    /// was before, until [`Daemon::follow_node`] has tried again.
-    pub(crate) fn install_fallback(&self) {
-        let nic = self.node.borrow().nic.nic.clone();
-        let block = self.configuration.borrow().config.block_wireserver;
-        let installed = fallback::install(&nic, &self.rules.borrow(), block);
-        let error = match installed {
-            Ok(installed) => {
-                let wrong = "the kernel has no CONFIG_NFT_FIB_IPV4: it does not check pods' sources while somebody has removed from_pod";
-                let unchecked = !installed.checks_sources;
-                self.judge(Topic::Sources, unchecked.then(|| wrong.to_owned()));
-                self.fallback.replace(installed);
-                None
-            }
-            Err(error) => {
-                error!(%error, "the kernel does not do as the programs do with what they leave to it");
-                Some(error.to_string())
-            }
-        };
-        self.fallback_error.replace(error);
-    }
-
-    /// Installs the kernel's fallback again when somebody has removed or changed it.
-    pub(crate) async fn repair_fallback(&self) {
-        let installed = self.fallback.borrow().clone();
-        // While every CPU is busy, nft waits for seconds on the kernel.
-        let is_whole = spawn_blocking(move || installed.is_whole()).await;
-        if matches!(is_whole, Ok(false)) {
-            warn!("the nftables table `azure-vnet` is gone or changed: installing it again");
-            Repair::Fallback.count();
-            self.install_fallback();
-        }
     }
 
     /// Follows the node's own addresses, its routes and the NIC.
@@ -201,7 +166,7 @@ impl Daemon {
         self.follow_guard();
         let stale = self.fallback_error.borrow().is_some();
         if !self.reclassify() && (changed || stale) {
-            self.install_fallback();
+            self.nft.want();
         }
         if changed || before.gateway != gateway {
             self.follow_tunnels().await;

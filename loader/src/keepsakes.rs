@@ -79,6 +79,7 @@ impl Keepsakes {
                 Ok(false) => {}
                 Ok(true) => {
                     warn!(path = %path.display(), "was gone or damaged, and its pod lives: written again");
+                    crate::repairs::Repair::File.count();
                     restored.push(path.clone());
                 }
                 // Tried again every few seconds.

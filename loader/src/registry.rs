@@ -1,6 +1,6 @@
 //! How a pod gets into the maps and out of them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use abi::{EndpointFlags, IfIndex, Ip4, MAX_PODS, Mac, Pod, Slot, Veth};
@@ -16,6 +16,8 @@ use crate::nic::ifname;
 pub struct Registry {
     /// The maps.
     pub maps: Maps,
+    /// What they shall say of pods. Nobody else writes them.
+    pub(crate) known: BTreeMap<Ip4, Pod>,
 }
 
 /// A map could not be written or read.
@@ -64,7 +66,10 @@ pub(crate) fn map_error(
 impl Registry {
     /// Over open maps.
     pub fn new(maps: Maps) -> Self {
-        Self { maps }
+        Self {
+            maps,
+            known: BTreeMap::new(),
+        }
     }
 
     /// Puts an endpoint whose programs are attached into the maps and checks by reading back. Idempotent.
@@ -89,22 +94,15 @@ impl Registry {
             _ => (self.free_slot()?, self.next_generation()?),
         };
         let flags = flags_of(endpoint);
-        let veth = Veth {
-            addr,
+        let pod = Pod {
+            ifindex,
             mac: Mac::new(endpoint.mac.0),
             host_mac: Mac::new(endpoint.host_mac.0),
             slot,
             generation,
             flags,
         };
-        let pod = Pod {
-            ifindex,
-            mac: veth.mac,
-            host_mac: veth.host_mac,
-            slot,
-            generation,
-            flags,
-        };
+        let veth = veth_of(addr, pod);
         let written = self.write(ifindex, veth, addr, pod);
         // Even if only the veth could be written.
         self.next_epoch().and(written)?;
@@ -119,7 +117,7 @@ impl Registry {
         Ok(())
     }
 
-    fn write(
+    pub(crate) fn write(
         &mut self,
         ifindex: IfIndex,
         veth: Veth,
@@ -134,7 +132,9 @@ impl Registry {
         self.maps
             .pods
             .insert(Abi(addr), Abi(pod), 0)
-            .map_err(map_error("add the pod", "pods"))
+            .map_err(map_error("add the pod", "pods"))?;
+        self.known.insert(addr, pod);
+        Ok(())
     }
 
     /// Takes an endpoint out of the maps, unless the address or the interface has another owner by now.
@@ -185,10 +185,13 @@ impl Registry {
         let pod = self
             .pod(addr)?
             .ok_or_else(|| wrong(format!("map `pods` has no entry for {addr}")))?;
-        if pod.ifindex != ifindex || pod.mac != Mac::new(endpoint.mac.0) {
+        let macs = [pod.mac, pod.host_mac];
+        if pod.ifindex != ifindex
+            || macs != [endpoint.mac, endpoint.host_mac].map(|mac| Mac::new(mac.0))
+        {
             return Err(wrong(format!(
-                "map `pods` leads {addr} to interface {} with {}",
-                pod.ifindex, pod.mac
+                "map `pods` leads {addr} to interface {} with {} and {}",
+                pod.ifindex, pod.mac, pod.host_mac
             ))
             .into());
         }
@@ -209,6 +212,9 @@ impl Registry {
             ))
             .into());
         }
+        if veth != veth_of(addr, pod) {
+            return Err(wrong(format!("maps `pods` and `veths` do not agree about {addr}")).into());
+        }
         Ok(())
     }
 
@@ -226,6 +232,11 @@ impl Registry {
     /// Names of the registered pods' host veths that exist.
     pub fn host_veths(&self) -> Result<Vec<String>, RegistryError> {
         Ok(names(&self.pods()?))
+    }
+
+    /// How many pods the maps hold.
+    pub(crate) fn count_pods(&self) -> usize {
+        self.maps.pods.keys().count()
     }
 
     /// How many veths the maps hold.
@@ -255,11 +266,12 @@ impl Registry {
     fn remove_pod(&mut self, addr: Ip4) -> Result<(), RegistryError> {
         let known = self.pod(addr)?;
         removed(self.maps.pods.remove(&Abi(addr))).map_err(map_error("remove a pod", "pods"))?;
+        self.known.remove(&addr);
         self.next_epoch()?;
         known.map_or(Ok(()), |pod| self.retire(pod.slot))
     }
 
-    fn remove_veth(&mut self, ifindex: IfIndex) -> Result<(), RegistryError> {
+    pub(crate) fn remove_veth(&mut self, ifindex: IfIndex) -> Result<(), RegistryError> {
         removed(self.maps.veths.remove(&Abi(ifindex)))
             .map_err(map_error("remove a veth", "veths"))?;
         self.next_epoch()
@@ -286,6 +298,18 @@ impl Registry {
             .set(slot.index(), 0, 0)
             .map_err(map_error("reset the count of bindings", "snat_open"))?;
         Ok(slot)
+    }
+}
+
+/// What the maps say of a pod's veth.
+pub(crate) fn veth_of(addr: Ip4, pod: Pod) -> Veth {
+    Veth {
+        addr,
+        mac: pod.mac,
+        host_mac: pod.host_mac,
+        slot: pod.slot,
+        generation: pod.generation,
+        flags: pod.flags,
     }
 }
 

@@ -11,12 +11,14 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tracing::{debug, error, warn};
 
 use crate::daemon::Daemon;
-use crate::lock::Lock;
+use crate::fights::Fights;
+use crate::lock::{Lock, LockError};
 use crate::nic::{ifname, is_host_veth};
 use crate::registry::{Registry, is_alive, names};
+use crate::repairs::Repair;
 use crate::stack::{self, Known};
 use crate::touched::{Events, Touched};
-use crate::trouble::Topic;
+use crate::trouble::{Topic, WrongLinks};
 use crate::{object, reconcile, sysctls};
 
 /// Between looks at what is cheap to look at and raises no event: pins, settings, TCX, files.
@@ -32,9 +34,11 @@ const IDLE_SHARE: u32 = 10;
 /// Before the kernel is listened to again after a failure.
 const LISTEN_RETRY: Duration = Duration::from_secs(1);
 
-/// Repairs what does not agree any more, for ever. Says to the service manager that it does.
-pub(crate) async fn keep_true(daemon: Rc<Daemon>) {
+/// Repairs what does not agree any more, until there is another loader: what one repairs, the other would repair again. Says to
+/// the service manager that it does.
+pub(crate) async fn keep_true(daemon: Rc<Daemon>) -> LockError {
     let mut events = listen().await;
+    let mut fights = Fights::default();
     let mut pulse = interval(PULSE);
     let mut period = interval(PERIOD);
     pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -42,12 +46,24 @@ pub(crate) async fn keep_true(daemon: Rc<Daemon>) {
     period.tick().await;
     loop {
         let touched = tokio::select! {
-            touched = events.next() => touched,
+            touched = events.next() => {
+                if !daemon.is_concerned(&touched) {
+                    continue;
+                }
+                touched
+            }
             _ = period.tick() => Touched::everything(),
             _ = pulse.tick() => Touched::default(),
         };
         let began = Instant::now();
+        if let Err(rival) = daemon.keep_lock() {
+            return rival;
+        }
         daemon.repair(&touched).await;
+        fights.round(Repair::total);
+        if touched.all {
+            daemon.judge(Topic::Fight, fights.period());
+        }
         daemon.beats.repaired();
         tell_alive();
         let took = began.elapsed();
@@ -74,9 +90,13 @@ fn tell_alive() {
 }
 
 impl Daemon {
+    fn is_concerned(&self, touched: &Touched) -> bool {
+        let nic = self.node.borrow().nic.nic_ifindex;
+        touched.concerns(nic, &self.registry.borrow().known)
+    }
+
     /// Looks at what was touched and at what is cheap, and repairs it.
     async fn repair(&self, touched: &Touched) {
-        self.keep_lock();
         let is_pinned = self.restore_pins();
         let pods = match self.registry.borrow().pods() {
             Ok(pods) => pods.into_iter().collect::<Vec<Known>>(),
@@ -88,7 +108,9 @@ impl Daemon {
             self.follow_node().await;
         }
         if is_pinned {
-            if touched.all || self.has_lost_entries(pods.len()) {
+            self.repair_entries();
+            let is_troubled = self.troubles.borrow().has(Topic::Programs);
+            if touched.all || is_troubled || self.has_lost_entries() {
                 self.reconcile();
             } else {
                 self.repair_programs(touched, &pods);
@@ -100,39 +122,47 @@ impl Daemon {
             self.follow_tunnels().await;
         }
         if touched.all || touched.fallback {
-            self.repair_fallback().await;
+            self.nft.doubt();
         }
         self.keep_conflist();
         if touched.all {
-            self.look_for_filters().await;
             self.find_files();
             self.keep_files();
         }
     }
 
-    /// Without its file the lock would keep no other loader away.
-    fn keep_lock(&self) {
+    /// Without its file the lock would keep no other loader away. An error: there is another.
+    fn keep_lock(&self) -> Result<(), LockError> {
         if self.lock.borrow().is_found() {
-            return;
+            return Ok(());
         }
-        let locked = Lock::acquire(&self.run).map(|lock| {
-            warn!("the loader's lock was gone: locked anew");
-            self.lock.replace(lock);
-        });
-        self.judge(Topic::Rival, locked.err().map(|error| error.to_string()));
+        let wrong = match Lock::acquire(&self.run) {
+            Ok(lock) => {
+                warn!("the loader's lock was gone: locked anew");
+                Repair::Lock.count();
+                self.lock.replace(lock);
+                None
+            }
+            Err(rival @ LockError::Held { .. }) => return Err(rival),
+            Err(error) => Some(error.to_string()),
+        };
+        self.judge(Topic::Lock, wrong);
+        Ok(())
     }
 
-    /// The pods to look at for what nobody announces: those that were touched, and half of the others, because such a look
-    /// takes a dozen system calls.
+    /// The pods to look at for what nobody announces: those that were touched or are in trouble, and half of the others,
+    /// because such a look takes a dozen system calls.
     fn due(&self, touched: &Touched, pods: &[Known]) -> Vec<Known> {
         let turn = !self.turn.get();
         self.turn.set(turn);
+        let troubled = self.troubles.borrow().links(Topic::Settings);
         let is_due = |(_, pod): &&Known| {
             let ifindex = pod.ifindex.get();
             let is_strange = || self.strange.borrow().contains(&ifindex);
             touched.all
                 || touched.links.contains(&ifindex)
                 || (ifindex % 2 == 0) == turn
+                || troubled.contains(&ifindex)
                 || is_strange()
         };
         pods.iter().filter(is_due).copied().collect()
@@ -155,6 +185,7 @@ impl Daemon {
         let wrong = restored.map(|paths| {
             if !paths.is_empty() {
                 warn!(?paths, "pins were gone or others': made again");
+                Repair::Pin.add(paths.len());
             }
         });
         self.judge(Topic::Pins, wrong.err());
@@ -169,30 +200,36 @@ impl Daemon {
     }
 
     fn repair_settings(&self, due: &[Known]) {
-        let nic = self.node.borrow().nic.nic.clone();
-        let set = || {
-            let mut changed = Vec::new();
-            if sysctls::enable_forwarding()? {
-                changed.push("the node".to_owned());
+        let nic = self.node.borrow().nic.clone();
+        let mut looks = vec![
+            (0, "the node".to_owned(), sysctls::enable_forwarding()),
+            (
+                nic.nic_ifindex,
+                nic.nic.clone(),
+                sysctls::ensure_nic(&nic.nic),
+            ),
+        ];
+        for ifindex in due.iter().map(|(_, pod)| pod.ifindex.get()) {
+            if let Some(veth) = ifname(ifindex) {
+                let set = sysctls::ensure_veth(&veth);
+                looks.push((ifindex, veth, set));
             }
-            if sysctls::ensure_nic(&nic)? {
-                changed.push(nic);
+        }
+        let (mut changed, mut wrong) = (Vec::new(), WrongLinks::new());
+        for (ifindex, name, set) in looks {
+            match set {
+                Ok(false) => {}
+                Ok(true) => changed.push(name),
+                Err(error) => drop(wrong.insert(ifindex, error.to_string())),
             }
-            for veth in names(due) {
-                if sysctls::ensure_veth(&veth)? {
-                    changed.push(veth);
-                }
-            }
-            Ok::<_, sysctls::SysctlError>(changed)
-        };
-        let set = set().map(|changed| {
-            if !changed.is_empty() {
-                warn!(of = ?changed, "settings below /proc/sys/net were changed: set again");
-            }
-        });
+        }
+        if !changed.is_empty() {
+            warn!(of = ?changed, "settings below /proc/sys/net were changed: set again");
+            Repair::Setting.add(changed.len());
+        }
         let clash = self.configuration.borrow().clash();
         self.judge(Topic::Ports, clash);
-        self.judge(Topic::Settings, set.err().map(|error| error.to_string()));
+        self.judge_links(Topic::Settings, &wrong);
     }
 
     /// Whether its links were, or somebody has taken its programs off, which nobody announces.
@@ -202,24 +239,36 @@ impl Daemon {
         touched.links.contains(&node.nic.nic_ifindex) || !Hook::NIC.into_iter().all(runs)
     }
 
-    /// Whether somebody writes our maps: records and entries have been as many before.
-    fn has_lost_entries(&self, pods: usize) -> bool {
+    /// Whether somebody takes entries out of our maps. What could not be repaired is not looked at again before something
+    /// changes.
+    fn has_lost_entries(&self) -> bool {
+        let counted = self.count_entries();
+        let (records, pods, veths) = counted;
+        (pods != veths || records > pods) && self.counted.get() != counted
+    }
+
+    fn count_entries(&self) -> (usize, usize, usize) {
         let records = reconcile::files(&self.run.endpoints(), "json").len();
-        let veths = self.registry.borrow().count_veths();
-        // What could not be repaired is not looked at again before something changes.
-        let known = self.counted.replace((records, pods, veths));
-        (pods != veths || records > pods) && known != (records, pods, veths)
+        let registry = self.registry.borrow();
+        (records, registry.count_pods(), registry.count_veths())
     }
 
     /// Brings records, maps and programs together.
     pub(crate) fn reconcile(&self) {
+        let errors = self.reconcile_all();
+        self.judge_programs(&errors);
+        // As they are now: the same deed again is seen as another.
+        self.counted.set(self.count_entries());
+    }
+
+    fn reconcile_all(&self) -> Vec<reconcile::ReconcileError> {
         let registry = &mut self.registry.borrow_mut();
         let mut errors = reconcile::reconcile(registry, &self.pins, &self.run, &self.boot_id);
         // After the endpoints: what a record has and the maps had lost is guarded, too.
         match registry.host_veths() {
             Ok(veths) => {
                 let guarded = reconcile::guard_pods(&self.pins, registry, &self.run, &veths);
-                self.guarded.set(guarded.veths);
+                self.guarded.set((veths.len() as u64, guarded.veths));
                 if guarded.errors.is_empty() {
                     self.end_upgrade(registry);
                 }
@@ -227,7 +276,7 @@ impl Daemon {
             }
             Err(error) => errors.push(error.into()),
         }
-        self.judge_programs(&errors);
+        errors
     }
 
     /// No program uses the maps of an earlier build any more.
@@ -269,21 +318,22 @@ impl Daemon {
     }
 
     async fn repair_stack(&self, touched: &Touched, pods: &[Known]) {
-        let ours = if touched.all {
-            pods.to_vec()
-        } else {
-            let mut ours = of_links(touched, pods);
-            let is_routed = |addr: Ipv4Addr| touched.routes.contains(&addr);
-            ours.extend(pods.iter().filter(|(addr, _)| is_routed((*addr).into())));
-            ours
+        let troubled = self.troubles.borrow().links(Topic::Stack);
+        let is_due = |(addr, pod): &&Known| {
+            let ifindex = pod.ifindex.get();
+            touched.all
+                || touched.links.contains(&ifindex)
+                || touched.neighbours.contains(&ifindex)
+                || touched.routes.contains(&(*addr).into())
+                || troubled.contains(&ifindex)
         };
-        let mended = stack::mend(&ours).await;
-        let mended = mended.map(|mended| {
-            for (pod, what) in mended {
-                warn!(%pod, ?what, "a pod's way through the kernel was interrupted: mended");
-            }
-        });
-        self.judge(Topic::Stack, mended.err().map(|error| error.to_string()));
+        let due: Vec<Known> = pods.iter().filter(is_due).copied().collect();
+        let mending = stack::mend(&due).await;
+        for (pod, what) in mending.mended {
+            warn!(%pod, ?what, "a pod's way through the kernel was interrupted: mended");
+            Repair::Way.count();
+        }
+        self.judge_links(Topic::Stack, &mending.wrong);
     }
 
     /// Remembers what an earlier loader has left.

@@ -88,6 +88,7 @@ pub async fn serve(mut listener: Listener, daemon: Rc<Daemon>) {
             _ = look.tick() => {
                 if !listener.is_reachable(&path) {
                     warn!(path = %path.display(), "the loader's socket is gone or another's: listening anew");
+                    crate::repairs::Repair::Socket.count();
                     match listen(&daemon.run) {
                         Ok(anew) => {
                             listener = anew;

@@ -25,13 +25,13 @@ use crate::transition::{Step, Table, steps};
 const FAST_MARK: u32 = 0x10;
 
 impl Registry {
-    /// Writes the node's settings; generation, epoch and the table's fill are kept.
+    /// Writes the node's settings; generation, epoch and the table's fill are kept. Whether the map said something else.
     pub fn configure(
         &mut self,
         node: &Node,
         shares: Shares,
         settings: &Settings,
-    ) -> Result<(), RegistryError> {
+    ) -> Result<bool, RegistryError> {
         let old = self.config()?;
         let (gateway, subnet, subnet_len) = NextHops::for_programs(node.next_hops);
         let node = &node.nic;
@@ -40,7 +40,7 @@ impl Registry {
             0 => u32::from_ne_bytes(random()?),
             epoch => epoch,
         };
-        self.write_config(Config {
+        let new = Config {
             nic: IfIndex::new(node.nic_ifindex),
             primary: node.primary.into(),
             nic_mac: Mac::new(node.nic_mac.0),
@@ -60,8 +60,13 @@ impl Registry {
             subnet,
             epoch,
             ticks: ticks().map_err(RegistryError::Clock)?,
-        })?;
-        self.ensure_secret()
+        };
+        self.ensure_secret()?;
+        if new == old {
+            return Ok(false);
+        }
+        self.write_config(new)?;
+        Ok(true)
     }
 
     /// Whether a miss in `flows` means "stack": it counts as above its high-water mark, or flows have found no room that
@@ -163,12 +168,17 @@ impl Registry {
         Ok((old, new))
     }
 
-    /// Makes `dst4` say what `rules` say, so that no destination has another class than before or after on the way.
-    pub fn write_classes(&mut self, rules: &[Rule]) -> Result<(), RegistryError> {
+    /// Makes `dst4` say what `rules` say, so that no destination has another class than before or after on the way. Whether it
+    /// said something else.
+    pub fn write_classes(&mut self, rules: &[Rule]) -> Result<bool, RegistryError> {
         let (old, new) = self.tables(rules)?;
+        if old == new {
+            return Ok(false);
+        }
         let written = self.write_steps(&old, &new);
         // Even if some could not be written.
-        written.and(self.next_epoch())
+        written.and(self.next_epoch())?;
+        Ok(true)
     }
 
     fn write_steps(&mut self, old: &Table, new: &Table) -> Result<(), RegistryError> {

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
-use abi::{Ip4, Pod};
+use abi::{IfIndex, Ip4, Pod};
 use futures_util::TryStreamExt as _;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::link::LinkFlags;
@@ -17,6 +17,8 @@ use netlink_packet_route::route::{
 use rtnetlink::{Error, Handle, LinkUnspec, RouteMessageBuilder};
 
 use crate::nic::ifname;
+use crate::registry::is_alive;
+use crate::trouble::WrongLinks;
 
 /// A pod's address and what the maps say of it.
 pub(crate) type Known = (Ip4, Pod);
@@ -38,11 +40,48 @@ pub(crate) enum Mended {
     Neighbour,
 }
 
-/// Looks at the ways to these pods, and mends them. Returns what was mended, for whom.
-pub(crate) async fn mend(pods: &[Known]) -> Result<Vec<(Ipv4Addr, Mended)>, StackError> {
-    if pods.is_empty() {
-        return Ok(Vec::new());
+/// What came of a look.
+#[derive(Debug, Default)]
+pub(crate) struct Mending {
+    /// What was mended, for whom.
+    pub(crate) mended: Vec<(Ipv4Addr, Mended)>,
+    /// What could not be.
+    pub(crate) wrong: WrongLinks,
+}
+
+impl Mending {
+    /// One bad veth does not keep the others from being mended.
+    fn note(&mut self, (addr, pod): Known, what: Mended, done: Result<bool, StackError>) {
+        match done {
+            Ok(true) => self.mended.push((addr.into(), what)),
+            Ok(false) => {}
+            // What follows from it is not told.
+            Err(error) => {
+                let wrong = self.wrong.entry(pod.ifindex.get());
+                wrong.or_insert_with(|| error.to_string());
+            }
+        }
     }
+}
+
+/// Looks at the ways to these pods, and mends them.
+pub(crate) async fn mend(pods: &[Known]) -> Mending {
+    if pods.is_empty() {
+        return Mending::default();
+    }
+    match try_mend(pods).await {
+        Ok(mending) => mending,
+        Err(error) => {
+            let all = pods.iter().map(|(_, pod)| pod.ifindex.get());
+            Mending {
+                mended: Vec::new(),
+                wrong: all.map(|ifindex| (ifindex, error.to_string())).collect(),
+            }
+        }
+    }
+}
+
+async fn try_mend(pods: &[Known]) -> Result<Mending, StackError> {
     let (connection, handle, _messages) = rtnetlink::new_connection()?;
     let connection = tokio::spawn(connection);
     let mended = mend_over(&handle, pods).await;
@@ -50,31 +89,33 @@ pub(crate) async fn mend(pods: &[Known]) -> Result<Vec<(Ipv4Addr, Mended)>, Stac
     mended
 }
 
-async fn mend_over(handle: &Handle, pods: &[Known]) -> Result<Vec<(Ipv4Addr, Mended)>, StackError> {
-    let mut mended = Vec::new();
+async fn mend_over(handle: &Handle, pods: &[Known]) -> Result<Mending, StackError> {
+    let mut mending = Mending::default();
     // Taking a link down takes the other two away.
     let down = down(handle).await?;
     for (addr, pod) in pods {
         let ifindex = pod.ifindex.get();
-        if down.contains(&ifindex) && bring_up(handle, ifindex).await? {
-            mended.push(((*addr).into(), Mended::Link));
+        if down.contains(&ifindex) {
+            let done = bring_up(handle, ifindex).await;
+            mending.note((*addr, *pod), Mended::Link, done);
         }
     }
     let routed = routes(handle).await?;
     let resolved = neighbours(handle).await?;
-    for (addr, pod) in pods {
+    for known in pods {
+        let (addr, pod) = known;
         let (addr, ifindex) = (Ipv4Addr::from(*addr), pod.ifindex.get());
-        if !routed.contains(&(ifindex, addr)) && add_route(handle, ifindex, addr).await? {
-            mended.push((addr, Mended::Route));
+        if !routed.contains(&(ifindex, addr)) {
+            let done = add_route(handle, ifindex, addr).await;
+            mending.note(*known, Mended::Route, done);
         }
         let mac = pod.mac.octets();
-        if !resolved.contains(&(ifindex, addr, mac))
-            && add_neighbour(handle, ifindex, addr, mac).await?
-        {
-            mended.push((addr, Mended::Neighbour));
+        if !resolved.contains(&(ifindex, addr, mac)) {
+            let done = add_neighbour(handle, ifindex, addr, mac).await;
+            mending.note(*known, Mended::Neighbour, done);
         }
     }
-    Ok(mended)
+    Ok(mending)
 }
 
 /// The interfaces that are down.
@@ -90,7 +131,7 @@ async fn bring_up(handle: &Handle, ifindex: u32) -> Result<bool, StackError> {
     let up = LinkUnspec::new_with_index(ifindex).up().build();
     let set = handle.link().set(up).execute().await;
     let name = ifname(ifindex).unwrap_or_else(|| ifindex.to_string());
-    done(set, &format!("bring {name} up"))
+    done(set, ifindex, &format!("bring {name} up"))
 }
 
 /// Interface and destination of every route to one address in the main table.
@@ -128,7 +169,7 @@ async fn add_route(handle: &Handle, ifindex: u32, addr: Ipv4Addr) -> Result<bool
         .scope(RouteScope::Link)
         .build();
     let added = handle.route().add(route).replace().execute().await;
-    done(added, &format!("add the route to {addr}"))
+    done(added, ifindex, &format!("add the route to {addr}"))
 }
 
 /// Interface, address and Ethernet address of every permanent neighbour.
@@ -165,14 +206,14 @@ async fn add_neighbour(
 ) -> Result<bool, StackError> {
     let neighbour = handle.neighbours().add(ifindex, IpAddr::V4(addr));
     let added = neighbour.link_layer_address(&mac).replace().execute();
-    done(added.await, &format!("add the neighbour {addr}"))
+    done(added.await, ifindex, &format!("add the neighbour {addr}"))
 }
 
-/// `false`: the interface went meanwhile, and the pod with it.
-fn done(done: Result<(), Error>, what: &str) -> Result<bool, StackError> {
+/// `false`: the interface went meanwhile, and the pod with it. The kernel says the same of one whose MTU is too small for IPv4.
+fn done(done: Result<(), Error>, ifindex: u32, what: &str) -> Result<bool, StackError> {
     match done {
         Ok(()) => Ok(true),
-        Err(error) if is_gone(&error) => Ok(false),
+        Err(error) if is_gone(&error) && !is_alive(IfIndex::new(ifindex)) => Ok(false),
         Err(source) => Err(failed(what)(source)),
     }
 }

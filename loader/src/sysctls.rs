@@ -26,15 +26,15 @@ pub(crate) fn ensure_nic(nic: &str) -> Result<bool, SysctlError> {
 
 /// A host veth's: forwarding, and what ADD has set (`cni/src/sysctl.rs`). `true`: one of them was another.
 pub(crate) fn ensure_veth(veth: &str) -> Result<bool, SysctlError> {
-    let mut changed = false;
-    for (family, name, value) in [
+    let settings = [
         ("ipv4", "forwarding", "1"),
         ("ipv4", "accept_redirects", "0"),
         ("ipv6", "disable_ipv6", "1"),
-    ] {
-        changed |= ensure(&of(family, veth, name), value)?;
-    }
-    Ok(changed)
+    ];
+    let set = settings.map(|(family, name, value)| ensure(&of(family, veth, name), value));
+    // All of them, whatever comes of the first.
+    set.into_iter()
+        .try_fold(false, |changed, set| Ok(changed | set?))
 }
 
 fn of(family: &str, interface: &str, name: &str) -> PathBuf {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rpc::LOADER_CONFIG;
 use tokio::signal::unix::Signal;
@@ -29,6 +29,10 @@ const GC_PATIENCE: Duration = Duration::from_secs(30);
 const GC_SHARE: u32 = 400;
 /// … and while one of them is filling up.
 const GC_HASTE: Duration = Duration::from_secs(1);
+/// Between looks for filters of others, so many times what one took …
+const LOOK_SHARE: u32 = 100;
+/// … and this at most.
+const LOOK_PATIENCE: Duration = Duration::from_mins(5);
 /// Before netlink is listened to again after a failure.
 const LISTEN_RETRY: Duration = Duration::from_secs(1);
 
@@ -121,6 +125,18 @@ pub(crate) async fn free_leaks(daemon: Rc<Daemon>) {
     loop {
         ticks.tick().await;
         daemon.reclaim_leaks().await;
+    }
+}
+
+/// Looks for filters of others. On its own, and more seldom where their tables are large.
+pub(crate) async fn look_for_filters(daemon: Rc<Daemon>) {
+    // Start has just looked.
+    let mut wait = PERIOD;
+    loop {
+        tokio::time::sleep(wait).await;
+        let began = Instant::now();
+        daemon.look_for_filters().await;
+        wait = (began.elapsed() * LOOK_SHARE).clamp(PERIOD, LOOK_PATIENCE);
     }
 }
 

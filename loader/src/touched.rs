@@ -3,13 +3,14 @@
 //! Read as bytes: of a message only its type, the interface and the destination matter, and one that a library cannot
 //! decode must not be missed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::poll_fn;
 use std::io;
 use std::mem;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use abi::{Ip4, Pod};
 use rtnetlink::sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
 use rtnetlink::sys::{AsyncSocket as _, SocketAddr, TokioSocket};
 use tokio::time::{sleep, timeout};
@@ -48,8 +49,10 @@ pub(crate) struct Touched {
     pub(crate) tunnels: bool,
     /// Our nft table.
     pub(crate) fallback: bool,
-    /// Interfaces, by index: themselves, their qdiscs, filters, neighbours or settings.
+    /// Interfaces, by index: themselves, their qdiscs, filters or settings.
     pub(crate) links: BTreeSet<u32>,
+    /// Interfaces whose neighbours came, went or changed: the NIC's do all the time.
+    pub(crate) neighbours: BTreeSet<u32>,
     /// Destinations whose route came or went.
     pub(crate) routes: BTreeSet<Ipv4Addr>,
 }
@@ -61,6 +64,24 @@ impl Touched {
             all: true,
             ..Self::default()
         }
+    }
+
+    /// Whether something is ours: much happens on a busy node to interfaces, neighbours and routes of others.
+    pub(crate) fn concerns(&self, nic: u32, pods: &BTreeMap<Ip4, Pod>) -> bool {
+        // Negative: settings of all interfaces.
+        let is_all = |ifindex: &u32| *ifindex > i32::MAX.cast_unsigned();
+        let is_pods = |(addr, pod): (&Ip4, &Pod)| {
+            let ifindex = pod.ifindex.get();
+            self.links.contains(&ifindex)
+                || self.neighbours.contains(&ifindex)
+                || self.routes.contains(&(*addr).into())
+        };
+        self.all
+            || self.tunnels
+            || self.fallback
+            || self.links.contains(&nic)
+            || self.links.iter().any(is_all)
+            || pods.iter().any(is_pods)
     }
 }
 
@@ -142,8 +163,10 @@ fn messages(mut rest: &[u8]) -> impl Iterator<Item = &[u8]> {
 /// `ifinfomsg`, `ndmsg` and `tcmsg` have the interface at the same place.
 fn route_message(message: &[u8], touched: &mut Touched) {
     match u16_at(message, 4) {
-        // RTM_NEWLINK, RTM_DELLINK; …NEIGH; …QDISC, …TCLASS, …TFILTER.
-        Some(16 | 17 | 28 | 29 | 36 | 37 | 40 | 41 | 44 | 45) => {
+        // RTM_NEWNEIGH, RTM_DELNEIGH.
+        Some(28 | 29) => touched.neighbours.extend(u32_at(message, HEADER + 4)),
+        // RTM_NEWLINK, RTM_DELLINK; …QDISC, …TCLASS, …TFILTER.
+        Some(16 | 17 | 36 | 37 | 40 | 41 | 44 | 45) => {
             touched.links.extend(u32_at(message, HEADER + 4));
         }
         // RTM_NEWROUTE, RTM_DELROUTE.
@@ -220,6 +243,50 @@ mod tests {
     }
 
     #[test]
+    fn what_happens_to_others_is_no_reason_to_look() {
+        let pod = Pod {
+            ifindex: abi::IfIndex::new(7),
+            mac: abi::Mac::new([2; 6]),
+            host_mac: abi::Mac::new([3; 6]),
+            slot: abi::Slot::new(1),
+            generation: 1,
+            flags: abi::EndpointFlags::NONE,
+        };
+        let addr = Ipv4Addr::new(10, 240, 1, 10);
+        let pods = BTreeMap::from([(Ip4::from(addr), pod)]);
+        let links = |links: &[u32]| Touched {
+            links: links.iter().copied().collect(),
+            ..Touched::default()
+        };
+        let neighbours = |ifindex| Touched {
+            neighbours: [ifindex].into(),
+            ..Touched::default()
+        };
+        let route = |addr| Touched {
+            routes: [addr].into(),
+            ..Touched::default()
+        };
+        let ours = [
+            links(&[2]),
+            links(&[9, 7]),
+            links(&[u32::MAX]),
+            neighbours(7),
+            route(addr),
+        ];
+        for touched in ours {
+            assert!(touched.concerns(2, &pods), "{touched:?}");
+        }
+        for touched in [
+            links(&[9]),
+            neighbours(9),
+            neighbours(2),
+            route(Ipv4Addr::LOCALHOST),
+        ] {
+            assert!(!touched.concerns(2, &pods), "{touched:?}");
+        }
+    }
+
+    #[test]
     fn links_filters_neighbours_routes_and_settings_are_told_apart() {
         let on = |ifindex: u32| [[0; 4], ifindex.to_ne_bytes()].concat();
         let route = [
@@ -244,7 +311,8 @@ mod tests {
         messages(&datagram.concat()).for_each(|message| route_message(message, &mut touched));
         let expected = Touched {
             tunnels: true,
-            links: [7, 8, 9, 11].into(),
+            links: [7, 8, 11].into(),
+            neighbours: [9].into(),
             routes: [Ipv4Addr::new(10, 240, 1, 10)].into(),
             ..Touched::default()
         };

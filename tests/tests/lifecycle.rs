@@ -1,9 +1,11 @@
 //! Pods come and go; the loader dies, comes back, and leaves.
 #![cfg(test)]
 
+use std::thread;
 use std::time::{Duration, Instant};
 
 use lab::{CONFLIST, Lab, Node, eventually};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 /// It is due within five seconds, and the machine may be busy; whoever waits for the look at everything waits longer.
@@ -196,6 +198,76 @@ fn a_second_loader_is_refused() {
 }
 
 #[test]
+fn a_loader_whose_lock_another_holds_by_now_leaves_the_node_to_it() {
+    let lab = lab();
+    let node = lab.node(1);
+    let pod = node.add_pod("web").unwrap();
+    let first = node.loader();
+    // So that it cannot lock again.
+    first.signal(Signal::SIGSTOP).unwrap();
+    node.exec(&["rm", "/run/azure-vnet/loader.lock"]).unwrap();
+    let line = ["timeout", "--kill-after=1", "10", "azure-vnet-loader"];
+    let second = thread::scope(|scope| {
+        let second = scope.spawn(|| node.feed(&line, b"").unwrap());
+        let free = ["flock", "--nonblock", "/run/azure-vnet/loader.lock", "true"];
+        let is_held = "test -e /run/azure-vnet/loader.lock";
+        eventually(Duration::from_secs(5), || {
+            let there = node.exec(&["sh", "-c", is_held]).is_ok();
+            (there && node.exec(&free).is_err()).then_some(())
+        })
+        .unwrap();
+        first.signal(Signal::SIGCONT).unwrap();
+        eventually(Duration::from_secs(5), || {
+            (!first.is_running().unwrap()).then_some(())
+        })
+        .unwrap_or_else(|| panic!("it fights: {}", first.log()));
+        second.join().unwrap()
+    });
+    let log = first.log();
+    assert!(log.contains("another azure-vnet-loader runs"), "{log}");
+    let log = second.stderr;
+    assert!(log.contains("ready") && log.contains("SIGTERM"), "{log}");
+    assert!(!log.contains("another"), "{log}");
+    assert_eq!(
+        pod.tcp(lab.inet().addr(), 8080).unwrap().peer_ip(),
+        node.addr()
+    );
+}
+
+#[test]
+fn nobody_waits_for_an_nft_that_takes_its_time() {
+    let lab = lab();
+    let node = lab.node(1);
+    let slow = "nft=$(command -v nft); cp $nft /tmp/nft; printf '#!/bin/sh\nsleep 12\nexec /tmp/nft \"$@\"\n' > /tmp/slow; \
+                chmod +x /tmp/slow; mount --bind /tmp/slow $nft";
+    node.exec(&["sh", "-ec", slow]).unwrap();
+    let before = node.loader().log().len();
+    node.write("/etc/azure-vnet/loader.yaml", "imds: deny\n")
+        .unwrap();
+    eventually(Duration::from_secs(5), || {
+        let log = node.loader().log();
+        log[before..]
+            .contains("destination classes changed")
+            .then_some(())
+    })
+    .unwrap_or_else(|| panic!("{}", node.loader().log()));
+    let began = Instant::now();
+    let pod = node.add_pod("web").unwrap();
+    assert_eq!(addresses(node), [pod.addr().to_string()]);
+    assert!(
+        began.elapsed() < Duration::from_secs(8),
+        "{:?}",
+        began.elapsed()
+    );
+    let told = |is: bool| {
+        let warnings = status(node)["warnings"].to_string();
+        (warnings.contains("nft has been running") == is).then_some(())
+    };
+    eventually(Duration::from_secs(20), || told(true)).expect("it is told");
+    eventually(Duration::from_mins(1), || told(false)).expect("it ends");
+}
+
+#[test]
 fn add_for_the_same_attachment_gives_the_same_answer() {
     let lab = lab();
     let mut pod = lab.node(1).add_pod("web").unwrap();
@@ -251,7 +323,7 @@ fn thirty_pods_come_and_go_at_once() {
     let network = node.network().unwrap();
     let before = node.snapshot().unwrap();
     let names: Vec<String> = (0..30).map(|number| format!("pod{number}")).collect();
-    let mut pods = std::thread::scope(|scope| {
+    let mut pods = thread::scope(|scope| {
         let adding = names.chunks(4).map(|names| {
             let add = |name: &String| {
                 let mut pod = node.new_netns(name).unwrap();
@@ -275,7 +347,7 @@ fn thirty_pods_come_and_go_at_once() {
             node.addr()
         );
     }
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         while !pods.is_empty() {
             let some: Vec<_> = pods.drain(..pods.len().min(4)).collect();
             scope.spawn(move || some.into_iter().for_each(|pod| pod.delete().unwrap()));

@@ -251,6 +251,49 @@ fn a_program_that_is_put_back_is_counted_as_a_repair() {
 }
 
 #[test]
+fn whatever_is_put_back_is_counted() {
+    let lab = lab();
+    let node = lab.node(1);
+    let pod = node.add_pod("pod").unwrap();
+    let lease = format!("/run/azure-vnet/ipam/leases/{}", pod.addr());
+    let route = format!("ip route del {}", pod.addr());
+    for (what, deed) in [
+        ("pin", "rm /sys/fs/bpf/azure-vnet/v1/programs/to_pod"),
+        ("setting", "echo 0 > /proc/sys/net/ipv4/ip_forward"),
+        ("way", &route),
+        ("file", &format!("rm {lease}")),
+        ("socket", "rm /run/azure-vnet/loader.sock"),
+        ("lock", "rm /run/azure-vnet/loader.lock"),
+        ("fallback", "nft flush table ip azure-vnet"),
+    ] {
+        let total = || {
+            let page = node.scrape().unwrap();
+            page.value("azure_vnet_repairs_total", &[("what", what)])
+        };
+        assert_eq!(total(), 0.0, "{what}");
+        node.exec(&["sh", "-c", deed]).unwrap();
+        eventually(SOON, || (total() == 1.0).then_some(()))
+            .unwrap_or_else(|| panic!("{what}: {}", total()));
+    }
+}
+
+#[test]
+fn what_the_loader_cannot_mend_is_a_metric_by_topic() {
+    let lab = lab();
+    let node = lab.node(1);
+    let trouble = |topic| {
+        let page = node.scrape().unwrap();
+        page.value("azure_vnet_trouble", &[("topic", topic)])
+    };
+    assert_eq!(trouble("nic"), 0.0);
+    node.exec(&["ip", "route", "del", "default"]).unwrap();
+    eventually(SOON, || (trouble("nic") == 1.0).then_some(())).expect("it is told");
+    assert_eq!(trouble("stack"), 0.0);
+    // Pods could be added.
+    assert_eq!(node.scrape().unwrap().value("azure_vnet_ready", &[]), 1.0);
+}
+
+#[test]
 fn nobody_listens_unless_told_and_the_address_may_change_meanwhile() {
     let lab = Lab::new().nodes(1).build().unwrap();
     let node = lab.node(1);

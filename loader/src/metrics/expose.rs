@@ -35,7 +35,7 @@ impl State {
         );
         page.gauge(
             "azure_vnet_ready",
-            "1 when pods can be added, as STATUS and /readyz say it",
+            "1 when pods can be added, as /readyz says it; what is wrong with those that are there is azure_vnet_trouble",
             self.is_ready.into(),
         );
         page.gauge(
@@ -53,6 +53,18 @@ impl State {
             "Interfaces on which a program runs; those of the pods as of the last reconciliation, at most 30 s ago",
             ["program"],
             self.attached.iter().map(|(program, on)| ([(*program).into()], *on)),
+        );
+        page.gauges(
+            "azure_vnet_missing_programs",
+            "Interfaces on which a program does not run and should; those of the pods as of the last reconciliation, at most 30 s ago",
+            ["program"],
+            self.missing.iter().map(|(program, on)| ([(*program).into()], *on)),
+        );
+        page.gauges(
+            "azure_vnet_trouble",
+            "1 while something is wrong that the loader cannot mend, by what it is about; `vnetctl status` has the words",
+            ["topic"],
+            self.troubles.iter().map(|(topic, is)| ([topic.name().into()], (*is).into())),
         );
         page.gauges(
             "azure_vnet_foreign_filters",

@@ -10,6 +10,7 @@ use crate::config::Datapath;
 use crate::daemon::Daemon;
 use crate::foreign::Owner;
 use crate::repairs::Repair;
+use crate::trouble::Topic;
 use crate::{ready, status};
 
 /// Everything that is not counted as it happens.
@@ -34,7 +35,10 @@ pub(super) struct State {
     pub(super) pool: Option<PoolView>,
     /// Programs and on how many interfaces they run.
     pub(super) attached: Vec<(&'static str, u64)>,
+    /// Programs and on how many interfaces they do not run that they should run on.
+    pub(super) missing: Vec<(&'static str, u64)>,
     pub(super) repairs: Vec<(Repair, u64)>,
+    pub(super) troubles: Vec<(Topic, bool)>,
     /// How many places of each.
     pub(super) foreign: Vec<(Owner, usize)>,
     pub(super) is_stack: bool,
@@ -77,9 +81,14 @@ impl State {
             leaked: daemon.reclaim.borrow().left(),
             pool: pools.map(status::pool_view),
             attached: attached(daemon),
+            missing: missing(daemon),
             repairs: Repair::ALL
                 .into_iter()
                 .map(|repair| (repair, repair.total()))
+                .collect(),
+            troubles: Topic::ALL
+                .into_iter()
+                .map(|topic| (topic, daemon.troubles.borrow().has(topic)))
                 .collect(),
             foreign: Owner::ALL
                 .into_iter()
@@ -104,9 +113,23 @@ fn attached(daemon: &Daemon) -> Vec<(&'static str, u64)> {
         .map(|hook| (hook.program, u64::from(!missing.contains(&hook.program))));
     let on_pods = Hook::POD
         .into_iter()
-        .zip(daemon.guarded.get())
+        .zip(daemon.guarded.get().1)
         .map(|(hook, veths)| (hook.program, veths));
     let guards = daemon.guard.borrow().mode == "native";
     let guard = (pins::program::XDP_GUARD, u64::from(guards));
     on_nic.chain(on_pods).chain([guard]).collect()
+}
+
+/// Of the same look as [`attached`]: between two looks pods come, and have their programs before they are pods.
+fn missing(daemon: &Daemon) -> Vec<(&'static str, u64)> {
+    let missing = ready::missing_on_nic(daemon);
+    let on_nic = Hook::NIC
+        .into_iter()
+        .map(|hook| (hook.program, u64::from(missing.contains(&hook.program))));
+    let (veths, guarded) = daemon.guarded.get();
+    let on_pods = Hook::POD
+        .into_iter()
+        .zip(guarded)
+        .map(|(hook, on)| (hook.program, veths.saturating_sub(on)));
+    on_nic.chain(on_pods).collect()
 }

@@ -10,6 +10,7 @@ use super::process::Process;
 use super::*;
 use crate::foreign::Owner;
 use crate::repairs::Repair;
+use crate::trouble::Topic;
 
 /// One of everything, so that nothing is left out for want of values.
 fn example() -> String {
@@ -60,6 +61,8 @@ fn example() -> String {
             addresses: 1,
         }),
         attached: vec![("to_wire", 1)],
+        missing: vec![("from_pod", 1)],
+        troubles: vec![(Topic::Stack, true)],
         repairs: vec![(Repair::Program, 1)],
         foreign: vec![(Owner::Calico, 1)],
         is_stack: false,

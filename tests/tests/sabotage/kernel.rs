@@ -1,6 +1,6 @@
 //! What the kernel's own path needs: links, routes, neighbours, rules, settings.
 
-use crate::{Row, Stream};
+use crate::{Outcome, Row, Stream};
 
 const WAY: &str = "ip link show dev VETH | grep -q 'state UP' && ip route show ADDR | grep -q 'dev VETH' && \
                    ip neigh show dev VETH nud permanent | grep -q 'ADDR lladdr MAC'";
@@ -25,6 +25,16 @@ pub(crate) const ROWS: &[Row] = &[
         WAY,
     ),
     Row::mended("a pod's veth is set down", "ip link set VETH down", WAY).stream(Stream::Stalls),
+    Row::mended(
+        "a setting of a veth cannot be set any more",
+        "echo 0 > /tmp/locked; mount --bind /tmp/locked /proc/sys/net/ipv4/conf/VETH/forwarding; \
+         mount -o remount,bind,ro /proc/sys/net/ipv4/conf/VETH/forwarding; \
+         echo 0 > /proc/sys/net/ipv6/conf/VETH/disable_ipv6",
+        "grep -q 1 /proc/sys/net/ipv4/conf/VETH/forwarding",
+    )
+    .outcome(Outcome::Limited("conf/VETH/forwarding"))
+    .meanwhile("grep -q 1 /proc/sys/net/ipv6/conf/VETH/disable_ipv6")
+    .undo("umount /proc/sys/net/ipv4/conf/VETH/forwarding"),
     Row::mended(
         "the rule for pods in a tunnel mode is removed",
         "ip rule del priority 7320",
@@ -72,6 +82,16 @@ pub(crate) const ROWS: &[Row] = &[
         "echo 1024 65535 > /proc/sys/net/ipv4/ip_local_port_range",
         "grep -q 32768 /proc/sys/net/ipv4/ip_local_port_range",
     )
-    .outcome(crate::Outcome::Warned("SNAT ports"))
+    .outcome(Outcome::Warned("SNAT ports"))
     .undo("echo 32768 60999 > /proc/sys/net/ipv4/ip_local_port_range"),
+    // The last, because a pod is lost.
+    Row::mended(
+        "a pod's veth is replaced by an interface that can have no IPv4, and another pod's route is removed",
+        "i=$(cat /sys/class/net/GHOST/ifindex); ip link del GHOST; ip link add GHOST index $i type ifb; \
+         ip link set GHOST mtu 60 up; ip route del NEARADDR",
+        "! bpftool map lookup pinned PINS/maps/pods key GHOSTKEY",
+    )
+    .outcome(Outcome::Limited("add the route to GHOSTADDR"))
+    .meanwhile("ip route show NEARADDR | grep -q dev")
+    .undo("ip link del GHOST"),
 ];

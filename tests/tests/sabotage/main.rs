@@ -5,6 +5,7 @@
 //! The loader is stopped while it is done to it, so that the damage can be seen, and the time runs from when it goes on.
 #![cfg(test)]
 
+mod entries;
 mod files;
 mod kernel;
 mod lies;
@@ -30,6 +31,10 @@ pub(crate) struct Row {
     pub(crate) outcome: Outcome,
     /// What becomes of a TCP connection of the pod.
     pub(crate) stream: Stream,
+    /// What the loader mends though it can only tell of the rest.
+    pub(crate) meanwhile: Option<&'static str>,
+    /// It is done again as soon as it is mended.
+    pub(crate) again: bool,
     /// Undoes what the loader only tells of; then `whole` must hold.
     pub(crate) undo: Option<&'static str>,
 }
@@ -47,7 +52,7 @@ pub(crate) enum Outcome {
     Followed,
     /// The status warns, with these words; STATUS succeeds.
     Warned(&'static str),
-    /// The status warns, with these words, and STATUS fails with code 51.
+    /// The status warns, with these words, and STATUS fails with code 51, for as long as it lasts.
     Limited(&'static str),
     /// Nothing happens.
     Harmless,
@@ -77,6 +82,8 @@ impl Row {
             runs_on: None,
             outcome: Outcome::Mended,
             stream: Stream::Flows,
+            meanwhile: None,
+            again: false,
             undo: None,
         }
     }
@@ -93,6 +100,16 @@ impl Row {
 
     pub(crate) const fn stream(mut self, stream: Stream) -> Self {
         self.stream = stream;
+        self
+    }
+
+    pub(crate) const fn meanwhile(mut self, meanwhile: &'static str) -> Self {
+        self.meanwhile = Some(meanwhile);
+        self
+    }
+
+    pub(crate) const fn again(mut self) -> Self {
+        self.again = true;
         self
     }
 

@@ -21,4 +21,7 @@ pub(crate) const ROWS: &[Row] = &[
     Row::mended("bpffs is unmounted", "umount /sys/fs/bpf", ALL).runs_on("eth0")
         .outcome(Outcome::Limited("is not a BPF file system; mount it"))
         .undo("mount -t bpf bpf /sys/fs/bpf"),
+    Row::mended("another file system is mounted over bpffs", "mount -t tmpfs tmpfs /sys/fs/bpf", ALL).runs_on("eth0")
+        .outcome(Outcome::Limited("is not a BPF file system; mount it"))
+        .undo("umount /sys/fs/bpf"),
 ];

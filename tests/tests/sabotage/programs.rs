@@ -1,4 +1,4 @@
-//! Programs taken off, others' put in front, entries taken out of the maps.
+//! Programs taken off, others' put in front.
 
 use aya::programs::tc::{SchedClassifier, TcAttachOptions};
 use aya::programs::{LinkOrder, TcAttachType};
@@ -9,11 +9,23 @@ use crate::{Outcome, Row, Stream};
 const BOTH: &str = "tc filter show dev VETH ingress | grep -q from_pod && tc filter show dev VETH egress | grep -q to_pod";
 
 pub(crate) const ROWS: &[Row] = &[
-    Row::mended("from_pod's filter is deleted", "tc filter del dev VETH ingress", BOTH)
-        .stream(Stream::Stalls),
-    Row::mended("to_pod's filter is deleted", "tc filter del dev VETH egress", BOTH),
-    Row::mended("a pod's clsact qdisc is deleted", "tc qdisc del dev VETH clsact", BOTH)
-        .stream(Stream::Stalls),
+    Row::mended(
+        "from_pod's filter is deleted",
+        "tc filter del dev VETH ingress",
+        BOTH,
+    )
+    .stream(Stream::Stalls),
+    Row::mended(
+        "to_pod's filter is deleted",
+        "tc filter del dev VETH egress",
+        BOTH,
+    ),
+    Row::mended(
+        "a pod's clsact qdisc is deleted",
+        "tc qdisc del dev VETH clsact",
+        BOTH,
+    )
+    .stream(Stream::Stalls),
     Row::mended(
         "another program is put in the place of from_pod's",
         "tc filter replace dev VETH ingress pref 1 handle 1 bpf da pinned PINS/programs/to_pod",
@@ -65,19 +77,6 @@ pub(crate) const ROWS: &[Row] = &[
     .by(put_before)
     .outcome(Outcome::Warned("programs of others come before ours"))
     .undo("rm /sys/fs/bpf/foreign"),
-    Row::mended(
-        "a pod is taken out of map pods",
-        "bpftool map delete pinned PINS/maps/pods key KEY",
-        "bpftool map lookup pinned PINS/maps/pods key KEY",
-    )
-    // As without from_wire.
-    .stream(Stream::MayBreak),
-    Row::mended(
-        "a veth is taken out of map veths",
-        "i=$(cat /sys/class/net/VETH/ifindex); bpftool map delete pinned PINS/maps/veths key $((i & 255)) $((i >> 8)) 0 0",
-        "i=$(cat /sys/class/net/VETH/ifindex); bpftool map lookup pinned PINS/maps/veths key $((i & 255)) $((i >> 8)) 0 0",
-    )
-    .stream(Stream::Stalls),
 ];
 
 /// A program that passes on all it gets, in front.

@@ -1,11 +1,16 @@
 //! One lab for each kind of victim.
 
 use crate::scene::Scene;
-use crate::{files, kernel, nic, pins, programs};
+use crate::{entries, files, kernel, nic, pins, programs};
 
 #[test]
 fn sabotage_of_programs_and_maps_is_mended_or_told() {
     Scene::new().unwrap().suffer(programs::ROWS);
+}
+
+#[test]
+fn sabotage_of_entries_is_mended() {
+    Scene::new().unwrap().suffer(entries::ROWS);
 }
 
 #[test]

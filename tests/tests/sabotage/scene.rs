@@ -15,6 +15,8 @@ use crate::{Deed, Outcome, Row, Stream};
 
 /// What the issue grants.
 const SOON: Duration = Duration::from_secs(5);
+/// In which the loader looks at each thing again that nobody announces.
+const LOOKS: Duration = Duration::from_secs(5);
 /// Later than that nobody is who has a CPU now and then.
 const STOOD_STILL: Duration = Duration::from_millis(500);
 /// The conflist's plug-ins that know STATUS.
@@ -71,7 +73,7 @@ impl Scene {
 
     /// One row after the other; all that fail are told.
     pub(crate) fn suffer(&self, rows: &[Row]) {
-        let mut failed = Vec::new();
+        let (mut failed, mut again) = (Vec::new(), 0);
         for row in rows {
             let mut told = self.row(row);
             // What a machine that stood still did not do within five seconds is nobody's fault.
@@ -79,6 +81,7 @@ impl Scene {
                 if told.1.is_ok() || told.0 < STOOD_STILL {
                     break;
                 }
+                again += 1;
                 println!(
                     "sabotage: {}: once more: the machine stood still for {:.1?}",
                     row.name, told.0
@@ -95,6 +98,11 @@ impl Scene {
                 }
             }
         }
+        println!(
+            "sabotage: {} ways, {again} tried again because the machine stood still, {} failed",
+            rows.len(),
+            failed.len()
+        );
         assert!(
             failed.is_empty(),
             "{}\n{}",
@@ -156,16 +164,14 @@ impl Scene {
     fn act(&self, row: &Row) -> Result<String> {
         let loader = self.node().loader();
         loader.signal(Signal::SIGSTOP)?;
-        let done = match row.deed {
-            Deed::Shell(script) => self.sh(script).map(drop),
-            Deed::Call(call) => call(self),
-        };
+        let done = self.commit(row);
         // The loader would have to tell what it has followed.
         let harmed = row.outcome == Outcome::Followed || !self.is_whole(row);
         let began = Instant::now();
         loader.signal(Signal::SIGCONT)?;
         done?;
         let within = Deadline::after(SOON);
+        let mut took = None;
         match row.outcome {
             Outcome::Harmless => ensure!(!harmed, "it harms"),
             Outcome::Mended | Outcome::Followed | Outcome::Limited(_) | Outcome::Warned(_) => {
@@ -176,6 +182,11 @@ impl Scene {
             Outcome::Harmless => "harmless",
             Outcome::Mended | Outcome::Followed => {
                 self.until_whole(row, within)?;
+                if row.again {
+                    took = Some(began.elapsed());
+                    self.commit(row)?;
+                    self.until_whole(row, Deadline::after(SOON))?;
+                }
                 if row.outcome == Outcome::Mended {
                     "mended"
                 } else {
@@ -183,7 +194,10 @@ impl Scene {
                 }
             }
             Outcome::Limited(words) => {
-                self.until_told(words, Some(51), within)?;
+                let words = self.fill_in(words)?;
+                self.until_told(&words, Some(51), within)?;
+                took = Some(began.elapsed());
+                self.keeps_telling(&words)?;
                 "told, with STATUS 51,"
             }
             Outcome::Warned(words) => {
@@ -191,7 +205,11 @@ impl Scene {
                 "told"
             }
         };
-        let took = began.elapsed().as_millis();
+        let took = took.unwrap_or_else(|| began.elapsed()).as_millis();
+        if let Some(meanwhile) = row.meanwhile {
+            self.sh(meanwhile)
+                .context("the rest was not mended meanwhile")?;
+        }
         let mut after = String::new();
         if let Some(undo) = row.undo {
             let began = Instant::now();
@@ -208,6 +226,13 @@ impl Scene {
             self.until_served(within)?;
         }
         Ok(format!("{what} within {took} ms{after}"))
+    }
+
+    fn commit(&self, row: &Row) -> Result<()> {
+        match row.deed {
+            Deed::Shell(script) => self.sh(script).map(drop),
+            Deed::Call(call) => call(self),
+        }
     }
 
     fn until_whole(&self, row: &Row, within: Deadline) -> Result<()> {
@@ -247,6 +272,21 @@ impl Scene {
             self.node().loader().log().contains(words),
             "the log has no `{words}`"
         );
+        Ok(())
+    }
+
+    /// Looks of the loader that find nothing new, or look elsewhere, do not end what still is.
+    fn keeps_telling(&self, words: &str) -> Result<()> {
+        let until = Deadline::after(LOOKS);
+        while !until.passed() {
+            let warnings = self.node().status()?["warnings"].to_string();
+            let code = self.code()?;
+            ensure!(
+                warnings.contains(words) && code == Some(51),
+                "`{words}` was told and then not any more: STATUS {code:?}, warnings {warnings}"
+            );
+            pass(Duration::from_millis(50));
+        }
         Ok(())
     }
 
@@ -291,6 +331,11 @@ impl Scene {
 
     /// Runs a script in the node.
     pub(crate) fn sh(&self, script: &str) -> Result<String> {
+        self.node().exec(&["sh", "-ec", &self.fill_in(script)?])
+    }
+
+    /// With the names of those who suffer.
+    fn fill_in(&self, script: &str) -> Result<String> {
         let mac = self.pod.macs()?.1.to_string();
         let hex = |addr: std::net::Ipv4Addr| addr.octets().map(|octet| octet.to_string()).join(" ");
         let attachment = self.pod.attachment();
@@ -298,7 +343,9 @@ impl Scene {
             "/run/azure-vnet/endpoints/azure:{}:eth0.json",
             attachment.container_id
         );
-        let script = script
+        Ok(script
+            .replace("NEARADDR", &self.near.addr().to_string())
+            .replace("GHOSTADDR", &self.ghost.addr().to_string())
             .replace("VETH", self.pod.host_veth()?)
             .replace("ADDR", &self.pod.addr().to_string())
             .replace("NICMAC", &self.node().mac().to_string())
@@ -308,7 +355,6 @@ impl Scene {
             .replace("GHOST", self.ghost.host_veth()?)
             .replace("KEY", &hex(self.pod.addr()))
             .replace("RECORD", &record)
-            .replace("PINS", "/sys/fs/bpf/azure-vnet/v1");
-        self.node().exec(&["sh", "-ec", &script])
+            .replace("PINS", "/sys/fs/bpf/azure-vnet/v1"))
     }
 }

@@ -1,0 +1,124 @@
+//! Who keeps the kernel's fallback? A task of its own: nft may wait for seconds on the kernel, or for ever, and nobody else waits with it.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+use tracing::{error, warn};
+
+use crate::daemon::Daemon;
+use crate::fallback;
+use crate::repairs::Repair;
+use crate::trouble::Topic;
+
+/// What takes nft longer is told.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// So long an ADD waits for rules that it needs.
+const ADD_WAITS: Duration = Duration::from_secs(5);
+
+/// What is asked of the task.
+#[derive(Debug, Default)]
+pub(crate) struct Nft {
+    /// How often the table was to be installed …
+    wanted: watch::Sender<u64>,
+    /// … and how many of those are done.
+    done: watch::Sender<u64>,
+    doubt: Notify,
+}
+
+impl Nft {
+    /// The table shall be installed anew.
+    pub(crate) fn want(&self) {
+        self.wanted.send_modify(|wanted| *wanted += 1);
+    }
+
+    /// Somebody may have removed or changed it.
+    pub(crate) fn doubt(&self) {
+        self.doubt.notify_one();
+    }
+
+    /// Waits, but not for ever, until what was wanted is installed.
+    pub(crate) async fn settled(&self) {
+        let wanted = *self.wanted.borrow();
+        let mut done = self.done.subscribe();
+        if timeout(ADD_WAITS, done.wait_for(|done| *done >= wanted))
+            .await
+            .is_err()
+        {
+            warn!("an ADD does not wait any longer for nft");
+        }
+    }
+}
+
+/// Installs the table whenever that is wanted, and looks after it.
+pub(crate) async fn keep(daemon: Rc<Daemon>) {
+    let mut wanted = daemon.nft.wanted.subscribe();
+    if *daemon.nft.done.borrow() < *wanted.borrow() {
+        wanted.mark_changed();
+    }
+    loop {
+        tokio::select! {
+            _ = wanted.changed() => daemon.install_fallback().await,
+            () = daemon.nft.doubt.notified() => daemon.repair_fallback().await,
+        }
+    }
+}
+
+impl Daemon {
+    /// A node without nft still has its fast path; what takes the stack to the Internet is not masqueraded then, or as it
+    /// was before, until [`Daemon::follow_node`] has tried again.
+    pub(crate) async fn install_fallback(&self) {
+        let wanted = *self.nft.wanted.borrow();
+        let nic = self.node.borrow().nic.nic.clone();
+        let rules = self.rules.borrow().clone();
+        let block = self.configuration.borrow().config.block_wireserver;
+        let error = match self
+            .run_nft(move || fallback::install(&nic, &rules, block))
+            .await
+        {
+            Some(Ok(installed)) => {
+                let wrong = "the kernel has no CONFIG_NFT_FIB_IPV4: it does not check pods' sources while somebody has removed from_pod";
+                let unchecked = !installed.checks_sources;
+                self.judge(Topic::Sources, unchecked.then(|| wrong.to_owned()));
+                self.fallback.replace(installed);
+                None
+            }
+            Some(Err(error)) => {
+                error!(%error, "the kernel does not do as the programs do with what they leave to it");
+                Some(error.to_string())
+            }
+            None => Some("nft was not run to its end".to_owned()),
+        };
+        self.fallback_error.replace(error);
+        self.nft.done.send_replace(wanted);
+    }
+
+    /// Installs the kernel's fallback again when somebody has removed or changed it.
+    async fn repair_fallback(&self) {
+        let installed = self.fallback.borrow().clone();
+        if self.run_nft(move || installed.is_whole()).await == Some(false) {
+            warn!("the nftables table `azure-vnet` is gone or changed: installing it again");
+            Repair::Fallback.count();
+            self.install_fallback().await;
+        }
+    }
+
+    /// Tells when it takes long, and goes on waiting: another nft would wait behind this one.
+    async fn run_nft<T: Send + 'static>(
+        &self,
+        run: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        let mut running = spawn_blocking(run);
+        if let Ok(done) = timeout(PATIENCE, &mut running).await {
+            return done.ok();
+        }
+        let slow = format!("nft has been running for {} s", PATIENCE.as_secs());
+        warn!(slow, "the kernel's fallback");
+        let before = self.fallback_error.replace(Some(slow));
+        let done = running.await.ok();
+        self.fallback_error.replace(before);
+        done
+    }
+}
