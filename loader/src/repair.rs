@@ -201,17 +201,18 @@ impl Daemon {
 
     fn repair_settings(&self, due: &[Known]) {
         let nic = self.node.borrow().nic.clone();
+        let interfaces = sysctls::Interfaces::open();
         let mut looks = vec![
             (0, "the node".to_owned(), sysctls::enable_forwarding()),
             (
                 nic.nic_ifindex,
                 nic.nic.clone(),
-                sysctls::ensure_nic(&nic.nic),
+                interfaces.ensure_nic(&nic.nic),
             ),
         ];
         for ifindex in due.iter().map(|(_, pod)| pod.ifindex.get()) {
             if let Some(veth) = ifname(ifindex) {
-                let set = sysctls::ensure_veth(&veth);
+                let set = interfaces.ensure_veth(&veth);
                 looks.push((ifindex, veth, set));
             }
         }

@@ -1,8 +1,12 @@
 //! The kernel's settings that pods' traffic needs, and who flips them finds them flipped back.
 
-use std::fs;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+
+use nix::fcntl::{OFlag, open, openat};
+use nix::sys::stat::Mode;
 
 /// A setting cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -14,52 +18,97 @@ pub struct SysctlError {
     source: io::Error,
 }
 
+const IPV4: &str = "/proc/sys/net/ipv4";
+const IPV6: &str = "/proc/sys/net/ipv6";
+
 /// Turns IPv4 forwarding on. `true`: it was off.
 pub fn enable_forwarding() -> Result<bool, SysctlError> {
-    ensure(Path::new("/proc/sys/net/ipv4/ip_forward"), "1")
+    Settings::below(IPV4).ensure("ip_forward", "1")
 }
 
-/// Turns forwarding of what comes in by the NIC on.
-pub(crate) fn ensure_nic(nic: &str) -> Result<bool, SysctlError> {
-    ensure(&of("ipv4", nic, "forwarding"), "1")
+/// The settings of interfaces.
+///
+/// All network namespaces of a machine have their own `/proc/sys/net/ipv4` in one and the same directory of the kernel's, which compares
+/// all of them whenever that name is looked up: with 250 pods most of what an idle loader would do.
+pub(crate) struct Interfaces {
+    ipv4: Settings,
+    ipv6: Settings,
 }
 
-/// A host veth's: forwarding, and what ADD has set (`cni/src/sysctl.rs`). `true`: one of them was another.
-pub(crate) fn ensure_veth(veth: &str) -> Result<bool, SysctlError> {
-    let settings = [
-        ("ipv4", "forwarding", "1"),
-        ("ipv4", "accept_redirects", "0"),
-        ("ipv6", "disable_ipv6", "1"),
-    ];
-    let set = settings.map(|(family, name, value)| ensure(&of(family, veth, name), value));
-    // All of them, whatever comes of the first.
-    set.into_iter()
-        .try_fold(false, |changed, set| Ok(changed | set?))
+impl Interfaces {
+    /// To be opened for one look.
+    pub(crate) fn open() -> Self {
+        Self {
+            ipv4: Settings::below(IPV4),
+            ipv6: Settings::below(IPV6),
+        }
+    }
+
+    /// Turns forwarding of what comes in by the NIC on. `true`: it was off.
+    pub(crate) fn ensure_nic(&self, nic: &str) -> Result<bool, SysctlError> {
+        self.ipv4.ensure(&of(nic, "forwarding"), "1")
+    }
+
+    /// A host veth's: forwarding, and what ADD has set (`cni/src/sysctl.rs`). `true`: one of them was another.
+    pub(crate) fn ensure_veth(&self, veth: &str) -> Result<bool, SysctlError> {
+        let settings = [
+            (&self.ipv4, "forwarding", "1"),
+            (&self.ipv4, "accept_redirects", "0"),
+            (&self.ipv6, "disable_ipv6", "1"),
+        ];
+        let set = settings.map(|(below, name, value)| below.ensure(&of(veth, name), value));
+        // All of them, whatever comes of the first.
+        set.into_iter()
+            .try_fold(false, |changed, set| Ok(changed | set?))
+    }
 }
 
-fn of(family: &str, interface: &str, name: &str) -> PathBuf {
-    Path::new("/proc/sys/net")
-        .join(family)
-        .join("conf")
-        .join(interface)
-        .join(name)
+fn of(interface: &str, name: &str) -> String {
+    format!("conf/{interface}/{name}")
 }
 
-/// An interface that is gone and a kernel without the protocol have nothing to be told.
-fn ensure(path: &Path, value: &'static str) -> Result<bool, SysctlError> {
-    let set = || -> io::Result<bool> {
-        if fs::read_to_string(path)?.trim() == value {
+/// A directory of settings.
+struct Settings {
+    path: &'static str,
+    directory: nix::Result<OwnedFd>,
+}
+
+impl Settings {
+    fn below(path: &'static str) -> Self {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        Self {
+            path,
+            directory: open(path, flags, Mode::empty()),
+        }
+    }
+
+    /// An interface that is gone and a kernel without the protocol have nothing to be told.
+    fn ensure(&self, name: &str, value: &'static str) -> Result<bool, SysctlError> {
+        match self.set(name, value) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            done => done.map_err(|source| SysctlError {
+                path: Path::new(self.path).join(name),
+                value,
+                source,
+            }),
+        }
+    }
+
+    fn set(&self, name: &str, value: &str) -> io::Result<bool> {
+        let mut found = [0; 16];
+        let length = self.file(name, OFlag::O_RDONLY)?.read(&mut found)?;
+        let found = found.get(..length).unwrap_or_default();
+        if found.trim_ascii() == value.as_bytes() {
             return Ok(false);
         }
-        fs::write(path, value)?;
+        self.file(name, OFlag::O_WRONLY)?
+            .write_all(value.as_bytes())?;
         Ok(true)
-    };
-    match set() {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        done => done.map_err(|source| SysctlError {
-            path: path.to_owned(),
-            value,
-            source,
-        }),
+    }
+
+    fn file(&self, name: &str, flags: OFlag) -> io::Result<File> {
+        let directory = self.directory.as_ref().map_err(|errno| *errno)?;
+        let file = openat(directory, name, flags | OFlag::O_CLOEXEC, Mode::empty())?;
+        Ok(file.into())
     }
 }
