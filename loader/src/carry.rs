@@ -11,6 +11,7 @@
 //!
 //! Who is killed in between leaves both maps pinned, and the next start, of either build, goes on.
 
+mod hurry;
 mod merge;
 mod moving;
 
@@ -31,6 +32,7 @@ use crate::conntrack;
 use crate::gc::{self, Pressure};
 use crate::layouts::{Plan, Role, expected};
 use crate::registry::Registry;
+use hurry::Hurry;
 use moving::Move;
 
 /// Entries could not be carried over.
@@ -73,8 +75,8 @@ pub struct Carry {
     claimed: Option<u32>,
     /// The flows that were known before it was counted.
     known: HashSet<FlowKey>,
-    /// When it was counted.
-    since: Option<Instant>,
+    /// When it was counted, and the haste from then on.
+    since: Option<(Instant, Hurry)>,
 }
 
 impl Carry {
@@ -129,7 +131,7 @@ impl Carry {
             self.known = known.map(|key| key.0).collect();
             // Read before: a flow that finds no room while we count must not count as ours.
             let (was_full, lost) = (registry.flows_full()?, registry.flows_lost()?);
-            self.since = Some(Instant::now());
+            self.since = Some((Instant::now(), Hurry::begin()));
             self.count_a_lost_flow()?;
             self.claimed = (!was_full).then_some(lost.wrapping_add(1));
             settle();
@@ -171,7 +173,7 @@ impl Carry {
             && registry.flows_lost()? == lost
         {
             registry.set_flows_full(false, lost)?;
-            let took = self.since.take().map(|since| since.elapsed());
+            let took = self.since.take().map(|(since, _hurry)| since.elapsed());
             info!(?took, "new flows took the stack");
             self.end_detours(registry, &known)?;
         }
