@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use abi::IfIndex;
-use hooks::Abi;
+use abi::pins::map;
+use abi::{IfIndex, Ip4, Pod, Veth};
+use hooks::{Abi, BatchError, Pins, each_entry};
 use tracing::{error, warn};
 
 use crate::daemon::Daemon;
@@ -17,32 +18,32 @@ impl Registry {
         Ok(())
     }
 
-    /// Puts back what somebody has altered in `pods` and `veths`, and takes out what somebody has added. Returns how many entries
-    /// that were. What is missing is not for here: before it is put back, its programs must run.
-    pub(crate) fn put_back(&mut self) -> Result<usize, RegistryError> {
+    /// Puts back what somebody has altered in `pods` and `veths`, and takes out what somebody has added. What is missing is not for
+    /// here: before it is put back, its programs must run.
+    pub(crate) fn put_back(&mut self, pins: &Pins) -> Result<PutBack, RegistryError> {
+        let found = Found::read(pins)?;
         let known = self
             .known
             .iter()
             .map(|(addr, pod)| (pod.ifindex, (*addr, *pod)));
         let owners: BTreeMap<IfIndex, _> = known.collect();
-        let (mut odd, mut added) = (Vec::new(), Vec::new());
-        for entry in &self.maps.veths {
-            let (Abi(ifindex), Abi(veth)) = entry.map_err(map_error("list the veths", "veths"))?;
-            match owners.get(&ifindex) {
-                Some((addr, pod)) if veth_of(*addr, *pod) == veth => {}
+        let (mut odd, mut added, mut strays) = (Vec::new(), Vec::new(), 0);
+        for (ifindex, veth) in &found.veths {
+            match owners.get(ifindex) {
+                Some((addr, pod)) if veth_of(*addr, *pod) == *veth => {}
                 Some((addr, _)) => odd.push(*addr),
-                None => added.push(ifindex),
+                None => added.push(*ifindex),
             }
         }
-        for (addr, pod) in self.pods()? {
-            match self.known.get(&addr) {
-                Some(known) if *known == pod => {}
-                Some(_) => odd.push(addr),
+        for (addr, pod) in &found.pods {
+            match self.known.get(addr) {
+                Some(known) if known == pod => {}
+                Some(_) => odd.push(*addr),
                 None => {
                     // Its slot may be another pod's, whose counts stay.
-                    removed(self.maps.pods.remove(&Abi(addr)))
+                    removed(self.maps.pods.remove(&Abi(*addr)))
                         .map_err(map_error("remove a pod", "pods"))?;
-                    odd.push(addr);
+                    strays += 1;
                 }
             }
         }
@@ -54,21 +55,54 @@ impl Registry {
                 self.write(pod.ifindex, veth_of(*addr, pod), *addr, pod)?;
             }
         }
-        if !odd.is_empty() {
+        if !odd.is_empty() || strays > 0 {
             self.next_epoch()?;
         }
-        Ok(odd.len() + added.len())
+        Ok(PutBack {
+            entries: odd.len() + added.len() + strays,
+            pods: found.pods.len() - strays,
+            veths: found.veths.len() - added.len(),
+        })
+    }
+}
+
+/// What [`Registry::put_back`] did.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PutBack {
+    /// How many were put back or taken out.
+    entries: usize,
+    /// How many pods there are now …
+    pub(crate) pods: usize,
+    /// … and how many veths.
+    pub(crate) veths: usize,
+}
+
+/// Both maps as they are, in a few system calls: this is done every other second.
+struct Found {
+    pods: Vec<(Ip4, Pod)>,
+    veths: Vec<(IfIndex, Veth)>,
+}
+
+impl Found {
+    fn read(pins: &Pins) -> Result<Self, BatchError> {
+        let (mut pods, mut veths) = (Vec::new(), Vec::new());
+        each_entry(&pins.map(map::PODS), |addr: &Ip4, pod: &Pod| {
+            pods.push((*addr, *pod));
+        })?;
+        each_entry(&pins.map(map::VETHS), |ifindex: &IfIndex, veth: &Veth| {
+            veths.push((*ifindex, *veth));
+        })?;
+        Ok(Self { pods, veths })
     }
 }
 
 impl Daemon {
-    /// Writes pods, settings and classes again that somebody has changed in the maps.
-    pub(crate) fn repair_entries(&self) {
-        let pods = self
-            .registry
-            .borrow_mut()
-            .put_back()
-            .map(|entries| entries > 0);
+    /// Writes pods, settings and classes again that somebody has changed in the maps. Returns what was found of pods, if it could
+    /// be read.
+    pub(crate) fn repair_entries(&self) -> Option<PutBack> {
+        let put_back = self.registry.borrow_mut().put_back(&self.pins);
+        let found = put_back.as_ref().ok().copied();
+        let pods = put_back.map(|put_back| put_back.entries > 0);
         let settings = self.configure();
         let classes = self
             .registry
@@ -84,5 +118,6 @@ impl Daemon {
                 Err(error) => error!(of, %error, "look whether somebody has written our maps"),
             }
         }
+        found
     }
 }

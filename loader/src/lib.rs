@@ -18,6 +18,7 @@
 //! | What does the kernel's own way to a pod need? | `stack`, `sysctls` |
 //! | What was in the files of living attachments? | `keepsakes` |
 //! | What is wrong and cannot be mended from here? | `trouble` |
+//! | Whose programs see pods' packets before ours? | `strangers` |
 //! | How do programs and maps get into the kernel, and stay there? | [`object`] |
 //! | Which pinned maps are used again, carried over, refused? | `layouts` |
 //! | How do entries of another build's maps get into ours under traffic? | [`carry`] |
@@ -105,6 +106,7 @@ mod settings;
 pub mod sight;
 mod stack;
 pub mod status;
+mod strangers;
 pub mod sysctls;
 mod tasks;
 mod touched;

@@ -33,6 +33,9 @@ pub enum RegistryError {
         /// aya's reason.
         source: MapError,
     },
+    /// The kernel does not tell.
+    #[error(transparent)]
+    Read(#[from] hooks::BatchError),
     /// The request cannot be served.
     #[error(transparent)]
     Refused(#[from] Refusal),

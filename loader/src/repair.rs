@@ -5,15 +5,17 @@ use std::net::Ipv4Addr;
 use std::rc::Rc;
 use std::time::Duration;
 
+use abi::{Ip4, Pod};
 use hooks::Hook;
 use sd_notify::NotifyState;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tracing::{debug, error, warn};
 
 use crate::daemon::Daemon;
+use crate::entries::PutBack;
 use crate::fights::Fights;
 use crate::lock::{Lock, LockError};
-use crate::nic::{ifname, is_host_veth};
+use crate::nic::ifname;
 use crate::registry::{Registry, is_alive, names};
 use crate::repairs::Repair;
 use crate::stack::{self, Known};
@@ -98,19 +100,20 @@ impl Daemon {
     /// Looks at what was touched and at what is cheap, and repairs it.
     async fn repair(&self, touched: &Touched) {
         let is_pinned = self.restore_pins();
-        let pods = match self.registry.borrow().pods() {
-            Ok(pods) => pods.into_iter().collect::<Vec<Known>>(),
-            Err(error) => return error!(%error, "list the pods"),
-        };
+        let known = |(addr, pod): (&Ip4, &Pod)| (*addr, *pod);
+        let pods: Vec<Known> = self.registry.borrow().known.iter().map(known).collect();
         let due = self.due(touched, &pods);
         self.repair_settings(&due);
         if touched.all || (is_pinned && self.is_nic_touched(touched)) {
             self.follow_node().await;
         }
         if is_pinned {
-            self.repair_entries();
+            // An upgrade that has not ended is tried again.
+            let is_whole = self.carry.borrow().is_over();
+            let found = is_whole.then(|| self.repair_entries()).flatten();
             let is_troubled = self.troubles.borrow().has(Topic::Programs);
-            if touched.all || is_troubled || self.has_lost_entries() {
+            if touched.all || is_troubled || found.is_none_or(|found| self.has_lost_entries(found))
+            {
                 self.reconcile();
             } else {
                 self.repair_programs(touched, &pods);
@@ -242,10 +245,9 @@ impl Daemon {
 
     /// Whether somebody takes entries out of our maps. What could not be repaired is not looked at again before something
     /// changes.
-    fn has_lost_entries(&self) -> bool {
-        let counted = self.count_entries();
-        let (records, pods, veths) = counted;
-        (pods != veths || records > pods) && self.counted.get() != counted
+    fn has_lost_entries(&self, PutBack { pods, veths, .. }: PutBack) -> bool {
+        let records = reconcile::files(&self.run.endpoints(), "json").len();
+        (pods != veths || records > pods) && self.counted.get() != (records, pods, veths)
     }
 
     fn count_entries(&self) -> (usize, usize, usize) {
@@ -350,40 +352,6 @@ impl Daemon {
         self.keepsakes
             .borrow_mut()
             .keep(|owner| lives(&registry, owner));
-    }
-
-    /// Others' programs that see pods' packets before we have checked them. Filters are announced; TCX's programs are not.
-    fn look_for_strangers(&self, touched: &Touched, pods: &[Known]) {
-        let before = self.strange.take();
-        let mut found = Vec::new();
-        let on_pods = pods.iter().map(|(_, pod)| pod.ifindex.get());
-        for ifindex in on_pods.chain([self.node.borrow().nic.nic_ifindex]) {
-            let suspect = touched.all
-                || touched.links.contains(&ifindex)
-                || before.contains(&ifindex)
-                || hooks::has_tcx(ifindex);
-            let Some(name) = suspect.then(|| ifname(ifindex)).flatten() else {
-                continue;
-            };
-            let hook = if is_host_veth(&name) {
-                Hook::FROM_POD
-            } else {
-                Hook::FROM_WIRE
-            };
-            // Without ours there is no order: that is another trouble.
-            let ahead = hooks::ahead(&self.pins, hook, &name).unwrap_or_default();
-            if !ahead.is_empty() {
-                self.strange.borrow_mut().insert(ifindex);
-                found.push(format!("{ahead:?} on {name}"));
-            }
-        }
-        let wrong = (!found.is_empty()).then(|| {
-            format!(
-                "programs of others come before ours (ids {}): what they let pass by themselves is not checked; see `bpftool net`",
-                found.join(", ")
-            )
-        });
-        self.judge(Topic::Strangers, wrong);
     }
 }
 

@@ -87,11 +87,12 @@ fn the_units_capabilities_are_enough_for_all_that_the_loader_does() {
     }
 }
 
-/// The plug-in that frees an address then runs with the loader's rights: few capabilities, and nothing but `/run` to write to.
+/// The plug-in that frees an address then runs with the loader's rights: few capabilities, and nothing but `/run` to write to (the
+/// other directory is the conflist's).
 #[test]
 fn a_leak_is_freed_with_the_units_rights() {
     assert_eq!(of_unit("ProtectSystem"), "strict");
-    assert_eq!(of_unit("ReadWritePaths"), "/run");
+    assert_eq!(of_unit("ReadWritePaths"), "/run -/etc/cni/net.d");
     let confine = format!(
         "mount --rbind /run /run; mount -t tmpfs none /tmp; \
          cut -d' ' -f5 /proc/self/mountinfo | sort -u | grep -Ev '^/(run|dev|proc|sys|tmp)(/|$)' | \

@@ -206,7 +206,7 @@ fn a_refusal_or_a_reader_that_is_gone_undoes_everything() {
         loader.requests(),
         ["node", "register", "remove_link", "unregister"].repeat(2)
     );
-    assert_eq!(loader.had_records(), [true]);
+    assert_eq!(loader.had_records(), [true; 2]);
 }
 
 /// Row 52, in the mode where both would like to have the pod's name.

@@ -1,0 +1,45 @@
+//! Whose programs see pods' packets before ours have checked them?
+
+use hooks::Hook;
+
+use crate::daemon::Daemon;
+use crate::nic::{ifname, is_host_veth};
+use crate::stack::Known;
+use crate::touched::Touched;
+use crate::trouble::Topic;
+
+impl Daemon {
+    /// Others' programs that see pods' packets before we have checked them. Filters are announced; TCX's programs are not.
+    pub(crate) fn look_for_strangers(&self, touched: &Touched, pods: &[Known]) {
+        let before = self.strange.take();
+        let mut found = Vec::new();
+        let on_pods = pods.iter().map(|(_, pod)| pod.ifindex.get());
+        for ifindex in on_pods.chain([self.node.borrow().nic.nic_ifindex]) {
+            let suspect = touched.all
+                || touched.links.contains(&ifindex)
+                || before.contains(&ifindex)
+                || hooks::has_tcx(ifindex);
+            let Some(name) = suspect.then(|| ifname(ifindex)).flatten() else {
+                continue;
+            };
+            let hook = if is_host_veth(&name) {
+                Hook::FROM_POD
+            } else {
+                Hook::FROM_WIRE
+            };
+            // Without ours there is no order: that is another trouble.
+            let ahead = hooks::ahead(&self.pins, hook, &name).unwrap_or_default();
+            if !ahead.is_empty() {
+                self.strange.borrow_mut().insert(ifindex);
+                found.push(format!("{ahead:?} on {name}"));
+            }
+        }
+        let wrong = (!found.is_empty()).then(|| {
+            format!(
+                "programs of others come before ours (ids {}): what they let pass by themselves is not checked; see `bpftool net`",
+                found.join(", ")
+            )
+        });
+        self.judge(Topic::Strangers, wrong);
+    }
+}
