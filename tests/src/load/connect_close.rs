@@ -12,7 +12,7 @@ use nix::poll::PollFlags;
 use socket2::SockRef;
 
 use crate::namespace::Namespace;
-use crate::wait::ready;
+use crate::wait::{pass, ready};
 
 /// How long one connection may take before it counts as failed. A lost SYN is sent again after a second.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -92,6 +92,21 @@ impl Namespace {
         stop: &AtomicBool,
     ) -> Result<ConnectClose> {
         self.connect_close_while(server, port, |_, _| !stop.load(Ordering::Relaxed))
+    }
+
+    /// The same, no more than `rate` connections a second.
+    pub fn connect_close_paced(
+        &self,
+        server: Ipv4Addr,
+        port: u16,
+        rate: u32,
+        stop: &AtomicBool,
+    ) -> Result<ConnectClose> {
+        self.connect_close_while(server, port, |done, start| {
+            let due = Duration::from_secs(1) * done / rate;
+            pass(due.saturating_sub(start.elapsed()));
+            !stop.load(Ordering::Relaxed)
+        })
     }
 
     fn connect_close_while(
