@@ -123,7 +123,7 @@ impl Notes {
     }
 }
 
-/// Looks at the pins of a map. Nothing is changed but a map that was made and never used.
+/// Looks at the pins of a map. Nothing is changed but that pins go of which nobody will ever want anything.
 pub(crate) fn plan(pins: &Pins, notes: &Notes, name: &'static str) -> Result<Plan, ObjectError> {
     let (role, shape) = expected(name).ok_or_else(|| ObjectError::NotOurs {
         path: pins.map(name),
@@ -158,11 +158,19 @@ pub(crate) fn plan(pins: &Pins, notes: &Notes, name: &'static str) -> Result<Pla
     };
     let mine = |pinned: &Pinned| is_ours(pinned, name, shape) && fits(pinned, role, shape);
     if role == Role::Cache {
-        let usable = [Some(&known), next.as_ref()]
-            .into_iter()
-            .flatten()
-            .find(|pinned| mine(pinned));
-        return Ok(usable.map_or_else(|| made(None, None), |usable| taken(usable, None)));
+        return match next {
+            Some(next) if !mine(&known) && mine(&next) => Ok(taken(&next, None)),
+            next => {
+                // An upgrade that was cut short has left it; programs that use it hold it themselves.
+                next.map_or(Ok(()), |left| remove(&left.path))?;
+                let is_usable = mine(&known);
+                Ok(if is_usable {
+                    taken(&known, None)
+                } else {
+                    made(None, None)
+                })
+            }
+        };
     }
     match next {
         // Another upgrade has not ended: some programs may use the one map, some the other.

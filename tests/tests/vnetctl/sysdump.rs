@@ -160,7 +160,7 @@ fn programs_that_hang_and_pins_that_are_not_there_keep_nobody_from_a_dump() -> R
     node.write("/tmp/bin/nft", "#!/bin/sh\nexec tail -f /dev/null\n")?;
     node.exec(&["chmod", "+x", "/tmp/bin/nft"])?;
     let text = dump(node)?;
-    assert!(text.contains("nft hangs"));
+    assert!(text.contains("nft: it hangs"));
     for table in ["endpoints", "snat", "snat-top", "flows"] {
         let why = format!("./vnetctl/{table}.json:not to be had: ");
         assert!(text.contains(&why), "{table}");
