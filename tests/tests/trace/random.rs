@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use fastrand::Rng;
-use lab::{EchoServer, IMDS, Lab, Namespace, Node, Pod, Proxy, Service, WIRESERVER, paths_during};
+use lab::{
+    ECHO_PORTS, EchoServer, IMDS, Lab, Namespace, Node, Pod, Proxy, Service, WIRESERVER,
+    paths_during,
+};
 use serde_json::Value;
 use socket2::Type;
 
@@ -86,7 +89,9 @@ impl Scene {
         println!("seed {seed}");
         let mut rng = Rng::with_seed(seed);
         // Inside and outside of eBPF SNAT's range; each once, so that no case owes anything to another.
-        let mut ports: Vec<u16> = (1024..60_000).collect();
+        // Below those that the kernel gives, and not those of servers: nobody else has them.
+        let free = |port: &u16| !ECHO_PORTS.contains(port);
+        let mut ports: Vec<u16> = (1024..32_768).filter(free).collect();
         rng.shuffle(&mut ports);
         Ok(Self {
             pods,
