@@ -84,7 +84,7 @@ impl Lock {
     }
 
     /// Whether somebody works under the lock on `path` at this moment.
-    pub(crate) fn is_worked_under(path: &Path) -> Result<bool, LockError> {
+    fn is_worked_under(path: &Path) -> Result<bool, LockError> {
         is_held(path).map_err(|source| LockError::Io {
             doing: "look at",
             path: path.to_owned(),

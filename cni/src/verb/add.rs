@@ -38,6 +38,14 @@ pub(crate) enum AddError {
     InterfaceExists { ifname: String },
     #[error("name the host veth: {owners}; delete that pod first")]
     NamesTaken { owners: String },
+    #[error(
+        "route {address} to the pod: the node has a route to it already{}; the IPAM plug-in gave an address that is in use, see its own records",
+        owner.as_ref().map(|owner| format!(", that of {owner}")).unwrap_or_default()
+    )]
+    AddressTaken {
+        address: Ipv4Addr,
+        owner: Option<String>,
+    },
     #[error("write the draft of the endpoint record: {source}; this is a bug, please report it")]
     Draft { source: serde_json::Error },
 }
@@ -46,7 +54,9 @@ impl AddError {
     /// The CNI code.
     pub(crate) fn code(&self) -> u32 {
         match self {
-            Self::InterfaceExists { .. } | Self::NamesTaken { .. } => code::PLUGIN,
+            Self::InterfaceExists { .. } | Self::NamesTaken { .. } | Self::AddressTaken { .. } => {
+                code::PLUGIN
+            }
             Self::Draft { .. } => code::BUG,
         }
     }
@@ -90,6 +100,7 @@ fn add_from(call: &mut Call, stdin: &[u8]) -> Result<(), Error> {
         // The same namespace may have another path today.
         record.endpoint.netns.clone_from(&call.env.netns);
         output::print(&record.result().to_json(request.netconf.version))?;
+        answered(call, &node, &request.key);
         return Ok(());
     }
 
@@ -106,7 +117,17 @@ fn add_from(call: &mut Call, stdin: &[u8]) -> Result<(), Error> {
         // The answer is out. A draft that stays makes the next call clean up first, no more.
         call.warn(&error);
     }
+    if added.is_ok() {
+        answered(call, &node, &request.key);
+    }
     added
+}
+
+/// The answer is out: a GC that has begun before knows nothing of this pod. That it can't be written down is no reason to fail.
+fn answered(call: &mut Call, node: &Node, key: &Key) {
+    if let Err(error) = node.records.touch(key) {
+        call.warn(&error);
+    }
 }
 
 /// Everything that can be wrong with the request.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use hooks::Hook;
+use rpc::Endpoint;
 
 use super::{AddError, Node};
 use crate::error::Error;
@@ -66,8 +67,7 @@ pub(super) fn connect(
 
     steps.begin("up");
     node.netlink.bring_up(&host.name)?;
-    node.netlink
-        .add_link_route(&host, endpoint.address.addr(), MAIN_TABLE)?;
+    add_route(node, &host, endpoint)?;
     // Without it the node's first packet to the pod would wait for ARP.
     node.netlink
         .add_neighbour(&host, endpoint.address.addr(), endpoint.mac)?;
@@ -80,6 +80,33 @@ pub(super) fn connect(
 
     steps.begin("register");
     Ok(node.loader.register(&plan.record.endpoint)?)
+}
+
+fn add_route(node: &Node, host: &Link, endpoint: &Endpoint) -> Result<(), Error> {
+    let address = endpoint.address.addr();
+    match node.netlink.add_link_route(host, address, MAIN_TABLE) {
+        Err(taken) if taken.exists() => {
+            let mut records = node.records.all()?.into_iter();
+            let has_it = |other: &Record| {
+                other.endpoint.key != endpoint.key && other.endpoint.address.addr() == address
+            };
+            let owner = records
+                .find(has_it)
+                .map(|other| running_pod(&other.endpoint));
+            Err(AddError::AddressTaken { address, owner }.into())
+        }
+        added => Ok(added?),
+    }
+}
+
+/// An attachment in the words of an error.
+fn running_pod(endpoint: &Endpoint) -> String {
+    format!(
+        "the pod {}/{} ({}), which still runs",
+        endpoint.pod_namespace,
+        endpoint.pod_name,
+        endpoint.key.file_name()
+    )
 }
 
 /// The first name that no other live attachment has; what else has it is in the way and goes.
@@ -113,12 +140,7 @@ fn other_owner(node: &Node, plan: &Plan<'_>, link: &Link) -> Result<Option<Strin
             && record.endpoint.host_ifindex == link.index
     };
     if let Some(Record { endpoint, .. }) = records.find(claims) {
-        return Ok(Some(format!(
-            "the pod {}/{} ({}), which still runs",
-            endpoint.pod_namespace,
-            endpoint.pod_name,
-            endpoint.key.file_name()
-        )));
+        return Ok(Some(running_pod(&endpoint)));
     }
     let mut routes = node.netlink.routes()?.into_iter();
     let is_to_a_pod =

@@ -1,7 +1,8 @@
 //! GC: what the runtime does not know goes, as far as it is of this network and nobody is making it just now.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
+use std::time::SystemTime;
 
 use netconf::{Attachments, Leaving, Netconf, code};
 use rpc::{Key, StateError};
@@ -68,21 +69,6 @@ pub(crate) fn complaint(valid: &Attachments) -> Option<Error> {
     (!entries.is_empty()).then(|| GcError::Malformed { entries }.into())
 }
 
-/// An attachment that may go, and what was there when GC began.
-struct Stale {
-    key: Key,
-    was: Was,
-}
-
-/// What was there of an attachment.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Was {
-    /// A record with this index of the host veth; none if it is damaged.
-    Recorded(Option<u32>),
-    /// The lock file of a call that was killed, at most.
-    Begun,
-}
-
 pub(super) fn gc(call: &mut Call) -> Result<(), Error> {
     let stdin = std::mem::take(&mut call.stdin);
     let done = gc_from(call, &stdin);
@@ -96,11 +82,12 @@ fn gc_from(call: &mut Call, stdin: &[u8]) -> Result<(), Error> {
     call.require_root()?;
 
     call.steps.begin("collect");
+    let began = SystemTime::now();
     let node = Node::open(&call.deadline)?;
     let current = Leaving::parse(stdin)?;
     let mut failures = Vec::new();
-    for stale in stale(&node, &netconf.name, &valid)? {
-        failures.extend(collect(call, &node, &stale, &current).err());
+    for key in unlisted(&node, &netconf.name, &valid)? {
+        failures.extend(collect(call, &node, &key, began, &current).err());
     }
     // Last: what has a record, because it could not be removed, keeps its address.
     call.steps.begin("ipam");
@@ -114,38 +101,20 @@ fn delegate(call: &Call, node: &Node, netconf: &Netconf, stdin: &[u8]) -> Result
     Ok(ipam.gc(&node.runtime)?)
 }
 
-/// The attachments that are there now and not in the list. What calls are at work on at this moment is none of them, and what one
-/// will have begun later is not looked at: it is younger than the list.
-fn stale(node: &Node, network: &str, valid: &Attachments) -> Result<Vec<Stale>, Error> {
-    // In this order, and at once: a call that ends before its record is read was seen at work.
-    let held = held(node)?;
-    let mut found = BTreeMap::new();
-    for key in node.records.keys(network)? {
-        found.insert(key.clone(), was(node, &key)?);
-    }
-    for name in lock_files(node)? {
-        let key = Key::of_file_name(&name).filter(|key| key.network == network);
-        key.map(|key| found.entry(key).or_insert(Was::Begun));
-    }
-    found.retain(|key, _| {
-        !held.contains(&key.file_name()) && !valid.keep(&key.container_id, &key.ifname)
-    });
-    let found = found.into_iter();
-    Ok(found.map(|(key, was)| Stale { key, was }).collect())
+/// The attachments that have a record or a lock file, and are not in the list.
+fn unlisted(node: &Node, network: &str, valid: &Attachments) -> Result<BTreeSet<Key>, Error> {
+    let mut found = node.records.keys(network)?;
+    let begun = lock_files(node)?.into_iter();
+    found.extend(
+        begun
+            .filter_map(|name| Key::of_file_name(&name))
+            .filter(|key| key.network == network),
+    );
+    found.retain(|key| !valid.keep(&key.container_id, &key.ifname));
+    Ok(found)
 }
 
-/// The lock files of calls at work.
-fn held(node: &Node) -> Result<BTreeSet<String>, Error> {
-    let mut held = BTreeSet::new();
-    for name in lock_files(node)? {
-        if Lock::is_worked_under(&node.run.locks().join(&name))? {
-            held.insert(name);
-        }
-    }
-    Ok(held)
-}
-
-/// The lock files of the attachments that calls work on, or did when they were killed.
+/// The names of the files of locks that calls work under, or did when they were killed.
 fn lock_files(node: &Node) -> Result<Vec<String>, StateError> {
     let directory = node.run.locks();
     let files =
@@ -155,29 +124,19 @@ fn lock_files(node: &Node) -> Result<Vec<String>, StateError> {
         .collect())
 }
 
-fn was(node: &Node, key: &Key) -> Result<Was, StateError> {
-    let record = node.records.get(key)?;
-    let host_ifindex = record.map(|record| record.endpoint.host_ifindex);
-    Ok(Was::Recorded(host_ifindex))
-}
-
-/// Takes one away, unless somebody works on it or has made it anew meanwhile.
+/// Takes one away, unless somebody works on it, or ADD answered for it after this GC `began`: then it is younger than the list.
 fn collect(
     call: &mut Call,
     node: &Node,
-    stale: &Stale,
+    key: &Key,
+    began: SystemTime,
     current: &Leaving<'_>,
 ) -> Result<(), Error> {
-    let key = &stale.key;
     let Some(lock) = Lock::try_acquire(&node.lock_of(key), &node.deadline)? else {
         return Ok(());
     };
-    let is = if node.records.has(key) {
-        Some(was(node, key)?)
-    } else {
-        (!lock.draft().is_empty()).then_some(Was::Begun)
-    };
-    if is != Some(stale.was) {
+    let is_there = node.records.has(key) || !lock.draft().is_empty();
+    if !is_there || node.records.is_younger(key, began) {
         return Ok(());
     }
     release_locked(call, node, key, Some(current), lock)

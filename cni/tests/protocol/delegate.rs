@@ -98,7 +98,7 @@ fn an_address_that_another_pod_has_is_refused_and_stays_that_pods() {
         .env("CNI_NETNS", "/run/netns/second")
         .env("CNI_ARGS", "K8S_POD_NAMESPACE=ns;K8S_POD_NAME=second")
         .run()
-        .error_saying(102, &["add route 10.240.0.5", "File exists"]);
+        .error_saying(100, &["10.240.0.5", "the pod ns/web (azure:c1:eth0)"]);
     assert_eq!(sandbox.snapshot(), before);
     assert_eq!(add(&sandbox, script).run().document(), first);
 }

@@ -198,11 +198,12 @@ fn an_add_that_runs_meanwhile_is_not_collected() {
     assert_eq!(leases(), 0);
 }
 
-/// Row 87: nor is what was made, or made anew, between the look at what is there and its turn.
+/// Row 87: nor is what was made, made anew or asked for again between GC's begin and its turn.
 #[test]
 fn what_is_made_while_gc_works_is_not_collected() {
     let (sandbox, _loader) = node(Manner::Helpful);
     add(&sandbox, "c", "azure");
+    let pod = add(&sandbox, "d", "azure");
     let (adding, plugins) = begin_slow_add(&sandbox, "10.240.0.99");
     // Somebody who only looks, for long, at what comes first.
     let looked_at: Vec<fs::File> = (10..40)
@@ -234,11 +235,18 @@ fn what_is_made_while_gc_works_is_not_collected() {
     let added: Value = serde_json::from_slice(&adding.wait_with_output().unwrap().stdout).unwrap();
     sandbox.ip_netns_del("azure-c");
     let anew = add(&sandbox, "c", "azure");
+    let again = sandbox
+        .azure_vnet("ADD")
+        .env("CNI_CONTAINERID", "d")
+        .env("CNI_NETNS", "/run/netns/azure-d")
+        .conf(&netconf_with(json!({"cniVersion": "1.1.0"})));
+    assert_eq!(again.run().document(), pod);
     drop(looked_at);
     let answer = collecting.wait_with_output().unwrap();
     assert!(answer.status.success(), "{answer:?}");
     assert!(exists(&added), "an ADD that was under way");
     assert!(exists(&anew), "an ADD of what was stale");
+    assert!(exists(&pod), "an ADD that only had to answer");
 }
 
 /// An ADD that waits until there is `/run/go`, and where its IPAM plug-in is.
