@@ -7,6 +7,7 @@
 mod clock;
 mod deadline;
 mod delegate;
+mod ended;
 mod env;
 mod error;
 mod ipam;

@@ -41,6 +41,14 @@ pub(crate) enum LockError {
 }
 
 impl LockError {
+    pub(crate) fn io(doing: &'static str, path: &Path, source: io::Error) -> Self {
+        Self::Io {
+            doing,
+            path: path.to_owned(),
+            source,
+        }
+    }
+
     /// The CNI code.
     pub(crate) fn code(&self) -> u32 {
         match self {
@@ -85,22 +93,12 @@ impl Lock {
 
     /// Whether somebody works under the lock on `path` at this moment.
     fn is_worked_under(path: &Path) -> Result<bool, LockError> {
-        is_held(path).map_err(|source| LockError::Io {
-            doing: "look at",
-            path: path.to_owned(),
-            source,
-        })
+        is_held(path).map_err(|source| LockError::io("look at", path, source))
     }
 
     /// Waits for the lock on `path`; the file is made when it is missing.
     pub(crate) fn acquire(path: &Path, patience: Patience) -> Result<Self, LockError> {
-        let error = |doing| {
-            move |source| LockError::Io {
-                doing,
-                path: path.to_owned(),
-                source,
-            }
-        };
+        let error = |doing| move |source| LockError::io(doing, path, source);
         let deadline = Instant::now() + patience.limit();
         loop {
             let mut file = OpenOptions::new()
@@ -164,11 +162,7 @@ impl Lock {
     }
 
     fn draft_error(&self, source: io::Error) -> LockError {
-        LockError::Io {
-            doing: "write the draft in",
-            path: self.path.clone(),
-            source,
-        }
+        LockError::io("write the draft in", &self.path, source)
     }
 }
 

@@ -5,11 +5,10 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fs;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use rpc::{Endpoint, Key, RunDirectory, StateError, read_json, remove_durably, write_json};
 use serde::{Deserialize, Serialize};
@@ -155,24 +154,6 @@ impl Records {
     /// Writes a record.
     pub(crate) fn put(&self, record: &Record) -> Result<(), StateError> {
         write_json(&self.path(&record.endpoint.key), record)
-    }
-
-    /// Says that ADD has answered for `key` at this moment, which [`Records::is_younger`] asks. The last thing under the
-    /// attachment's lock.
-    pub(crate) fn touch(&self, key: &Key) -> Result<(), StateError> {
-        let path = self.path(key);
-        // Not the kernel's own time stamp, which lags behind by up to a tick.
-        let touched = File::options()
-            .write(true)
-            .open(&path)
-            .and_then(|file| file.set_modified(SystemTime::now()));
-        touched.map_err(|source| StateError::io("touch", &path, source))
-    }
-
-    /// Whether ADD has answered for `key` at `time` or later.
-    pub(crate) fn is_younger(&self, key: &Key, time: SystemTime) -> bool {
-        let answered = fs::metadata(self.path(key)).and_then(|file| file.modified());
-        answered.is_ok_and(|answered| answered >= time)
     }
 
     /// Removes a record; none is fine.

@@ -100,7 +100,6 @@ fn add_from(call: &mut Call, stdin: &[u8]) -> Result<(), Error> {
         // The same namespace may have another path today.
         record.endpoint.netns.clone_from(&call.env.netns);
         output::print(&record.result().to_json(request.netconf.version))?;
-        answered(call, &node, &request.key);
         return Ok(());
     }
 
@@ -117,17 +116,7 @@ fn add_from(call: &mut Call, stdin: &[u8]) -> Result<(), Error> {
         // The answer is out. A draft that stays makes the next call clean up first, no more.
         call.warn(&error);
     }
-    if added.is_ok() {
-        answered(call, &node, &request.key);
-    }
     added
-}
-
-/// The answer is out: a GC that has begun before knows nothing of this pod. That it can't be written down is no reason to fail.
-fn answered(call: &mut Call, node: &Node, key: &Key) {
-    if let Err(error) = node.records.touch(key) {
-        call.warn(&error);
-    }
 }
 
 /// Everything that can be wrong with the request.

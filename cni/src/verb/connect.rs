@@ -1,5 +1,6 @@
 //! The part of ADD that changes the kernel, in order.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use hooks::Hook;
@@ -86,17 +87,23 @@ fn add_route(node: &Node, host: &Link, endpoint: &Endpoint) -> Result<(), Error>
     let address = endpoint.address.addr();
     match node.netlink.add_link_route(host, address, MAIN_TABLE) {
         Err(taken) if taken.exists() => {
-            let mut records = node.records.all()?.into_iter();
-            let has_it = |other: &Record| {
-                other.endpoint.key != endpoint.key && other.endpoint.address.addr() == address
-            };
-            let owner = records
-                .find(has_it)
-                .map(|other| running_pod(&other.endpoint));
+            let owner = owner_of(node, address)?;
             Err(AddError::AddressTaken { address, owner }.into())
         }
         added => Ok(added?),
     }
+}
+
+/// The live pod that the node's route to `address` leads to.
+fn owner_of(node: &Node, address: Ipv4Addr) -> Result<Option<String>, Error> {
+    let leads_there = |route: &&Route| {
+        route.destination.prefix_len() == 32 && route.destination.addr() == address
+    };
+    let routes = node.netlink.routes()?;
+    let link = routes.iter().find(leads_there).and_then(|route| route.link);
+    let mut records = node.records.all()?.into_iter();
+    let owner = records.find(|record| Some(record.endpoint.host_ifindex) == link);
+    Ok(owner.map(|record| running_pod(&record.endpoint)))
 }
 
 /// An attachment in the words of an error.

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::time::SystemTime;
 
 use netconf::{Attachments, Leaving, Netconf, code};
 use rpc::{Key, StateError};
@@ -10,6 +9,7 @@ use rpc::{Key, StateError};
 use super::Node;
 use super::del::release_locked;
 use crate::delegate::Delegate;
+use crate::ended::Ended;
 use crate::error::Error;
 use crate::lock::Lock;
 use crate::program::Call;
@@ -82,12 +82,13 @@ fn gc_from(call: &mut Call, stdin: &[u8]) -> Result<(), Error> {
     call.require_root()?;
 
     call.steps.begin("collect");
-    let began = SystemTime::now();
     let node = Node::open(&call.deadline)?;
+    // Before anything is looked at: what a call makes that ends from now on is younger than the list.
+    let mut ended = Ended::watch(&node.run.locks())?;
     let current = Leaving::parse(stdin)?;
     let mut failures = Vec::new();
     for key in unlisted(&node, &netconf.name, &valid)? {
-        failures.extend(collect(call, &node, &key, began, &current).err());
+        failures.extend(collect(call, &node, &key, &mut ended, &current).err());
     }
     // Last: what has a record, because it could not be removed, keeps its address.
     call.steps.begin("ipam");
@@ -124,19 +125,19 @@ fn lock_files(node: &Node) -> Result<Vec<String>, StateError> {
         .collect())
 }
 
-/// Takes one away, unless somebody works on it, or ADD answered for it after this GC `began`: then it is younger than the list.
+/// Takes one away, unless somebody works on it or has since GC began.
 fn collect(
     call: &mut Call,
     node: &Node,
     key: &Key,
-    began: SystemTime,
+    ended: &mut Ended,
     current: &Leaving<'_>,
 ) -> Result<(), Error> {
     let Some(lock) = Lock::try_acquire(&node.lock_of(key), &node.deadline)? else {
         return Ok(());
     };
     let is_there = node.records.has(key) || !lock.draft().is_empty();
-    if !is_there || node.records.is_younger(key, began) {
+    if !is_there || ended.includes(&key.file_name()) {
         return Ok(());
     }
     release_locked(call, node, key, Some(current), lock)

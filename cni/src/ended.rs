@@ -1,0 +1,89 @@
+//! Which calls have ended since some moment, by the lock files that they took away.
+
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+
+use crate::lock::LockError;
+
+/// Sees every [`crate::lock::Lock`] in a directory that is let go, without a clock: the kernel queues the removal of its file
+/// before anybody else can have the lock.
+pub(crate) struct Ended {
+    inotify: Inotify,
+    names: BTreeSet<OsString>,
+    /// There were more than the kernel remembers (`fs.inotify.max_queued_events`).
+    overflowed: bool,
+}
+
+impl Ended {
+    /// From now on.
+    pub(crate) fn watch(locks: &Path) -> Result<Self, LockError> {
+        let flags = InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC;
+        let inotify = Inotify::init(flags).and_then(|inotify| {
+            inotify.add_watch(locks, AddWatchFlags::IN_DELETE | AddWatchFlags::IN_ONLYDIR)?;
+            Ok(inotify)
+        });
+        Ok(Self {
+            inotify: inotify.map_err(|errno| LockError::io("watch", locks, errno.into()))?,
+            names: BTreeSet::new(),
+            overflowed: false,
+        })
+    }
+
+    /// Whether a call under the lock with this file name may have ended since. Whoever asks under that lock himself knows
+    /// about all before him.
+    pub(crate) fn includes(&mut self, name: &str) -> bool {
+        loop {
+            match self.inotify.read_events() {
+                Ok(events) => {
+                    for event in events {
+                        self.overflowed |= event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW);
+                        self.names.extend(event.name);
+                    }
+                }
+                Err(Errno::EAGAIN) => break,
+                Err(Errno::EINTR) => {}
+                // Unknown is as good as yes: the next GC sees more.
+                Err(_) => {
+                    self.overflowed = true;
+                    break;
+                }
+            }
+        }
+        self.overflowed || self.names.contains(OsStr::new(name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::deadline::Deadline;
+    use crate::lock::Lock;
+
+    #[test]
+    fn calls_that_end_are_seen_and_those_before_are_not() {
+        let locks = tempfile::tempdir().unwrap();
+        let acquire = |name: &str| {
+            let patience = Deadline::after(Duration::from_secs(1)).spare(Duration::from_secs(1));
+            Lock::acquire(&locks.path().join(name), patience).unwrap()
+        };
+        drop(acquire("before"));
+        let (at_work, mut killed) = (acquire("at work"), acquire("killed"));
+        killed.write_draft(b"draft").unwrap();
+        let mut ended = Ended::watch(locks.path()).unwrap();
+        assert!(!ended.includes("at work"));
+        drop(at_work);
+        drop(acquire("since"));
+        drop(killed);
+        let names = ["before", "at work", "since", "killed"];
+        assert_eq!(
+            names.map(|name| ended.includes(name)),
+            [false, true, true, false]
+        );
+    }
+}
