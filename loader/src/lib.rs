@@ -15,7 +15,7 @@
 //! | When has the node changed? | `netlink` |
 //! | What has somebody done to what we have made? | `touched` |
 //! | When is what repaired? | `repair` |
-//! | What does the kernel's own way to a pod need? | `stack`, `sysctls` |
+//! | What does the kernel's own way to a pod need? | `stack`, `sysctls`, `devconf` |
 //! | What was in the files of living attachments? | `keepsakes` |
 //! | What is wrong and cannot be mended from here? | `trouble` |
 //! | Whose programs see pods' packets before ours? | `strangers` |
@@ -65,6 +65,7 @@ pub mod configuration;
 mod conflist;
 pub mod conntrack;
 pub mod daemon;
+mod devconf;
 pub mod document;
 mod entries;
 pub mod events;

@@ -1,6 +1,8 @@
 //! Which NIC is ours, and what the kernel says of the node's interfaces and addresses.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::OwnedFd;
 
 use futures_util::TryStreamExt as _;
 use ipnet::Ipv4Net;
@@ -11,6 +13,8 @@ use netlink_packet_route::route::RouteMessage;
 use netlink_packet_route::rule::RuleMessage;
 use rpc::{MacAddr, NodeView};
 use rtnetlink::{Handle, IpVersion, RouteMessageBuilder};
+use rustix::net::netdevice::index_to_name;
+use rustix::net::{SocketFlags, SocketType, socket_with};
 
 use crate::routes::{NextHops, Routes};
 
@@ -67,7 +71,7 @@ pub enum NicError {
     },
     /// There is no connection to netlink.
     #[error("open a netlink socket: {0}")]
-    Socket(#[from] std::io::Error),
+    Socket(#[from] io::Error),
     /// No default route.
     #[error(
         "find the NIC: there is no IPv4 default route; wait for the network, or name the NIC with `nic:` in loader.yaml"
@@ -254,14 +258,32 @@ pub(crate) fn prefix(addr: Ipv4Addr, len: u8) -> Option<Ipv4Net> {
     Ipv4Net::new(addr, len).ok().map(|net| net.trunc())
 }
 
+/// Names of the interfaces of our network namespace, by index. One socket for many questions: making one costs a dozen times
+/// what an answer does.
+pub(crate) struct Names(io::Result<OwnedFd>);
+
+impl Names {
+    /// To be opened for one look.
+    pub(crate) fn open() -> Self {
+        let (flags, none) = (SocketFlags::CLOEXEC, None);
+        let socket = socket_with(
+            rustix::net::AddressFamily::UNIX,
+            SocketType::DGRAM,
+            flags,
+            none,
+        );
+        Self(socket.map_err(Into::into))
+    }
+
+    /// `None`: there is no such interface.
+    pub(crate) fn of(&self, index: u32) -> Option<String> {
+        index_to_name(self.0.as_ref().ok()?, index).ok()
+    }
+}
+
 /// Name of the interface with this index in our network namespace.
 pub fn ifname(index: u32) -> Option<String> {
-    // nix takes the null pointer of a missing interface for success and gives an empty name.
-    let name = nix::net::if_::if_indextoname(index)
-        .ok()?
-        .into_string()
-        .ok()?;
-    (!name.is_empty()).then_some(name)
+    Names::open().of(index)
 }
 
 #[cfg(test)]

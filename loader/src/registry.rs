@@ -9,7 +9,7 @@ use hooks::{Abi, Hook, Maps, Pins};
 use nix::net::if_::if_nametoindex;
 use rpc::{Endpoint, Refusal};
 
-use crate::nic::ifname;
+use crate::nic::{Names, ifname};
 
 /// The maps and the rules for writing them.
 #[expect(missing_debug_implementations, reason = "aya's arrays have none")]
@@ -155,10 +155,11 @@ impl Registry {
 
     /// Removes entries whose interface is gone. Returns how many pods were removed.
     pub fn remove_dead(&mut self) -> Result<usize, RegistryError> {
-        let pods = self.pods()?;
+        let (pods, names) = (self.pods()?, Names::open());
+        let is_dead = |ifindex: IfIndex| names.of(ifindex.get()).is_none();
         let dead: Vec<Ip4> = pods
             .iter()
-            .filter(|(_, pod)| !is_alive(pod.ifindex))
+            .filter(|(_, pod)| is_dead(pod.ifindex))
             .map(|(addr, _)| *addr)
             .collect();
         for addr in &dead {
@@ -170,7 +171,7 @@ impl Registry {
             .keys()
             .collect::<Result<_, _>>()
             .map_err(map_error("list the veths", "veths"))?;
-        for ifindex in veths.into_iter().filter(|ifindex| !is_alive(ifindex.0)) {
+        for ifindex in veths.into_iter().filter(|ifindex| is_dead(ifindex.0)) {
             self.remove_veth(ifindex.0)?;
         }
         Ok(dead.len())
@@ -360,8 +361,9 @@ fn check_guarded(pins: &Pins, endpoint: &Endpoint) -> Result<(), Refusal> {
 
 /// Names of these pods' host veths that exist.
 pub(crate) fn names(pods: &[(Ip4, Pod)]) -> Vec<String> {
+    let names = Names::open();
     pods.iter()
-        .filter_map(|(_, pod)| ifname(pod.ifindex.get()))
+        .filter_map(|(_, pod)| names.of(pod.ifindex.get()))
         .collect()
 }
 

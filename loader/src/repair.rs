@@ -15,13 +15,13 @@ use crate::daemon::Daemon;
 use crate::entries::PutBack;
 use crate::fights::Fights;
 use crate::lock::{Lock, LockError};
-use crate::nic::ifname;
+use crate::nic::Names;
 use crate::registry::{Registry, is_alive, names};
 use crate::repairs::Repair;
 use crate::stack::{self, Known};
 use crate::touched::{Events, Touched};
-use crate::trouble::{Topic, WrongLinks};
-use crate::{object, reconcile, sysctls};
+use crate::trouble::Topic;
+use crate::{object, reconcile};
 
 /// Between looks at what is cheap to look at and raises no event: pins, settings, TCX, files.
 pub(crate) const PULSE: Duration = Duration::from_secs(2);
@@ -103,7 +103,7 @@ impl Daemon {
         let known = |(addr, pod): (&Ip4, &Pod)| (*addr, *pod);
         let pods: Vec<Known> = self.registry.borrow().known.iter().map(known).collect();
         let due = self.due(touched, &pods);
-        self.repair_settings(&due);
+        self.repair_settings(&pods);
         if touched.all || (is_pinned && self.is_nic_touched(touched)) {
             self.follow_node().await;
         }
@@ -200,40 +200,6 @@ impl Daemon {
         if let Err(error) = self.held.borrow_mut().hold(&self.pins) {
             error!(%error, "hold what is pinned");
         }
-    }
-
-    fn repair_settings(&self, due: &[Known]) {
-        let nic = self.node.borrow().nic.clone();
-        let interfaces = sysctls::Interfaces::open();
-        let mut looks = vec![
-            (0, "the node".to_owned(), sysctls::enable_forwarding()),
-            (
-                nic.nic_ifindex,
-                nic.nic.clone(),
-                interfaces.ensure_nic(&nic.nic),
-            ),
-        ];
-        for ifindex in due.iter().map(|(_, pod)| pod.ifindex.get()) {
-            if let Some(veth) = ifname(ifindex) {
-                let set = interfaces.ensure_veth(&veth);
-                looks.push((ifindex, veth, set));
-            }
-        }
-        let (mut changed, mut wrong) = (Vec::new(), WrongLinks::new());
-        for (ifindex, name, set) in looks {
-            match set {
-                Ok(false) => {}
-                Ok(true) => changed.push(name),
-                Err(error) => drop(wrong.insert(ifindex, error.to_string())),
-            }
-        }
-        if !changed.is_empty() {
-            warn!(of = ?changed, "settings below /proc/sys/net were changed: set again");
-            Repair::Setting.add(changed.len());
-        }
-        let clash = self.configuration.borrow().clash();
-        self.judge(Topic::Ports, clash);
-        self.judge_links(Topic::Settings, &wrong);
     }
 
     /// Whether its links were, or somebody has taken its programs off, which nobody announces.
@@ -341,23 +307,23 @@ impl Daemon {
 
     /// Remembers what an earlier loader has left.
     pub(crate) fn find_files(&self) {
-        let registry = self.registry.borrow();
-        let lives = |owner| lives(&registry, owner);
+        let (registry, names) = (self.registry.borrow(), Names::open());
+        let lives = |owner| lives(&registry, &names, owner);
         self.keepsakes.borrow_mut().find(&self.run, lives);
     }
 
     /// Writes records and leases again that somebody has removed or damaged. To be called when one of them has changed.
     pub(crate) fn keep_files(&self) {
-        let registry = self.registry.borrow();
+        let (registry, names) = (self.registry.borrow(), Names::open());
         self.keepsakes
             .borrow_mut()
-            .keep(|owner| lives(&registry, owner));
+            .keep(|owner| lives(&registry, &names, owner));
     }
 }
 
-fn lives(registry: &Registry, (addr, ifindex): (Ipv4Addr, u32)) -> bool {
+fn lives(registry: &Registry, names: &Names, (addr, ifindex): (Ipv4Addr, u32)) -> bool {
     let pod = registry.registered(addr).ok().flatten();
-    pod.is_some_and(|pod| pod.ifindex.get() == ifindex && is_alive(pod.ifindex))
+    pod.is_some_and(|pod| pod.ifindex.get() == ifindex && names.of(ifindex).is_some())
 }
 
 /// The pods whose links were touched.

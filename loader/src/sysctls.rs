@@ -7,6 +7,14 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::Mode;
+use tracing::{debug, warn};
+
+use crate::daemon::Daemon;
+use crate::devconf;
+use crate::nic::Names;
+use crate::repairs::Repair;
+use crate::stack::Known;
+use crate::trouble::{Topic, WrongLinks};
 
 /// A setting cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -18,12 +26,9 @@ pub struct SysctlError {
     source: io::Error,
 }
 
-const IPV4: &str = "/proc/sys/net/ipv4";
-const IPV6: &str = "/proc/sys/net/ipv6";
-
 /// Turns IPv4 forwarding on. `true`: it was off.
 pub fn enable_forwarding() -> Result<bool, SysctlError> {
-    Settings::below(IPV4).ensure("ip_forward", "1")
+    Settings::below("/proc/sys/net/ipv4").ensure("ip_forward", "1")
 }
 
 /// The settings of interfaces.
@@ -39,8 +44,8 @@ impl Interfaces {
     /// To be opened for one look.
     pub(crate) fn open() -> Self {
         Self {
-            ipv4: Settings::below(IPV4),
-            ipv6: Settings::below(IPV6),
+            ipv4: Settings::below("/proc/sys/net/ipv4/conf"),
+            ipv6: Settings::below("/proc/sys/net/ipv6/conf"),
         }
     }
 
@@ -63,8 +68,55 @@ impl Interfaces {
     }
 }
 
+impl Daemon {
+    /// Asks about all pods at once, and sets those that differ; where the kernel does not tell, all.
+    pub(crate) fn repair_settings(&self, pods: &[Known]) {
+        let nic = self.node.borrow().nic.clone();
+        let interfaces = Interfaces::open();
+        let mut looks = vec![
+            (0, "the node".to_owned(), enable_forwarding()),
+            (
+                nic.nic_ifindex,
+                nic.nic.clone(),
+                interfaces.ensure_nic(&nic.nic),
+            ),
+        ];
+        let differing = devconf::differing();
+        if let Err(error) = &differing {
+            debug!(%error, "ask for the settings of all interfaces");
+        }
+        let names = Names::open();
+        let is_suspect = |ifindex: &u32| match &differing {
+            Ok(differing) => differing.contains(ifindex),
+            Err(_) => true,
+        };
+        let ifindexes = pods.iter().map(|(_, pod)| pod.ifindex.get());
+        for ifindex in ifindexes.filter(is_suspect) {
+            if let Some(veth) = names.of(ifindex) {
+                let set = interfaces.ensure_veth(&veth);
+                looks.push((ifindex, veth, set));
+            }
+        }
+        let (mut changed, mut wrong) = (Vec::new(), WrongLinks::new());
+        for (ifindex, name, set) in looks {
+            match set {
+                Ok(false) => {}
+                Ok(true) => changed.push(name),
+                Err(error) => drop(wrong.insert(ifindex, error.to_string())),
+            }
+        }
+        if !changed.is_empty() {
+            warn!(of = ?changed, "settings below /proc/sys/net were changed: set again");
+            Repair::Setting.add(changed.len());
+        }
+        let clash = self.configuration.borrow().clash();
+        self.judge(Topic::Ports, clash);
+        self.judge_links(Topic::Settings, &wrong);
+    }
+}
+
 fn of(interface: &str, name: &str) -> String {
-    format!("conf/{interface}/{name}")
+    format!("{interface}/{name}")
 }
 
 /// A directory of settings.

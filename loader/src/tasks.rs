@@ -24,9 +24,9 @@ const POOL_PERIOD: Duration = Duration::from_secs(30);
 const POOL_RETRY: Duration = Duration::from_secs(1);
 /// Between sweeps over the tables …
 const GC_PERIOD: Duration = Duration::from_secs(10);
-/// … up to this when they are so large that a sweep would take more than a quarter percent of a processor's time …
+/// … up to this when they are so large that a sweep would take more than a tenth of a percent of a processor's time …
 const GC_PATIENCE: Duration = Duration::from_secs(30);
-const GC_SHARE: u32 = 400;
+const GC_SHARE: u32 = 1000;
 /// … and while one of them is filling up.
 const GC_HASTE: Duration = Duration::from_secs(1);
 /// Between looks for filters of others, so many times what one took …
@@ -199,7 +199,7 @@ mod tests {
             ..Swept::default()
         };
         assert_eq!(pause(&swept(1, 100)), GC_PERIOD);
-        assert_eq!(pause(&swept(50, 100_000)), Duration::from_secs(20));
+        assert_eq!(pause(&swept(20, 100_000)), Duration::from_secs(20));
         assert_eq!(pause(&swept(500, 190_000)), GC_PATIENCE);
         assert_eq!(pause(&swept(80, 200_000)), GC_HASTE);
     }

@@ -27,8 +27,10 @@ pub(crate) const ROWS: &[Row] = &[
     Row::mended("a pod's veth is set down", "ip link set VETH down", WAY).stream(Stream::Stalls),
     Row::mended(
         "a setting of a veth cannot be set any more",
-        "echo 0 > /tmp/locked; mount --bind /tmp/locked /proc/sys/net/ipv4/conf/VETH/forwarding; \
+        "mkdir -p /tmp/proc; mount -t proc proc /tmp/proc; \
+         echo 0 > /tmp/locked; mount --bind /tmp/locked /proc/sys/net/ipv4/conf/VETH/forwarding; \
          mount -o remount,bind,ro /proc/sys/net/ipv4/conf/VETH/forwarding; \
+         echo 0 > /tmp/proc/sys/net/ipv4/conf/VETH/forwarding; umount /tmp/proc; \
          echo 0 > /proc/sys/net/ipv6/conf/VETH/disable_ipv6",
         "grep -q 1 /proc/sys/net/ipv4/conf/VETH/forwarding",
     )
