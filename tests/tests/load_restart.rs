@@ -16,22 +16,22 @@ struct Load {
     datagrams: u32,
     /// Connections to each of five.
     calls: u32,
+    /// How many of a million of these may take longer than their SYN's first repetition.
+    slow: u64,
 }
 
 const FULL: Load = Load {
     datagrams: 10_000,
     calls: u32::MAX,
+    slow: 0,
 };
 /// When other tests run beside this one: no more datagrams than a busy CPU takes.
 const BESIDE_OTHERS: Load = Load {
     datagrams: 1000,
     ..FULL
 };
-/// For upgrades, which take seconds then: no more connections than the kernel has ports for.
-const FEW_CALLS: Load = Load {
-    calls: 300,
-    ..BESIDE_OTHERS
-};
+/// For upgrades: no more connections than the kernel has ports for.
+const FEW_CALLS: u32 = 300;
 /// Connections that say nothing meanwhile, to each of two servers.
 const IDLE: u32 = 50;
 const HELD: u16 = 9001;
@@ -101,7 +101,11 @@ fn under_load(rounds: u32, load: Load, round: impl Fn(&Node)) {
             );
             assert_ne!(calls.done, 0, "connect/close, {way}");
             assert_eq!(calls.failed, 0, "connect/close, {way}: {calls:?}");
-            assert_eq!(calls.slow, 0, "connect/close, {way}: {calls:?}");
+            let slow = u64::from(calls.slow) * 1_000_000;
+            assert!(
+                slow <= load.slow * u64::from(calls.done),
+                "connect/close, {way}: {calls:?}"
+            );
         }
     });
     for (stream, way) in streams.into_iter().zip(["VNet", "Internet"]) {
@@ -143,7 +147,11 @@ fn five_restarts_under_load_lose_nothing() {
 
 #[test]
 fn three_upgrades_and_rollbacks_under_load_lose_nothing() {
-    under_load(3, FEW_CALLS, upgrade_and_roll_back);
+    let load = Load {
+        calls: FEW_CALLS,
+        ..BESIDE_OTHERS
+    };
+    under_load(3, load, upgrade_and_roll_back);
 }
 
 #[test]
@@ -155,5 +163,17 @@ fn fifty_restarts_under_load_lose_nothing() {
 #[test]
 #[ignore = "slow: 50 upgrades and rollbacks; cargo xtask test load"]
 fn fifty_upgrades_and_rollbacks_under_load_lose_nothing() {
-    under_load(50, FULL, upgrade_and_roll_back);
+    let load = Load {
+        calls: FEW_CALLS,
+        ..FULL
+    };
+    under_load(50, load, upgrade_and_roll_back);
+}
+
+/// So that the kernel runs out of ports, as docs/adr/0015 says: a call may come a second late then, and none fails.
+#[test]
+#[ignore = "slow: 50 upgrades and rollbacks; cargo xtask test load"]
+fn fifty_upgrades_with_more_calls_than_the_kernel_has_ports_break_nothing() {
+    let load = Load { slow: 100, ..FULL };
+    under_load(50, load, upgrade_and_roll_back);
 }
