@@ -118,13 +118,14 @@ fn may_go(node: &Node, key: &Key, only_if: OnlyIf) -> Result<bool, Error> {
     let mut leases = leases(&node.run).into_iter().filter_map(|(_, lease)| lease);
     let lease = leases.find(|lease| lease.key == *key);
     let record = node.records.get(key)?;
-    let told = [
-        lease.map(|lease| lease.lives()),
-        record.map(|record| netns_lives(&record.endpoint.netns)),
-    ];
-    // Who lives by either of them lives.
-    let Some(lives) = told.into_iter().flatten().max() else {
-        return Ok(false);
+    let lives = match (&lease, record.map(|record| record.endpoint.netns)) {
+        (None, None) => return Ok(false),
+        (None, Some(netns)) => netns_lives(&netns),
+        // The lease knows the namespace itself, not just its path.
+        (Some(lease), None) => lease.lives(),
+        (Some(lease), Some(netns)) if lease.netns == netns => lease.lives(),
+        // Who lives by either of them lives.
+        (Some(lease), Some(netns)) => lease.lives().max(netns_lives(&netns)),
     };
     let unknown = || Error::Unknown { key: key.clone() };
     only_if.allows(lives).ok_or_else(unknown)

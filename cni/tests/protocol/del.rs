@@ -217,6 +217,7 @@ fn a_del_for_a_pod_that_is_gone_does_nothing_while_it_lives_or_nobody_can_tell()
         std::os::unix::fs::symlink(target, path).unwrap();
     };
     let sandbox = attached();
+    sandbox.add_netns("other");
     let _loader = Loader::start(Manner::Helpful);
     let only = |exec: Exec, keys: Value| exec.conf(&netconf_with(keys));
     for exec in [Sandbox::azure_vnet, Sandbox::ipam] {
@@ -243,6 +244,14 @@ fn a_del_for_a_pod_that_is_gone_does_nothing_while_it_lives_or_nobody_can_tell()
         assert_eq!(leases(), 0);
         // Nothing is there to be free.
         gone().run().silence();
+        // Another namespace at the path is not the pod's.
+        leads_to("pod");
+        let ipam = sandbox.ipam("ADD").env("CNI_NETNS", path);
+        ipam.run().document();
+        write_record(&json!({"netns": path}));
+        leads_to("other");
+        gone().run().silence();
+        assert_eq!(leases(), 0, "it is gone");
     }
 }
 
