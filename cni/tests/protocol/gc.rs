@@ -328,6 +328,9 @@ fn below_another_main_plugin_its_mode_is_no_obstacle() {
     sandbox.ipam("ADD").conf(&conf).run().document();
     bare(sandbox.ipam("GC")).conf(&conf).run().silence();
     assert_eq!(leases(), 0);
+    let del = sandbox.ipam("DEL").conf(&conf).run();
+    del.silence();
+    assert_eq!(del.stderr, "", "nor has DEL anything to pass over");
 }
 
 /// CRI-O gives GC 30 s: however many attachments there are, and however late loader and IPAM plug-in are with each, it ends by

@@ -108,19 +108,23 @@ impl Netconf {
         Self::validate(Object::root(&value).ok_or(NetconfError::NotAnObject)?)
     }
 
-    /// The same for the IPAM plug-in. Below a main plug-in that is not ours, the keys of that one mean what it says.
+    /// The same for the IPAM plug-in, below any main plug-in.
     pub fn parse_for_ipam(bytes: &[u8]) -> Result<Self, NetconfError> {
         let mut value: Value =
             serde_json::from_slice(bytes).map_err(|source| NetconfError::Json { source })?;
         lower_keys(&mut value);
-        let root = Object::root(&value).ok_or(NetconfError::NotAnObject)?;
-        if root.text("type")? == Some(MAIN_PLUGIN) {
-            return Self::validate(root);
-        }
-        Self::take(root, Mode::parse("")?)
+        Self::of_any(Object::root(&value).ok_or(NetconfError::NotAnObject)?)
     }
 
-    pub(crate) fn validate(root: Object<'_>) -> Result<Self, NetconfError> {
+    /// Validates by `type`, ours if there is none. The keys of another main plug-in mean what that one says.
+    pub(crate) fn of_any(root: Object<'_>) -> Result<Self, NetconfError> {
+        match nonempty(root.text("type")?).as_deref() {
+            None | Some(MAIN_PLUGIN) => Self::validate(root),
+            Some(_) => Self::take(root, Mode::parse("")?),
+        }
+    }
+
+    fn validate(root: Object<'_>) -> Result<Self, NetconfError> {
         identity(root)?;
         keys::check_kinds(root)?;
         keys::refuse_unsupported(root)?;

@@ -72,7 +72,7 @@ impl<'a> Leaving<'a> {
         lower_keys(&mut value);
         let root = Object::root(&value).ok_or(NetconfError::NotAnObject)?;
         let (_, name) = identity(root)?;
-        let (plugin, address, complaint) = match Netconf::validate(root) {
+        let (plugin, address, complaint) = match Netconf::of_any(root) {
             Ok(netconf) => (netconf.ipam.plugin, netconf.ipam.address, None),
             Err(complaint) => (usable_plugin(root), None, Some(complaint)),
         };

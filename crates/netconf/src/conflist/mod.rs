@@ -233,7 +233,7 @@ impl Checker<'_> {
         loop {
             let validated = Object::root(&one)
                 .ok_or(NetconfError::NotAnObject)
-                .and_then(Netconf::validate)
+                .and_then(Netconf::of_any)
                 .and_then(|netconf| netconf.ipam_plugin().map(drop));
             let Err(error) = validated else { return };
             let key = error.key().unwrap_or_default().to_lowercase();
