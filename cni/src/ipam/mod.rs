@@ -126,7 +126,7 @@ fn del(call: &mut Call) -> Result<(), Error> {
             let ipam = Ipam::open(&call.deadline)?;
             let going = Going {
                 address: current.address,
-                only_if: current.only_if,
+                only_if: call.env.only_if,
             };
             ipam.take_back(&key(call, &current.name), going)
         });

@@ -66,7 +66,7 @@ fn release(
 ) -> Result<(), Error> {
     call.steps.begin("lock");
     let lock = Lock::acquire(&node.lock_of(key), node.deadline.spare(PATIENCE))?;
-    if let Some(only_if) = current.and_then(|current| current.only_if)
+    if let Some(only_if) = call.env.only_if
         && !may_go(node, key, only_if)?
     {
         return Ok(());

@@ -219,13 +219,12 @@ fn a_del_for_a_pod_that_is_gone_does_nothing_while_it_lives_or_nobody_can_tell()
     let sandbox = attached();
     sandbox.add_netns("other");
     let _loader = Loader::start(Manner::Helpful);
-    let only = |exec: Exec, keys: Value| exec.conf(&netconf_with(keys));
     for exec in [Sandbox::azure_vnet, Sandbox::ipam] {
         leads_to("pod");
         let ipam = sandbox.ipam("ADD").env("CNI_NETNS", path);
         ipam.run().document();
         write_record(&json!({"netns": path}));
-        let gone = || only(exec(&sandbox, "DEL"), json!({"onlyIfGone": true}));
+        let gone = || exec(&sandbox, "DEL").env("AZURE_VNET_ONLY_IF", "gone");
         gone().run().silence();
         assert_eq!((exists(RECORD), leases()), (true, 1), "it lives");
         // Which nobody can follow.
@@ -233,14 +232,12 @@ fn a_del_for_a_pod_that_is_gone_does_nothing_while_it_lives_or_nobody_can_tell()
         let words = ["nothing tells", "nothing was taken away", "azure/c1/eth0"];
         gone().run().error_saying(11, &words);
         assert_eq!((exists(RECORD), leases()), (true, 1), "nobody can tell");
-        let operator = json!({"onlyIfGone": true, "orUnknown": true});
+        let operator = || exec(&sandbox, "DEL").env("AZURE_VNET_ONLY_IF", "not-alive");
         leads_to("pod");
-        only(exec(&sandbox, "DEL"), operator.clone())
-            .run()
-            .silence();
+        operator().run().silence();
         assert_eq!(leases(), 1, "it lives");
         leads_to("link");
-        only(exec(&sandbox, "DEL"), operator).run().silence();
+        operator().run().silence();
         assert_eq!(leases(), 0);
         // Nothing is there to be free.
         gone().run().silence();
@@ -252,7 +249,35 @@ fn a_del_for_a_pod_that_is_gone_does_nothing_while_it_lives_or_nobody_can_tell()
         leads_to("other");
         gone().run().silence();
         assert_eq!(leases(), 0, "it is gone");
+        let typo = exec(&sandbox, "DEL").env("AZURE_VNET_ONLY_IF", "dead");
+        typo.run()
+            .error_saying(4, &["AZURE_VNET_ONLY_IF", "`dead`"]);
     }
+}
+
+/// The record's path is gone, the lease's leads nobody can tell where: the plug-in that knows both decides.
+#[test]
+fn what_the_main_plugin_found_gone_the_ipam_plugin_does_not_judge_again() {
+    let sandbox = attached();
+    let _loader = Loader::start(Manner::Helpful);
+    let path = "/run/netns/link";
+    std::os::unix::fs::symlink("link", path).unwrap();
+    let ipam = sandbox.ipam("ADD").env("CNI_NETNS", path);
+    ipam.run().document();
+    write_record(&json!({"netns": "/run/netns/dead"}));
+    let del = sandbox.azure_vnet("DEL").env("AZURE_VNET_ONLY_IF", "gone");
+    del.run().silence();
+    assert!(!exists(RECORD) && leases() == 0);
+}
+
+/// Who made a DEL of every pod one that does nothing would have no address soon.
+#[test]
+fn no_key_of_the_configuration_keeps_del_from_its_work() {
+    let sandbox = attached();
+    let _loader = Loader::start(Manner::Helpful);
+    let conf = netconf_with(json!({"onlyIfGone": true, "orUnknown": true}));
+    sandbox.azure_vnet("DEL").conf(&conf).run().silence();
+    assert!(!exists(RECORD) && !exists(LEASE));
 }
 
 /// Row 70: the IPAM plug-in that gave the address is asked, with the configuration of that time.

@@ -20,43 +20,10 @@ pub struct Leaving<'a> {
     pub plugin: Option<String>,
     /// `ipam.ipAddress`, in a configuration that ADD would take.
     pub address: Option<Ipv4Addr>,
-    /// What this DEL insists on; a runtime's on nothing.
-    pub only_if: Option<OnlyIf>,
     /// What that plug-in gets: what was sent, or what a runtime would have made of the list.
     pub stdin: Cow<'a, [u8]>,
     /// Why ADD would refuse it.
     pub complaint: Option<NetconfError>,
-}
-
-/// `onlyIfGone`, which is internal, and no runtime's to set: whoever found an attachment dead asks for this DEL, which does
-/// nothing when an ADD has made the attachment anew since.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OnlyIf {
-    /// The pod's namespace is gone.
-    Gone,
-    /// It is not seen to live: with `orUnknown`, an operator's wish.
-    NotAlive,
-}
-
-impl OnlyIf {
-    fn read(root: Object<'_>) -> Option<Self> {
-        let is_set = |key| root.flag(key).ok().flatten().unwrap_or(false);
-        let or_unknown = is_set("orUnknown");
-        is_set("onlyIfGone").then_some(if or_unknown {
-            Self::NotAlive
-        } else {
-            Self::Gone
-        })
-    }
-
-    /// Whether to go on with a pod of which this is known; `None` when nobody can tell.
-    pub fn allows(self, lives: Option<bool>) -> Option<bool> {
-        match (self, lives) {
-            (_, Some(lives)) => Some(!lives),
-            (Self::NotAlive, None) => Some(true),
-            (Self::Gone, None) => None,
-        }
-    }
 }
 
 impl<'a> Leaving<'a> {
@@ -80,7 +47,6 @@ impl<'a> Leaving<'a> {
             name,
             plugin,
             address,
-            only_if: OnlyIf::read(root),
             stdin,
             complaint,
         })
@@ -150,24 +116,6 @@ mod tests {
             r#"{"name":"a","cniVersion":"9"}"#,
         ] {
             Leaving::parse(broken.as_bytes()).unwrap_err();
-        }
-    }
-
-    #[test]
-    fn what_is_to_be_freed_only_if_its_pod_is_gone_stays_when_nobody_can_tell() {
-        let only_if = |conf: &str| Leaving::parse(conf.as_bytes()).unwrap().only_if;
-        assert_eq!(only_if(r#"{"name":"a","orUnknown":true}"#), None);
-        let gone = only_if(r#"{"name":"a","onlyIfGone":true}"#).unwrap();
-        let not_alive = only_if(r#"{"name":"a","onlyIfGone":true,"orUnknown":true}"#).unwrap();
-        for (lives, allows) in [
-            (Some(true), [Some(false), Some(false)]),
-            (Some(false), [Some(true), Some(true)]),
-            (None, [None, Some(true)]),
-        ] {
-            assert_eq!(
-                [gone, not_alive].map(|only_if| only_if.allows(lives)),
-                allows
-            );
         }
     }
 
