@@ -23,6 +23,9 @@ pub(crate) struct Record {
     pub(crate) endpoint: Endpoint,
     /// Bytes.
     pub(crate) mtu: u32,
+    /// The routing table of an interface that is not its pod's first, which a rule leads to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) own_table: Option<u32>,
     /// As the IPAM plug-in said.
     pub(crate) dns: Dns,
     /// Standard input of ADD.

@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::lock::Lock;
 use crate::names;
 use crate::program::Call;
-use crate::teardown::{Mark, remove_veth};
+use crate::teardown::{Mark, disconnect, remove_veth};
 use netconf::Args;
 use netconf::{Leaving, Mode, NetconfError, OnlyIf};
 
@@ -89,7 +89,7 @@ pub(super) fn release_locked(
     // The veth goes before the loader forgets it: a reconciliation in between would only take a live one back.
     call.steps.begin("links");
     match record {
-        Some(record) => remove_veth(node, &record.endpoint.host_ifname, Mark::of(record))?,
+        Some(record) => disconnect(node, record)?,
         None => remove_orphans(call, node, key)?,
     }
 
