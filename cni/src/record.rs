@@ -114,9 +114,9 @@ impl Records {
         Ok(records)
     }
 
-    /// The attachments of `network` that have a record, readable or not. One whose name is too long to be read off the
+    /// The attachments that have a record, readable or not. One whose name is too long to be read off the
     /// file's is only known by its record.
-    pub(crate) fn keys(&self, network: &str) -> Result<BTreeSet<Key>, StateError> {
+    pub(crate) fn keys(&self) -> Result<BTreeSet<Key>, StateError> {
         let error = |source| StateError::io("list", &self.directory, source);
         let mut keys = BTreeSet::new();
         for entry in fs::read_dir(&self.directory).map_err(error)? {
@@ -129,7 +129,6 @@ impl Records {
                 Some(None) => keys.extend(self.load(&path)?.map(|record| record.endpoint.key)),
             }
         }
-        keys.retain(|key| key.network == network);
         Ok(keys)
     }
 

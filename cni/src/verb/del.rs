@@ -5,6 +5,7 @@ use std::time::Duration;
 use rpc::{Key, leases, netns_lives};
 
 use super::address::{Known, give_back};
+use super::gc::attachments;
 use super::{ADD_LIMIT, Node, UNDO, key};
 use crate::error::Error;
 use crate::lock::Lock;
@@ -39,16 +40,18 @@ fn del_from(call: &mut Call, current: &Leaving<'_>) -> Result<(), Error> {
     release(call, &node, &key(call, &current.name), Some(current))
 }
 
-/// With a broken configuration the network's name is unknown: what was recorded for this container and interface goes.
+/// With a broken configuration the network's name is unknown: what was made or begun for this container and interface goes.
 fn del_without_name(call: &mut Call, broken: NetconfError) -> Result<(), Error> {
     call.require_root()?;
     let step = call.steps.current();
     let node = Node::open(&call.deadline)?;
     let mut left = Vec::new();
-    for record in node.records.all()? {
-        let key = &record.endpoint.key;
-        if (&key.container_id, &key.ifname) == (&call.env.container_id, &call.env.ifname) {
-            left.extend(release(call, &node, key, None).err());
+    for key in attachments(&node)? {
+        let is_it = (&key.container_id, &key.ifname) == (&call.env.container_id, &call.env.ifname);
+        // Whom to ask for the address of a record that cannot be read, only a good configuration tells.
+        let is_told = !node.records.has(&key) || node.records.get(&key)?.is_some();
+        if is_it && is_told {
+            left.extend(release(call, &node, &key, None).err());
         }
     }
     Err(Error::At {

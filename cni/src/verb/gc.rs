@@ -101,16 +101,18 @@ fn delegate(call: &Call, node: &Node, netconf: &Netconf, stdin: &[u8]) -> Result
     Ok(ipam.gc(&node.runtime)?)
 }
 
-/// The attachments that have a record or a lock file, and are not in the list.
+/// The attachments of the network that are not in the list.
 fn unlisted(node: &Node, network: &str, valid: &Attachments) -> Result<BTreeSet<Key>, Error> {
-    let mut found = node.records.keys(network)?;
+    let mut found = attachments(node)?;
+    found.retain(|key| key.network == network && !valid.keep(&key.container_id, &key.ifname));
+    Ok(found)
+}
+
+/// All that have a record or a lock file.
+pub(super) fn attachments(node: &Node) -> Result<BTreeSet<Key>, Error> {
+    let mut found = node.records.keys()?;
     let begun = lock_files(node)?.into_iter();
-    found.extend(
-        begun
-            .filter_map(|name| Key::of_file_name(&name))
-            .filter(|key| key.network == network),
-    );
-    found.retain(|key| !valid.keep(&key.container_id, &key.ifname));
+    found.extend(begun.filter_map(|name| Key::of_file_name(&name)));
     Ok(found)
 }
 

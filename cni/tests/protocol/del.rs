@@ -103,37 +103,59 @@ fn without_a_loader_del_leaves_a_tombstone() {
     }
 }
 
-/// Row 71, also with a network name that no longer parses.
+/// Row 71, also with a network name that no longer parses. Of an ADD that was killed a draft is all that there is.
 #[test]
 fn with_a_broken_configuration_everything_is_released_before_it_is_told() {
+    const LOCK: &str = "/run/azure-vnet/locks/azure:c1:eth0";
+    let draft = json!({"netconf": crate::exec::netconf().to_string()});
+    let killed = || {
+        fs::remove_file(RECORD).unwrap();
+        fs::create_dir_all("/run/azure-vnet/locks").unwrap();
+        fs::write(LOCK, format!("{draft}\n")).unwrap();
+    };
     for (stdin, code) in [
         ("{", 6),
         ("", 6),
         (r#"{"cniVersion":"9.9.9","name":"azure"}"#, 1),
         (r#"{"cniVersion":"0.3.0","name":"../azure"}"#, 7),
     ] {
-        let sandbox = attached();
-        let _loader = Loader::start(Manner::Helpful);
-        let other = sandbox
-            .ipam("ADD")
-            .env("CNI_CONTAINERID", "c2")
-            .run()
-            .document();
-        sandbox
-            .azure_vnet("DEL")
-            .stdin(stdin.as_bytes())
-            .run()
-            .error_saying(code, &["failed at step `validate`"]);
-        assert!(!exists(RECORD) && !exists(LEASE), "{stdin}");
-        assert_eq!(
-            sandbox
+        for was_killed in [false, true] {
+            let sandbox = attached();
+            if was_killed {
+                killed();
+            }
+            let _loader = Loader::start(Manner::Helpful);
+            let other = sandbox
                 .ipam("ADD")
                 .env("CNI_CONTAINERID", "c2")
                 .run()
-                .document(),
-            other
-        );
+                .document();
+            sandbox
+                .azure_vnet("DEL")
+                .stdin(stdin.as_bytes())
+                .run()
+                .error_saying(code, &["failed at step `validate`"]);
+            let left = [RECORD, LEASE, LOCK].map(exists);
+            assert_eq!(left, [false; 3], "{stdin}");
+            assert_eq!(
+                sandbox
+                    .ipam("ADD")
+                    .env("CNI_CONTAINERID", "c2")
+                    .run()
+                    .document(),
+                other
+            );
+        }
     }
+
+    // Nothing tells whom a damaged record's address is to be given back to: that waits for a good one.
+    let sandbox = attached();
+    let _loader = Loader::start(Manner::Helpful);
+    fs::write(RECORD, "damaged").unwrap();
+    sandbox.azure_vnet("DEL").stdin(b"{").run().error(6);
+    assert!(exists(RECORD) && exists(LEASE));
+    sandbox.azure_vnet("DEL").run().silence();
+    assert!(!exists(RECORD) && !exists(LEASE));
 }
 
 /// Row 70: what ADD would refuse by now does not matter to DEL, which says so in the log.
