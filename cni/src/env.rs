@@ -94,7 +94,8 @@ impl Command {
     }
 }
 
-/// The variables of a verb, validated. One that is not set is empty, and so are those of an attachment when the verb has none.
+/// The variables of a verb, validated. One that is not set is empty, and so are those of an attachment when the verb has none;
+/// UPDATE may say of which container it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Environment {
     pub(crate) container_id: String,
@@ -143,6 +144,11 @@ impl Environment {
         };
         if !command.has_attachment() {
             return Ok(Self {
+                container_id: if command == Command::Update {
+                    text(CONTAINER_ID)?
+                } else {
+                    String::new()
+                },
                 args: text(ARGS)?,
                 path: text(PATH)?,
                 ..Self::default()
