@@ -92,7 +92,13 @@ fn gc_from(call: &mut Call, stdin: &[u8]) -> Result<(), Error> {
     // Last: what has a record, because it could not be removed, keeps its address.
     call.steps.begin("ipam");
     failures.extend(delegate(call, &node, &netconf, stdin).err());
-    failures.extend(complaint(&valid));
+    // Of the list the IPAM plug-in may have said the same already.
+    let is_told = |own: &Error| {
+        let own = own.to_string();
+        failures.iter().any(|told| told.to_string().contains(&own))
+    };
+    let own = complaint(&valid).filter(|own| !is_told(own));
+    failures.extend(own);
     GcError::of(failures)
 }
 
