@@ -79,10 +79,7 @@ struct Request<'a> {
 
 /// Connects a pod and prints the result.
 pub(super) fn add(call: &mut Call) -> Result<(), Error> {
-    let stdin = std::mem::take(&mut call.stdin);
-    let done = add_from(call, &stdin);
-    call.stdin = stdin;
-    done
+    call.with_stdin(add_from)
 }
 
 fn add_from(call: &mut Call, stdin: &[u8]) -> Result<(), Error> {

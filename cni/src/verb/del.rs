@@ -22,13 +22,10 @@ const PATIENCE: Duration = ADD_LIMIT
 
 /// Takes the attachment away. Nothing there is success.
 pub(super) fn del(call: &mut Call) -> Result<(), Error> {
-    let stdin = std::mem::take(&mut call.stdin);
-    let done = match Leaving::parse(&stdin) {
+    call.with_stdin(|call, stdin| match Leaving::parse(stdin) {
         Ok(current) => del_from(call, &current),
         Err(broken) => del_without_name(call, broken),
-    };
-    call.stdin = stdin;
-    done
+    })
 }
 
 fn del_from(call: &mut Call, current: &Leaving<'_>) -> Result<(), Error> {

@@ -70,10 +70,7 @@ pub(crate) fn complaint(valid: &Attachments) -> Option<Error> {
 }
 
 pub(super) fn gc(call: &mut Call) -> Result<(), Error> {
-    let stdin = std::mem::take(&mut call.stdin);
-    let done = gc_from(call, &stdin);
-    call.stdin = stdin;
-    done
+    call.with_stdin(gc_from)
 }
 
 fn gc_from(call: &mut Call, stdin: &[u8]) -> Result<(), Error> {
