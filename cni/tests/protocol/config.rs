@@ -311,12 +311,14 @@ fn what_is_unknown_or_spelt_otherwise_is_fine() {
         assert_eq!(answer["ips"][0]["address"], "10.240.0.5/16");
     }
     let worsened = netconf().to_string();
-    let worsened = format!(
-        "{},\"name\":\"../x\"}}",
-        worsened.strip_suffix('}').unwrap()
-    );
-    let refused = sandbox.azure_vnet("ADD").stdin(worsened.as_bytes()).run();
-    refused.error_saying(7, &["name", "../x"]);
+    for name in ["name", "NAME"] {
+        let worsened = format!(
+            "{},\"{name}\":\"../x\"}}",
+            worsened.strip_suffix('}').unwrap()
+        );
+        let refused = sandbox.azure_vnet("ADD").stdin(worsened.as_bytes()).run();
+        refused.error_saying(7, &["name", "../x"]);
+    }
     let unsaid = netconf_with(json!({"cniVersion": null}));
     let answer = sandbox.ipam("ADD").conf(&unsaid).run().document();
     assert_eq!(answer["ip4"]["ip"], "10.240.0.5/16");

@@ -10,7 +10,7 @@ use crate::args::Args;
 use crate::asked::Asked;
 use crate::attachments::Attachments;
 use crate::dns::DnsWish;
-use crate::document::{Object, lower_keys};
+use crate::document::{Object, lowered};
 use crate::error::{NetconfError, unsupported};
 use crate::ipam::Ipam;
 use crate::keys;
@@ -102,17 +102,13 @@ impl Netconf {
 
     /// Validates everything that does not depend on the verb.
     pub fn parse(bytes: &[u8]) -> Result<Self, NetconfError> {
-        let mut value: Value =
-            serde_json::from_slice(bytes).map_err(|source| NetconfError::Json { source })?;
-        lower_keys(&mut value);
+        let value = lowered(bytes).map_err(|source| NetconfError::Json { source })?;
         Self::validate(Object::root(&value).ok_or(NetconfError::NotAnObject)?)
     }
 
     /// The same for the IPAM plug-in, below any main plug-in.
     pub fn parse_for_ipam(bytes: &[u8]) -> Result<Self, NetconfError> {
-        let mut value: Value =
-            serde_json::from_slice(bytes).map_err(|source| NetconfError::Json { source })?;
-        lower_keys(&mut value);
+        let value = lowered(bytes).map_err(|source| NetconfError::Json { source })?;
         Self::of_any(Object::root(&value).ok_or(NetconfError::NotAnObject)?)
     }
 
@@ -154,12 +150,9 @@ impl Netconf {
 
     /// The version that the request asks for as far as it can be told, for the answer to a broken request.
     pub fn claimed_version(bytes: &[u8]) -> Version {
-        serde_json::from_slice(bytes)
+        lowered(bytes)
             .ok()
-            .and_then(|mut value| {
-                lower_keys(&mut value);
-                version(Object::root(&value)?).ok()
-            })
+            .and_then(|value| version(Object::root(&value)?).ok())
             .unwrap_or(Version::NEWEST)
     }
 

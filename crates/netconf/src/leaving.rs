@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 
 use serde_json::Value;
 
-use crate::document::{Object, lower_keys};
+use crate::document::{Object, lowered};
 
 use crate::config::{Netconf, identity};
 use crate::error::NetconfError;
@@ -29,14 +29,16 @@ pub struct Leaving<'a> {
 impl<'a> Leaving<'a> {
     /// Strict about JSON, `cniVersion` and `name` only.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, NetconfError> {
-        let mut value: Value =
-            serde_json::from_slice(bytes).map_err(|source| NetconfError::Json { source })?;
+        let broken = |source| NetconfError::Json { source };
+        let mut value = lowered(bytes).map_err(broken)?;
         let mut stdin = Cow::Borrowed(bytes);
-        if let Some(one) = out_of_list(&value) {
-            stdin = one.to_string().into_bytes().into();
-            value = one;
+        if value.get("plugins").is_some()
+            && let Some(one) = out_of_list(&serde_json::from_slice(bytes).map_err(broken)?)
+        {
+            let one = one.to_string().into_bytes();
+            value = lowered(&one).map_err(broken)?;
+            stdin = one.into();
         }
-        lower_keys(&mut value);
         let root = Object::root(&value).ok_or(NetconfError::NotAnObject)?;
         let (_, name) = identity(root)?;
         let (plugin, address, complaint) = match Netconf::of_any(root) {

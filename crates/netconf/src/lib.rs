@@ -33,7 +33,7 @@ mod version;
 pub use args::{Args, ArgsError};
 pub use attachments::Attachments;
 pub use config::{MAIN_PLUGIN, Mode, Netconf};
-pub use document::{WrongKind, lower_keys};
+pub use document::{WrongKind, lowered};
 pub use error::NetconfError;
 pub use ipam::{Environment, Ipam};
 pub use leaving::Leaving;
