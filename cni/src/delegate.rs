@@ -227,6 +227,8 @@ impl<'a> Delegate<'a> {
         let mut command = Command::new(&self.path);
         command
             .env(env::COMMAND, verb.as_str())
+            // We have looked, with the record and under the attachment's lock; the lease alone may tell less.
+            .env_remove(env::ONLY_IF)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit())

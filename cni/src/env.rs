@@ -2,6 +2,8 @@
 
 use std::ffi::OsString;
 
+use netconf::OnlyIf;
+
 /// A variable is missing or wrong.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum EnvError {
@@ -33,6 +35,8 @@ pub(crate) const NETNS: &str = "CNI_NETNS";
 pub(crate) const IFNAME: &str = "CNI_IFNAME";
 pub(crate) const ARGS: &str = "CNI_ARGS";
 pub(crate) const PATH: &str = "CNI_PATH";
+/// Ours, and no runtime's to set.
+pub(crate) const ONLY_IF: &str = OnlyIf::VARIABLE;
 
 /// A verb, other than VERSION.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,7 +94,8 @@ impl Command {
     }
 }
 
-/// The variables of a verb, validated. One that is not set is empty, and so are those of an attachment when the verb has none.
+/// The variables of a verb, validated. One that is not set is empty, and so are those of an attachment when the verb has none;
+/// UPDATE may say of which container it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Environment {
     pub(crate) container_id: String,
@@ -98,6 +103,8 @@ pub(crate) struct Environment {
     pub(crate) ifname: String,
     pub(crate) args: String,
     pub(crate) path: String,
+    /// What this DEL insists on; a runtime's on nothing.
+    pub(crate) only_if: Option<OnlyIf>,
 }
 
 impl Environment {
@@ -137,6 +144,11 @@ impl Environment {
         };
         if !command.has_attachment() {
             return Ok(Self {
+                container_id: if command == Command::Update {
+                    text(CONTAINER_ID)?
+                } else {
+                    String::new()
+                },
                 args: text(ARGS)?,
                 path: text(PATH)?,
                 ..Self::default()
@@ -156,6 +168,11 @@ impl Environment {
             netns: text(NETNS)?,
             args: text(ARGS)?,
             path: text(PATH)?,
+            only_if: OnlyIf::parse(&checked(
+                ONLY_IF,
+                |text| text.is_empty() || OnlyIf::parse(text).is_some(),
+                "it is for azure-vnet-loader alone, gone or not-alive; unset it",
+            )?),
         })
     }
 }
@@ -197,12 +214,14 @@ mod tests {
             (IFNAME, b"a;b", "`a;b`"),
             (IFNAME, b"eth\xff", "CNI_IFNAME"),
             (NETNS, b"/\xff", "CNI_NETNS"),
+            (ONLY_IF, b"dead", "`dead`"),
         ] {
-            let good: [(&str, &[u8]); 4] = [
+            let good: [(&str, &[u8]); 5] = [
                 (CONTAINER_ID, b"c1"),
                 (NETNS, b"/n"),
                 (IFNAME, b"eth0"),
                 (PATH, b"/p"),
+                (ONLY_IF, b""),
             ];
             let set = good.map(|(name, old)| (name, if name == variable { value } else { old }));
             let message = read(&set).unwrap_err().to_string();

@@ -1,8 +1,6 @@
 //! Asking the loader, with a limit on the whole exchange.
 
 use std::path::PathBuf;
-use std::sync::mpsc;
-use std::thread;
 use std::time::Duration;
 
 use rpc::{CallError, Endpoint, Key, NodeView, Pools, Refusal, Reply, Request, RunDirectory};
@@ -14,8 +12,6 @@ use netconf::code;
 const PATIENT: Duration = Duration::from_secs(5);
 /// DEL: it leaves a tombstone and goes on.
 const HASTY: Duration = Duration::from_secs(2);
-/// By how much the client's own limit is longer, so that it is always this module that tells of a late answer.
-const MARGIN: Duration = Duration::from_secs(1);
 
 /// The loader was not reached, or said no.
 #[derive(Debug, thiserror::Error)]
@@ -62,7 +58,7 @@ impl Loader {
 
     /// Is the data path ready, and what must a pod know of the node?
     pub(crate) fn node(&self) -> Result<NodeView, LoaderError> {
-        match self.ask(Request::Node, PATIENT)? {
+        match self.ask(&Request::Node, PATIENT)? {
             Reply::Node(node) => Ok(node),
             Reply::Done
             | Reply::Pools(_)
@@ -75,7 +71,7 @@ impl Loader {
 
     /// Why pods that are there may not be connected as they should be. A loader of an earlier version does not know.
     pub(crate) fn limits(&self) -> Result<Vec<String>, LoaderError> {
-        match self.ask(Request::Health, PATIENT) {
+        match self.ask(&Request::Health, PATIENT) {
             Ok(Reply::Health { limits }) => Ok(limits),
             Err(LoaderError::Refused(_)) => Ok(Vec::new()),
             Ok(_) => Err(self.off_topic()),
@@ -85,28 +81,28 @@ impl Loader {
 
     /// Puts the endpoint into the maps.
     pub(crate) fn register(&self, endpoint: &Endpoint) -> Result<(), LoaderError> {
-        self.done(Request::Register(endpoint.clone()), PATIENT)
+        self.done(&Request::Register(endpoint.clone()), PATIENT)
     }
 
     /// Takes it out.
     pub(crate) fn unregister(&self, endpoint: &Endpoint) -> Result<(), LoaderError> {
-        self.done(Request::Unregister(endpoint.clone()), HASTY)
+        self.done(&Request::Unregister(endpoint.clone()), HASTY)
     }
 
     /// Removes a host veth.
     pub(crate) fn remove_link(&self, name: &str, index: u32) -> Result<(), LoaderError> {
         let name = name.to_owned();
-        self.done(Request::RemoveLink { name, index }, HASTY)
+        self.done(&Request::RemoveLink { name, index }, HASTY)
     }
 
     /// Do maps and records agree?
     pub(crate) fn inspect(&self, key: &Key) -> Result<(), LoaderError> {
-        self.done(Request::Inspect { key: key.clone() }, PATIENT)
+        self.done(&Request::Inspect { key: key.clone() }, PATIENT)
     }
 
     /// The pools, fresh from the wireserver.
     pub(crate) fn refresh_pools(&self) -> Result<Pools, LoaderError> {
-        match self.ask(Request::RefreshPools, PATIENT)? {
+        match self.ask(&Request::RefreshPools, PATIENT)? {
             Reply::Pools(pools) => Ok(pools),
             Reply::Done
             | Reply::Node(_)
@@ -117,7 +113,7 @@ impl Loader {
         }
     }
 
-    fn done(&self, request: Request, most: Duration) -> Result<(), LoaderError> {
+    fn done(&self, request: &Request, most: Duration) -> Result<(), LoaderError> {
         match self.ask(request, most)? {
             Reply::Done => Ok(()),
             Reply::Node(_)
@@ -129,9 +125,7 @@ impl Loader {
         }
     }
 
-    /// The client's own limit is for each step and does not cover `connect`, which waits for a loader that accepts no more;
-    /// so the exchange has a thread, which ends with the process.
-    fn ask(&self, request: Request, most: Duration) -> Result<Reply, LoaderError> {
+    fn ask(&self, request: &Request, most: Duration) -> Result<Reply, LoaderError> {
         let patience = self.deadline.spare(most);
         let late = || LoaderError::Late {
             socket: self.socket.clone(),
@@ -141,14 +135,11 @@ impl Loader {
             // Nobody would hear the answer, but the loader would act.
             return Err(late());
         }
-        let (sender, receiver) = mpsc::channel();
-        let socket = self.socket.clone();
-        let limit = patience.limit() + MARGIN;
-        thread::spawn(move || sender.send(rpc::call(&socket, &request, limit)));
-        match receiver.recv_timeout(patience.limit()) {
-            Ok(Ok(Reply::Refused(refusal))) => Err(refusal.into()),
-            Ok(answer) => Ok(answer?),
-            Err(_late) => Err(late()),
+        match rpc::call(&self.socket, request, patience.limit()) {
+            Ok(Reply::Refused(refusal)) => Err(refusal.into()),
+            Ok(answer) => Ok(answer),
+            Err(error) if error.is_late() => Err(late()),
+            Err(error) => Err(error.into()),
         }
     }
 

@@ -2,10 +2,8 @@
 
 use std::net::Ipv4Addr;
 
-use ipnet::Ipv4Net;
-use rpc::{Endpoint, MacAddr};
-
 use crate::link::{Link, LinkError, MAIN_TABLE, Netlink, Route};
+use crate::record::Record;
 
 /// The pod's next hop: an address that nobody has, with the host veth's Ethernet address as permanent neighbour, so that a
 /// pod never sends ARP and sees no other pod on its link.
@@ -14,36 +12,34 @@ pub(crate) const NEXT_HOP: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 /// First routing table for interfaces that are not a pod's first; the interface's index is added.
 const FURTHER_TABLES: u32 = 10_000;
 
-/// Brings up the pod's interface, which has no carrier yet, and gives it its address and its way out.
+/// The routing table that an interface gets of its own, unless it is its pod's first.
 ///
-/// A pod that has a default route already keeps it. This interface then gets a table of its own for what comes from its
-/// address, as `from_pod` takes no other source from it.
-pub(crate) fn configure(
-    pod: &Netlink,
-    link: &Link,
-    address: Ipv4Net,
-    host_mac: MacAddr,
-) -> Result<(), LinkError> {
+/// A pod that has a default route already keeps it. What comes from this interface's address goes by this table then, as
+/// `from_pod` takes no other source from it.
+pub(crate) fn own_table(pod: &Netlink, link: &Link) -> Result<Option<u32>, LinkError> {
+    let is_further = pod.routes()?.iter().any(Route::is_default);
+    Ok(is_further.then_some(FURTHER_TABLES + link.index))
+}
+
+/// Brings up the pod's interface, which has no carrier yet, and gives it its address and its way out.
+pub(crate) fn configure(pod: &Netlink, link: &Link, record: &Record) -> Result<(), LinkError> {
+    let endpoint = &record.endpoint;
     pod.bring_up("lo")?;
     pod.bring_up(&link.name)?;
-    pod.add_address(link, address)?;
-    pod.add_neighbour(link, NEXT_HOP, host_mac)?;
-    let is_first = !pod.routes()?.iter().any(Route::is_default);
-    let table = if is_first {
-        MAIN_TABLE
-    } else {
-        FURTHER_TABLES + link.index
-    };
+    pod.add_address(link, endpoint.address)?;
+    pod.add_neighbour(link, NEXT_HOP, endpoint.host_mac)?;
+    let table = record.own_table.unwrap_or(MAIN_TABLE);
     pod.add_link_route(link, NEXT_HOP, table)?;
     pod.add_default_route(link, NEXT_HOP, table)?;
-    if !is_first {
-        pod.add_source_rule(address.addr(), table)?;
+    match record.own_table {
+        Some(table) => pod.add_source_rule(endpoint.address.addr(), table),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// What is missing in the pod. More than we made or another MTU is fine: later plug-ins may.
-pub(crate) fn missing(pod: &Netlink, endpoint: &Endpoint) -> Result<Vec<String>, LinkError> {
+pub(crate) fn missing(pod: &Netlink, record: &Record) -> Result<Vec<String>, LinkError> {
+    let endpoint = &record.endpoint;
     let ifname = &endpoint.key.ifname;
     let Some(link) = pod.find(ifname)? else {
         return Ok(vec![format!("interface {ifname} in the pod")]);
@@ -69,6 +65,12 @@ pub(crate) fn missing(pod: &Netlink, endpoint: &Endpoint) -> Result<Vec<String>,
             "permanent neighbour {NEXT_HOP} = {} in the pod",
             endpoint.host_mac
         ));
+    }
+    let source = endpoint.address.addr();
+    if let Some(table) = record.own_table
+        && !pod.has_source_rule(source, table)?
+    {
+        missing.push(format!("rule from {source} lookup {table} in the pod"));
     }
     Ok(missing)
 }

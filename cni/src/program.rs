@@ -63,6 +63,14 @@ impl Call {
         self.warnings.push(warning);
     }
 
+    /// Works on the configuration, and on the call as well.
+    pub(crate) fn with_stdin<T>(&mut self, work: impl FnOnce(&mut Self, &[u8]) -> T) -> T {
+        let stdin = std::mem::take(&mut self.stdin);
+        let done = work(self, &stdin);
+        self.stdin = stdin;
+        done
+    }
+
     /// The configuration's version has this verb.
     pub(crate) fn require_verb(&self, version: Version) -> Result<(), Error> {
         let (has, since) = match self.command {

@@ -22,6 +22,9 @@ pub(crate) struct Record {
     pub(crate) endpoint: Endpoint,
     /// Bytes.
     pub(crate) mtu: u32,
+    /// The routing table of an interface that is not its pod's first, which a rule leads to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) own_table: Option<u32>,
     /// As the IPAM plug-in said.
     pub(crate) dns: Dns,
     /// Standard input of ADD.
@@ -110,9 +113,9 @@ impl Records {
         Ok(records)
     }
 
-    /// The attachments of `network` that have a record, readable or not. One whose name is too long to be read off the
+    /// The attachments that have a record, readable or not. One whose name is too long to be read off the
     /// file's is only known by its record.
-    pub(crate) fn keys(&self, network: &str) -> Result<BTreeSet<Key>, StateError> {
+    pub(crate) fn keys(&self) -> Result<BTreeSet<Key>, StateError> {
         let error = |source| StateError::io("list", &self.directory, source);
         let mut keys = BTreeSet::new();
         for entry in fs::read_dir(&self.directory).map_err(error)? {
@@ -125,7 +128,6 @@ impl Records {
                 Some(None) => keys.extend(self.load(&path)?.map(|record| record.endpoint.key)),
             }
         }
-        keys.retain(|key| key.network == network);
         Ok(keys)
     }
 

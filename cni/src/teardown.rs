@@ -4,11 +4,12 @@
 
 use std::time::Duration;
 
-use rpc::MacAddr;
+use rpc::{Endpoint, MacAddr};
 
 use crate::error::Error;
-use crate::link::Link;
+use crate::link::{Link, LinkError, Netlink};
 use crate::lock::{Lock, LockError};
+use crate::netns::Netns;
 use crate::record::Record;
 use crate::verb::Node;
 
@@ -39,6 +40,22 @@ impl Mark {
             Self::Mac(mac) => link.mac == Some(mac),
         }
     }
+}
+
+/// Takes away what connects the pod of `record` to the node.
+pub(crate) fn disconnect(node: &Node, record: &Record) -> Result<(), Error> {
+    if let Some(table) = record.own_table {
+        // A pod that is gone has taken its rules along.
+        drop(remove_rule(node, &record.endpoint, table));
+    }
+    remove_veth(node, &record.endpoint.host_ifname, Mark::of(record))
+}
+
+/// All else that is in the pod goes with its interface.
+fn remove_rule(node: &Node, endpoint: &Endpoint, table: u32) -> Result<(), LinkError> {
+    let netns = Netns::open(&endpoint.netns)?;
+    let pod = Netlink::inside(&netns, &node.runtime)?;
+    pod.remove_source_rule(endpoint.address.addr(), table)
 }
 
 /// Deletes the host veth `ifname`, and with it the pod's end, the programs and every route over it.

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use netconf::OnlyIf;
 use rpc::RunDirectory;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -162,16 +163,23 @@ fn plugin_of(holding: &Holding) -> &'static str {
 
 /// Runs the plug-in's DEL.
 fn del(name: &str, bin: &Path, holding: &Holding) -> Result<()> {
-    let (environment, conf) = deletion(holding, true);
+    let (environment, conf) = deletion(holding);
+    // What nobody could tell, nobody need be able to tell now; what was seen must still be so.
+    let only_if = if holding.is_gone {
+        OnlyIf::Gone
+    } else {
+        OnlyIf::NotAlive
+    };
     let environment = environment
-        .each_ref()
-        .map(|(key, value)| (*key, value.as_str()));
-    plugin::call(bin, name, &environment, &conf).map(drop)
+        .iter()
+        .map(|(key, value)| (*key, value.as_str()))
+        .chain([(OnlyIf::VARIABLE, only_if.as_str())]);
+    plugin::call(bin, name, environment, &conf).map(drop)
 }
 
 /// The same as a line for a shell, for who knows better than we whether the pod is gone.
 fn by_hand(bin: &Path, holding: &Holding) -> String {
-    let (environment, conf) = deletion(holding, false);
+    let (environment, conf) = deletion(holding);
     let variables = environment
         .map(|(key, value)| format!("{key}={value}"))
         .join(" ");
@@ -180,7 +188,7 @@ fn by_hand(bin: &Path, holding: &Holding) -> String {
 }
 
 /// What a DEL gets.
-fn deletion(holding: &Holding, only_if_gone: bool) -> ([(&'static str, String); 3], Value) {
+fn deletion(holding: &Holding) -> ([(&'static str, String); 3], Value) {
     let or = |text: &str, default: &str| {
         let text = if text.is_empty() { default } else { text };
         text.to_owned()
@@ -190,8 +198,6 @@ fn deletion(holding: &Holding, only_if_gone: bool) -> ([(&'static str, String); 
     let ipam = json!({"type": IPAM, "ipAddress": only.unwrap_or_default()});
     let conf = json!({
         "cniVersion": "1.0.0", "name": or(&holding.key.network, NETWORK), "type": MAIN, "ipam": ipam,
-        // What nobody could tell, nobody need be able to tell now; what was seen must still be so.
-        "onlyIfGone": only_if_gone, "orUnknown": !holding.is_gone,
     });
     let environment = [
         ("CNI_COMMAND", "DEL".to_owned()),

@@ -14,6 +14,9 @@ use tracing::{error, warn};
 
 use crate::reconcile;
 
+/// What a file that is written again is called until it is whole.
+const BESIDE: &str = "again.tmp";
+
 /// The files, as they were last seen whole.
 #[derive(Debug, Default)]
 pub(crate) struct Keepsakes(BTreeMap<PathBuf, Keepsake>);
@@ -50,8 +53,14 @@ impl Stamp {
 }
 
 impl Keepsakes {
-    /// Remembers what is whole and not known yet.
+    /// Remembers what is whole and not known yet, and takes away what a loader that was killed has left half-written. Of leases
+    /// and owners the IPAM plug-in does that.
     pub(crate) fn find(&mut self, run: &RunDirectory, lives: impl Fn(Owner) -> bool) {
+        for path in reconcile::files(&run.endpoints(), "tmp") {
+            if path.to_string_lossy().ends_with(BESIDE) {
+                drop(fs::remove_file(&path));
+            }
+        }
         for path in reconcile::files(&run.endpoints(), "json") {
             if !self.0.contains_key(&path)
                 && let Ok(endpoint) = read_json::<Endpoint>(&path)
@@ -140,16 +149,21 @@ impl Keepsake {
             let mut builder = fs::DirBuilder::new();
             builder.recursive(true).mode(0o700).create(directory)?;
         }
-        let beside = path.with_extension("again.tmp");
-        write_synced(&beside, &self.bytes)?;
+        let beside = path.with_extension(BESIDE);
+        let written = self.write_beside(&beside, path);
+        // There is none after a rename.
+        drop(fs::remove_file(&beside));
+        written
+    }
+
+    fn write_beside(&self, beside: &Path, path: &Path) -> io::Result<()> {
+        write_synced(beside, &self.bytes)?;
         // Never over what came meanwhile.
         let is_damaged = matches!(read_json::<Value>(path), Err(StateError::Damaged { .. }));
         if is_damaged {
-            return fs::rename(&beside, path);
+            return fs::rename(beside, path);
         }
-        let linked = fs::hard_link(&beside, path);
-        fs::remove_file(&beside)?;
-        linked
+        fs::hard_link(beside, path)
     }
 }
 
@@ -232,6 +246,26 @@ mod tests {
         fs::remove_file(run.endpoints()).unwrap();
         assert!(told(3).concat().contains("written again"));
         assert!(record.exists());
+    }
+
+    #[test]
+    fn a_full_disk_and_a_loader_that_was_killed_leave_no_draft() {
+        let (_root, run, record, _lease) = node();
+        let mut keepsakes = Keepsakes::default();
+        keepsakes.find(&run, |_| true);
+        fs::remove_file(&record).unwrap();
+        let draft = record.with_extension(BESIDE);
+        std::os::unix::fs::symlink("/dev/full", &draft).unwrap();
+        assert!(keepsakes.keep(|_| true).is_empty());
+        assert!(draft.symlink_metadata().is_err(), "it stays");
+        assert_eq!(keepsakes.keep(|_| true), [record]);
+
+        let others = run.endpoints().join("azure:1:eth0.77.tmp");
+        for half in [&draft, &others] {
+            fs::write(half, "half").unwrap();
+        }
+        Keepsakes::default().find(&run, |_| true);
+        assert!(!draft.exists() && others.exists(), "a plug-in's stays");
     }
 
     /// What `work` logs.

@@ -8,17 +8,17 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
 /// Runs the plug-in `name` of the folder `bin`. What it printed; its own message when it fails.
-pub(crate) fn call(
+pub(crate) fn call<'a>(
     bin: &Path,
     name: &str,
-    environment: &[(&str, &str)],
+    environment: impl IntoIterator<Item = (&'a str, &'a str)>,
     conf: &Value,
 ) -> Result<Value> {
     let plugin = bin.join(name);
     let mut child = Command::new(&plugin)
         .env_clear()
         .env("CNI_PATH", bin)
-        .envs(environment.iter().copied())
+        .envs(environment)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())

@@ -5,11 +5,10 @@ use std::fs::File;
 use std::io::Read as _;
 use std::net::Ipv4Addr;
 
-use netconf::lower_keys;
+use netconf::lowered;
 use nix::ifaddrs::getifaddrs;
 use rpc::{MacAddr, Nic, Pools, ToldInterface, ToldSubnet, judge};
 use serde::Deserialize;
-use serde_json::Value;
 
 use super::IpamError;
 use crate::clock;
@@ -77,9 +76,7 @@ pub(super) fn read(boot_id: &str) -> Result<Pools, IpamError> {
 }
 
 fn parse(text: &str) -> serde_json::Result<Vec<ToldInterface>> {
-    let mut value: Value = serde_json::from_str(text)?;
-    lower_keys(&mut value);
-    let document: Document = serde_json::from_value(value)?;
+    let document: Document = serde_json::from_value(lowered(text.as_bytes())?)?;
     Ok(document.interfaces.into_iter().map(Into::into).collect())
 }
 

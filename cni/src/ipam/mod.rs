@@ -114,24 +114,20 @@ fn add(call: &mut Call) -> Result<(), Error> {
 }
 
 fn del(call: &mut Call) -> Result<(), Error> {
-    let stdin = std::mem::take(&mut call.stdin);
-    let done = Leaving::parse(&stdin)
-        .map_err(Error::from)
-        .and_then(|current| {
-            call.require_root()?;
-            if let Some(complaint) = &current.complaint {
-                call.warn(&format_args!("passed over at DEL: {complaint}"));
-            }
-            call.steps.begin("release");
-            let ipam = Ipam::open(&call.deadline)?;
-            let going = Going {
-                address: current.address,
-                only_if: current.only_if,
-            };
-            ipam.take_back(&key(call, &current.name), going)
-        });
-    call.stdin = stdin;
-    done
+    call.with_stdin(|call, stdin| {
+        let current = Leaving::parse(stdin)?;
+        call.require_root()?;
+        if let Some(complaint) = &current.complaint {
+            call.warn(&format_args!("passed over at DEL: {complaint}"));
+        }
+        call.steps.begin("release");
+        let ipam = Ipam::open(&call.deadline)?;
+        let going = Going {
+            address: current.address,
+            only_if: call.env.only_if,
+        };
+        ipam.take_back(&key(call, &current.name), going)
+    })
 }
 
 fn check(call: &mut Call) -> Result<(), Error> {

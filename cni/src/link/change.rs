@@ -9,7 +9,7 @@ use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags};
 use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVeth};
 use rtnetlink::packet_route::route::{RouteMessage, RouteProtocol, RouteScope};
 use rtnetlink::packet_route::rule::RuleAction;
-use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
+use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder, RuleAddRequest};
 
 use super::{Link, LinkError, Netlink};
 use crate::netns::Netns;
@@ -144,21 +144,29 @@ impl Netlink {
 
     /// Makes packets from `source` use `table`. The rule may be left from an attachment of the same address.
     pub(crate) fn add_source_rule(&self, source: Ipv4Addr, table: u32) -> Result<(), LinkError> {
-        let request = self
-            .handle
-            .rule()
-            .add()
-            .v4()
-            .source_prefix(source, 32)
-            .table_id(table)
-            .action(RuleAction::ToTable);
         match self.run(
             || format!("add rule from {source} table {table}"),
-            request.execute(),
+            self.source_rule(source, table).execute(),
         ) {
             Err(error) if error.exists() => Ok(()),
             done => done,
         }
+    }
+
+    /// Takes such a rule away.
+    pub(crate) fn remove_source_rule(&self, source: Ipv4Addr, table: u32) -> Result<(), LinkError> {
+        let rule = self.source_rule(source, table).message_mut().clone();
+        self.run(
+            || format!("remove rule from {source} table {table}"),
+            self.handle.rule().del(rule).execute(),
+        )
+    }
+
+    fn source_rule(&self, source: Ipv4Addr, table: u32) -> RuleAddRequest<Ipv4Addr> {
+        let rule = self.handle.rule().add().v4();
+        rule.source_prefix(source, 32)
+            .table_id(table)
+            .action(RuleAction::ToTable)
     }
 
     fn add_route(&self, what: &str, route: RouteMessage) -> Result<(), LinkError> {

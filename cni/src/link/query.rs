@@ -5,13 +5,14 @@ use std::net::{IpAddr, Ipv4Addr};
 use futures_util::TryStreamExt as _;
 use ipnet::Ipv4Net;
 use rpc::MacAddr;
-use rtnetlink::RouteMessageBuilder;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
 use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
 };
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
+use rtnetlink::packet_route::rule::{RuleAttribute, RuleMessage};
+use rtnetlink::{IpVersion, RouteMessageBuilder};
 
 use super::{Link, LinkError, Netlink, read};
 
@@ -68,6 +69,21 @@ impl Netlink {
         let messages: Vec<RouteMessage> =
             self.run(|| "list the routes".into(), request.try_collect())?;
         Ok(messages.iter().filter_map(route).collect())
+    }
+
+    /// Whether packets from `source` use `table`.
+    pub(crate) fn has_source_rule(&self, source: Ipv4Addr, table: u32) -> Result<bool, LinkError> {
+        let request = self.handle.rule().get(IpVersion::V4).execute();
+        let rules: Vec<RuleMessage> =
+            self.run(|| "list the rules".into(), request.try_collect())?;
+        let wanted = [
+            RuleAttribute::Source(source.into()),
+            RuleAttribute::Table(table),
+        ];
+        Ok(rules.iter().any(|rule| {
+            let has = |one| rule.attributes.contains(one);
+            rule.header.src_len == 32 && wanted.iter().all(has)
+        }))
     }
 
     /// The Ethernet address of a permanent IPv4 neighbour on `link`.

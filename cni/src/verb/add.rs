@@ -20,7 +20,7 @@ use crate::output;
 use crate::program::Call;
 use crate::record::Record;
 use crate::signals;
-use crate::teardown::{Mark, remove_veth};
+use crate::teardown::disconnect;
 use netconf::Args;
 use netconf::code;
 use netconf::{Address, Dns};
@@ -79,10 +79,7 @@ struct Request<'a> {
 
 /// Connects a pod and prints the result.
 pub(super) fn add(call: &mut Call) -> Result<(), Error> {
-    let stdin = std::mem::take(&mut call.stdin);
-    let done = add_from(call, &stdin);
-    call.stdin = stdin;
-    done
+    call.with_stdin(add_from)
 }
 
 fn add_from(call: &mut Call, stdin: &[u8]) -> Result<(), Error> {
@@ -166,7 +163,7 @@ fn existing(
     }
     let known = Known::of(node, &request.key, lock)?;
     if let Some(leftover) = &known.record {
-        remove_veth(node, &leftover.endpoint.host_ifname, Mark::of(leftover))?;
+        disconnect(node, leftover)?;
         // A loader that is not there will be asked before anything is made, so that its answer does not matter here.
         drop(node.loader.unregister(&leftover.endpoint));
     }
@@ -276,7 +273,7 @@ fn undo(node: &Node, request: &Request<'_>, record: &Record, step: &str) -> Vec<
     let veth = if record.endpoint.host_ifname.is_empty() {
         Ok(())
     } else {
-        remove_veth(node, &record.endpoint.host_ifname, Mark::of(record))
+        disconnect(node, record)
     };
     if matches!(step, "register" | "print") {
         let unregistered = node.loader.unregister(&record.endpoint);
@@ -319,6 +316,7 @@ fn draft(
             via_host: request.netconf.via_host.clone(),
         },
         mtu,
+        own_table: None,
         dns: request.netconf.dns(dns),
         netconf: String::from_utf8_lossy(request.stdin).into_owned(),
     }

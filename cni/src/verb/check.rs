@@ -61,7 +61,7 @@ pub(super) fn check(call: &mut Call) -> Result<(), Error> {
         call.steps.begin("pod");
         missing.extend(pod::missing(
             &Netlink::inside(&netns, &node.runtime)?,
-            endpoint,
+            &record,
         )?);
         call.steps.begin("loader");
         missing.extend(

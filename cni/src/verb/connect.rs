@@ -52,12 +52,16 @@ pub(super) fn connect(
     write_draft(draft, &plan.record)?;
 
     steps.begin("pod");
-    let endpoint = &plan.record.endpoint;
     plan.netns
         .enter(|| sysctl::pod_interface(&ifname))?
         .map_err(Error::from)?;
     let inside = plan.pod.existing(&ifname)?;
-    pod::configure(plan.pod, &inside, endpoint.address, endpoint.host_mac)?;
+    plan.record.own_table = pod::own_table(plan.pod, &inside)?;
+    if plan.record.own_table.is_some() {
+        write_draft(draft, &plan.record)?;
+    }
+    let endpoint = &plan.record.endpoint;
+    pod::configure(plan.pod, &inside, &plan.record)?;
 
     steps.begin("attach");
     sysctl::host_veth(&host.name)?;

@@ -5,12 +5,13 @@ use std::time::Duration;
 use rpc::{Key, leases, netns_lives};
 
 use super::address::{Known, give_back};
+use super::gc::attachments;
 use super::{ADD_LIMIT, Node, UNDO, key};
 use crate::error::Error;
 use crate::lock::Lock;
 use crate::names;
 use crate::program::Call;
-use crate::teardown::{Mark, remove_veth};
+use crate::teardown::{Mark, disconnect, remove_veth};
 use netconf::Args;
 use netconf::{Leaving, Mode, NetconfError, OnlyIf};
 
@@ -21,13 +22,10 @@ const PATIENCE: Duration = ADD_LIMIT
 
 /// Takes the attachment away. Nothing there is success.
 pub(super) fn del(call: &mut Call) -> Result<(), Error> {
-    let stdin = std::mem::take(&mut call.stdin);
-    let done = match Leaving::parse(&stdin) {
+    call.with_stdin(|call, stdin| match Leaving::parse(stdin) {
         Ok(current) => del_from(call, &current),
         Err(broken) => del_without_name(call, broken),
-    };
-    call.stdin = stdin;
-    done
+    })
 }
 
 fn del_from(call: &mut Call, current: &Leaving<'_>) -> Result<(), Error> {
@@ -39,16 +37,18 @@ fn del_from(call: &mut Call, current: &Leaving<'_>) -> Result<(), Error> {
     release(call, &node, &key(call, &current.name), Some(current))
 }
 
-/// With a broken configuration the network's name is unknown: what was recorded for this container and interface goes.
+/// With a broken configuration the network's name is unknown: what was made or begun for this container and interface goes.
 fn del_without_name(call: &mut Call, broken: NetconfError) -> Result<(), Error> {
     call.require_root()?;
     let step = call.steps.current();
     let node = Node::open(&call.deadline)?;
     let mut left = Vec::new();
-    for record in node.records.all()? {
-        let key = &record.endpoint.key;
-        if (&key.container_id, &key.ifname) == (&call.env.container_id, &call.env.ifname) {
-            left.extend(release(call, &node, key, None).err());
+    for key in attachments(&node)? {
+        let is_it = (&key.container_id, &key.ifname) == (&call.env.container_id, &call.env.ifname);
+        // Whom to ask for the address of a record that cannot be read, only a good configuration tells.
+        let is_told = !node.records.has(&key) || node.records.get(&key)?.is_some();
+        if is_it && is_told {
+            left.extend(release(call, &node, &key, None).err());
         }
     }
     Err(Error::At {
@@ -66,7 +66,7 @@ fn release(
 ) -> Result<(), Error> {
     call.steps.begin("lock");
     let lock = Lock::acquire(&node.lock_of(key), node.deadline.spare(PATIENCE))?;
-    if let Some(only_if) = current.and_then(|current| current.only_if)
+    if let Some(only_if) = call.env.only_if
         && !may_go(node, key, only_if)?
     {
         return Ok(());
@@ -89,7 +89,7 @@ pub(super) fn release_locked(
     // The veth goes before the loader forgets it: a reconciliation in between would only take a live one back.
     call.steps.begin("links");
     match record {
-        Some(record) => remove_veth(node, &record.endpoint.host_ifname, Mark::of(record))?,
+        Some(record) => disconnect(node, record)?,
         None => remove_orphans(call, node, key)?,
     }
 
@@ -118,13 +118,14 @@ fn may_go(node: &Node, key: &Key, only_if: OnlyIf) -> Result<bool, Error> {
     let mut leases = leases(&node.run).into_iter().filter_map(|(_, lease)| lease);
     let lease = leases.find(|lease| lease.key == *key);
     let record = node.records.get(key)?;
-    let told = [
-        lease.map(|lease| lease.lives()),
-        record.map(|record| netns_lives(&record.endpoint.netns)),
-    ];
-    // Who lives by either of them lives.
-    let Some(lives) = told.into_iter().flatten().max() else {
-        return Ok(false);
+    let lives = match (&lease, record.map(|record| record.endpoint.netns)) {
+        (None, None) => return Ok(false),
+        (None, Some(netns)) => netns_lives(&netns),
+        // The lease knows the namespace itself, not just its path.
+        (Some(lease), None) => lease.lives(),
+        (Some(lease), Some(netns)) if lease.netns == netns => lease.lives(),
+        // Who lives by either of them lives.
+        (Some(lease), Some(netns)) => lease.lives().max(netns_lives(&netns)),
     };
     let unknown = || Error::Unknown { key: key.clone() };
     only_if.allows(lives).ok_or_else(unknown)

@@ -70,10 +70,7 @@ pub(crate) fn complaint(valid: &Attachments) -> Option<Error> {
 }
 
 pub(super) fn gc(call: &mut Call) -> Result<(), Error> {
-    let stdin = std::mem::take(&mut call.stdin);
-    let done = gc_from(call, &stdin);
-    call.stdin = stdin;
-    done
+    call.with_stdin(gc_from)
 }
 
 fn gc_from(call: &mut Call, stdin: &[u8]) -> Result<(), Error> {
@@ -93,7 +90,13 @@ fn gc_from(call: &mut Call, stdin: &[u8]) -> Result<(), Error> {
     // Last: what has a record, because it could not be removed, keeps its address.
     call.steps.begin("ipam");
     failures.extend(delegate(call, &node, &netconf, stdin).err());
-    failures.extend(complaint(&valid));
+    // Of the list the IPAM plug-in may have said the same already.
+    let is_told = |own: &Error| {
+        let own = own.to_string();
+        failures.iter().any(|told| told.to_string().contains(&own))
+    };
+    let own = complaint(&valid).filter(|own| !is_told(own));
+    failures.extend(own);
     GcError::of(failures)
 }
 
@@ -102,16 +105,18 @@ fn delegate(call: &Call, node: &Node, netconf: &Netconf, stdin: &[u8]) -> Result
     Ok(ipam.gc(&node.runtime)?)
 }
 
-/// The attachments that have a record or a lock file, and are not in the list.
+/// The attachments of the network that are not in the list.
 fn unlisted(node: &Node, network: &str, valid: &Attachments) -> Result<BTreeSet<Key>, Error> {
-    let mut found = node.records.keys(network)?;
+    let mut found = attachments(node)?;
+    found.retain(|key| key.network == network && !valid.keep(&key.container_id, &key.ifname));
+    Ok(found)
+}
+
+/// All that have a record or a lock file.
+pub(super) fn attachments(node: &Node) -> Result<BTreeSet<Key>, Error> {
+    let mut found = node.records.keys()?;
     let begun = lock_files(node)?.into_iter();
-    found.extend(
-        begun
-            .filter_map(|name| Key::of_file_name(&name))
-            .filter(|key| key.network == network),
-    );
-    found.retain(|key| !valid.keep(&key.container_id, &key.ifname));
+    found.extend(begun.filter_map(|name| Key::of_file_name(&name)));
     Ok(found)
 }
 

@@ -7,7 +7,7 @@ use rpc::RunDirectory;
 use crate::error::Error;
 use crate::output;
 use crate::program::Call;
-use crate::record::Records;
+use crate::record::{Record, Records};
 
 /// There is nothing to update. The first words are Azure's.
 #[derive(Debug, thiserror::Error)]
@@ -37,7 +37,9 @@ pub(super) fn update(call: &mut Call) -> Result<(), Error> {
     if records.is_empty() {
         return Err(AzureError::Network { network }.into());
     }
-    records.sort_by(|one, other| one.endpoint.key.cmp(&other.endpoint.key));
+    // A pod that is made anew has two until the DEL of its old sandbox.
+    let is_another = |record: &Record| record.endpoint.key.container_id != call.env.container_id;
+    records.sort_by_cached_key(|record| (is_another(record), record.endpoint.key.clone()));
     let of_pod = records.iter().find(|record| {
         (&record.endpoint.pod_namespace, &record.endpoint.pod_name)
             == (&args.pod_namespace, &args.pod_name)

@@ -61,7 +61,7 @@ fn without_a_loader_nothing_is_begun_and_the_remedy_is_told() {
 
     let _hanging = Loader::start(Manner::Hanging);
     let answer = sandbox.azure_vnet("ADD").run();
-    answer.error_saying(11, &["/run/azure-vnet/loader.sock"]);
+    answer.error_saying(11, &["/run/azure-vnet/loader.sock", "no answer within 5 s"]);
     assert!(answer.took < Duration::from_secs(6), "{:?}", answer.took);
 }
 
@@ -81,7 +81,7 @@ fn an_interface_that_is_there_already_is_left_alone_and_so_is_its_address() {
     assert_eq!(sandbox.snapshot(), before);
 }
 
-/// Row 92: the result that nobody reads is given back. Tested on the IPAM plug-in; the main one's needs the programs.
+/// Row 92: the result that nobody reads is given back, by the IPAM plug-in; for the main one see `full`.
 #[test]
 fn a_result_that_cannot_be_written_is_taken_back() {
     let sandbox = Sandbox::with_pod();

@@ -81,6 +81,18 @@ fn an_update_changes_nothing_and_tells_the_attachment() {
     let before = sandbox.snapshot();
     assert_eq!(other(update()).run().document(), namesake);
     assert_eq!(update().run().document(), added);
+    // One that is made anew has two sandboxes until the DEL of the old one, which may be the first that is read.
+    let anew = |exec: Exec| exec.env("CNI_CONTAINERID", "anew");
+    let renewed = anew(sandbox.azure_vnet("ADD"))
+        .env("CNI_NETNS", sandbox.add_netns("anew"))
+        .run()
+        .document();
+    for (id, told) in [("anew", &renewed), ("c1", &added), ("a1", &renewed)] {
+        let told_of = update().env("CNI_CONTAINERID", id).run().document();
+        assert_eq!(told_of, *told, "{id}");
+    }
+    let of_anew = anew(sandbox.azure_vnet("DEL"));
+    of_anew.run().silence();
     update()
         .env("CNI_ARGS", "K8S_POD_NAMESPACE=ns;K8S_POD_NAME=another")
         .run()

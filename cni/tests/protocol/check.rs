@@ -1,4 +1,4 @@
-//! CHECK, as far as it can be asked without an attachment.
+//! CHECK: when it is refused, and what it looks for.
 
 use serde_json::json;
 
@@ -74,4 +74,42 @@ fn check_right_after_add_finds_nothing_missing() {
         sandbox.azure_vnet("CHECK").conf(&conf).run().silence();
         sandbox.azure_vnet("DEL").conf(&conf).run().silence();
     }
+}
+
+/// Row 52: without its rule, what comes from the second interface's address would leave by the first, which takes no other source.
+#[test]
+fn a_second_interface_needs_its_rule_which_goes_with_it() {
+    let (sandbox, loader) = node(Manner::Helpful);
+    let version = json!({"cniVersion": "1.0.0"});
+    let second = |verb, changes| {
+        let call = sandbox.azure_vnet(verb).env("CNI_IFNAME", "net1");
+        call.conf(&netconf_with(changes)).run()
+    };
+    sandbox.azure_vnet("ADD").run().document();
+    let result = second("ADD", version.clone()).document();
+    let check = || {
+        second(
+            "CHECK",
+            json!({"cniVersion": "1.0.0", "prevResult": &result}),
+        )
+    };
+    check().silence();
+    let rules = || sandbox.ip_in_pod("rule show");
+    let before = rules();
+    assert!(before.contains("from 10.240.0.6 lookup"), "{before}");
+    sandbox.ip_in_pod("rule del from 10.240.0.6");
+    check().error_saying(105, &["rule from 10.240.0.6 lookup"]);
+    second("DEL", version.clone()).silence();
+
+    let clean = rules();
+    assert!(!clean.contains("10.240.0."), "{clean}");
+    second("ADD", version.clone()).document();
+    assert_ne!(rules(), clean);
+    second("DEL", version.clone()).silence();
+    assert_eq!(rules(), clean);
+    // Nor does an ADD that fails leave one.
+    drop(loader);
+    let _refusing = Loader::start(Manner::Refusing);
+    second("ADD", version).error_saying(11, &["failed at step `register`"]);
+    assert_eq!(rules(), clean);
 }

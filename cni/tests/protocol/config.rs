@@ -9,6 +9,7 @@ use nix::sys::resource::{Resource, setrlimit};
 use serde_json::{Value, json};
 
 use crate::exec::{AZURE_VNET, AZURE_VNET_IPAM, BOTH, Exec, netconf, netconf_with};
+use crate::full::node;
 use crate::loader::{Loader, Manner};
 use crate::sandbox::Sandbox;
 
@@ -310,18 +311,25 @@ fn what_is_unknown_or_spelt_otherwise_is_fine() {
         assert_eq!(answer["ips"][0]["address"], "10.240.0.5/16");
     }
     let worsened = netconf().to_string();
-    let worsened = format!(
-        "{},\"name\":\"../x\"}}",
-        worsened.strip_suffix('}').unwrap()
-    );
-    let refused = sandbox.azure_vnet("ADD").stdin(worsened.as_bytes()).run();
-    refused.error_saying(7, &["name", "../x"]);
+    for name in ["name", "NAME"] {
+        let worsened = format!(
+            "{},\"{name}\":\"../x\"}}",
+            worsened.strip_suffix('}').unwrap()
+        );
+        let refused = sandbox.azure_vnet("ADD").stdin(worsened.as_bytes()).run();
+        refused.error_saying(7, &["name", "../x"]);
+    }
     let unsaid = netconf_with(json!({"cniVersion": null}));
     let answer = sandbox.ipam("ADD").conf(&unsaid).run().document();
     assert_eq!(answer["ip4"]["ip"], "10.240.0.5/16");
+    let (sandbox, _loader) = node(Manner::Helpful);
+    let answer = sandbox.azure_vnet("ADD").conf(&unsaid).run().document();
+    assert_eq!(answer["cniVersion"], "0.2.0");
+    assert_eq!(answer["ip4"]["ip"], "10.240.0.5/16");
+    sandbox.azure_vnet("DEL").conf(&unsaid).run().silence();
 }
 
-/// The mode decides nothing yet but must be one that Azure has.
+/// The mode must be one that Azure has.
 #[test]
 fn every_mode_of_azure_is_accepted() {
     let sandbox = Sandbox::with_pod();

@@ -103,37 +103,59 @@ fn without_a_loader_del_leaves_a_tombstone() {
     }
 }
 
-/// Row 71, also with a network name that no longer parses.
+/// Row 71, also with a network name that no longer parses. Of an ADD that was killed a draft is all that there is.
 #[test]
 fn with_a_broken_configuration_everything_is_released_before_it_is_told() {
+    const LOCK: &str = "/run/azure-vnet/locks/azure:c1:eth0";
+    let draft = json!({"netconf": crate::exec::netconf().to_string()});
+    let killed = || {
+        fs::remove_file(RECORD).unwrap();
+        fs::create_dir_all("/run/azure-vnet/locks").unwrap();
+        fs::write(LOCK, format!("{draft}\n")).unwrap();
+    };
     for (stdin, code) in [
         ("{", 6),
         ("", 6),
         (r#"{"cniVersion":"9.9.9","name":"azure"}"#, 1),
         (r#"{"cniVersion":"0.3.0","name":"../azure"}"#, 7),
     ] {
-        let sandbox = attached();
-        let _loader = Loader::start(Manner::Helpful);
-        let other = sandbox
-            .ipam("ADD")
-            .env("CNI_CONTAINERID", "c2")
-            .run()
-            .document();
-        sandbox
-            .azure_vnet("DEL")
-            .stdin(stdin.as_bytes())
-            .run()
-            .error_saying(code, &["failed at step `validate`"]);
-        assert!(!exists(RECORD) && !exists(LEASE), "{stdin}");
-        assert_eq!(
-            sandbox
+        for was_killed in [false, true] {
+            let sandbox = attached();
+            if was_killed {
+                killed();
+            }
+            let _loader = Loader::start(Manner::Helpful);
+            let other = sandbox
                 .ipam("ADD")
                 .env("CNI_CONTAINERID", "c2")
                 .run()
-                .document(),
-            other
-        );
+                .document();
+            sandbox
+                .azure_vnet("DEL")
+                .stdin(stdin.as_bytes())
+                .run()
+                .error_saying(code, &["failed at step `validate`"]);
+            let left = [RECORD, LEASE, LOCK].map(exists);
+            assert_eq!(left, [false; 3], "{stdin}");
+            assert_eq!(
+                sandbox
+                    .ipam("ADD")
+                    .env("CNI_CONTAINERID", "c2")
+                    .run()
+                    .document(),
+                other
+            );
+        }
     }
+
+    // Nothing tells whom a damaged record's address is to be given back to: that waits for a good one.
+    let sandbox = attached();
+    let _loader = Loader::start(Manner::Helpful);
+    fs::write(RECORD, "damaged").unwrap();
+    sandbox.azure_vnet("DEL").stdin(b"{").run().error(6);
+    assert!(exists(RECORD) && exists(LEASE));
+    sandbox.azure_vnet("DEL").run().silence();
+    assert!(!exists(RECORD) && !exists(LEASE));
 }
 
 /// Row 70: what ADD would refuse by now does not matter to DEL, which says so in the log.
@@ -217,14 +239,14 @@ fn a_del_for_a_pod_that_is_gone_does_nothing_while_it_lives_or_nobody_can_tell()
         std::os::unix::fs::symlink(target, path).unwrap();
     };
     let sandbox = attached();
+    sandbox.add_netns("other");
     let _loader = Loader::start(Manner::Helpful);
-    let only = |exec: Exec, keys: Value| exec.conf(&netconf_with(keys));
     for exec in [Sandbox::azure_vnet, Sandbox::ipam] {
         leads_to("pod");
         let ipam = sandbox.ipam("ADD").env("CNI_NETNS", path);
         ipam.run().document();
         write_record(&json!({"netns": path}));
-        let gone = || only(exec(&sandbox, "DEL"), json!({"onlyIfGone": true}));
+        let gone = || exec(&sandbox, "DEL").env("AZURE_VNET_ONLY_IF", "gone");
         gone().run().silence();
         assert_eq!((exists(RECORD), leases()), (true, 1), "it lives");
         // Which nobody can follow.
@@ -232,18 +254,52 @@ fn a_del_for_a_pod_that_is_gone_does_nothing_while_it_lives_or_nobody_can_tell()
         let words = ["nothing tells", "nothing was taken away", "azure/c1/eth0"];
         gone().run().error_saying(11, &words);
         assert_eq!((exists(RECORD), leases()), (true, 1), "nobody can tell");
-        let operator = json!({"onlyIfGone": true, "orUnknown": true});
+        let operator = || exec(&sandbox, "DEL").env("AZURE_VNET_ONLY_IF", "not-alive");
         leads_to("pod");
-        only(exec(&sandbox, "DEL"), operator.clone())
-            .run()
-            .silence();
+        operator().run().silence();
         assert_eq!(leases(), 1, "it lives");
         leads_to("link");
-        only(exec(&sandbox, "DEL"), operator).run().silence();
+        operator().run().silence();
         assert_eq!(leases(), 0);
         // Nothing is there to be free.
         gone().run().silence();
+        // Another namespace at the path is not the pod's.
+        leads_to("pod");
+        let ipam = sandbox.ipam("ADD").env("CNI_NETNS", path);
+        ipam.run().document();
+        write_record(&json!({"netns": path}));
+        leads_to("other");
+        gone().run().silence();
+        assert_eq!(leases(), 0, "it is gone");
+        let typo = exec(&sandbox, "DEL").env("AZURE_VNET_ONLY_IF", "dead");
+        typo.run()
+            .error_saying(4, &["AZURE_VNET_ONLY_IF", "`dead`"]);
     }
+}
+
+/// The record's path is gone, the lease's leads nobody can tell where: the plug-in that knows both decides.
+#[test]
+fn what_the_main_plugin_found_gone_the_ipam_plugin_does_not_judge_again() {
+    let sandbox = attached();
+    let _loader = Loader::start(Manner::Helpful);
+    let path = "/run/netns/link";
+    std::os::unix::fs::symlink("link", path).unwrap();
+    let ipam = sandbox.ipam("ADD").env("CNI_NETNS", path);
+    ipam.run().document();
+    write_record(&json!({"netns": "/run/netns/dead"}));
+    let del = sandbox.azure_vnet("DEL").env("AZURE_VNET_ONLY_IF", "gone");
+    del.run().silence();
+    assert!(!exists(RECORD) && leases() == 0);
+}
+
+/// Who made a DEL of every pod one that does nothing would have no address soon.
+#[test]
+fn no_key_of_the_configuration_keeps_del_from_its_work() {
+    let sandbox = attached();
+    let _loader = Loader::start(Manner::Helpful);
+    let conf = netconf_with(json!({"onlyIfGone": true, "orUnknown": true}));
+    sandbox.azure_vnet("DEL").conf(&conf).run().silence();
+    assert!(!exists(RECORD) && !exists(LEASE));
 }
 
 /// Row 70: the IPAM plug-in that gave the address is asked, with the configuration of that time.

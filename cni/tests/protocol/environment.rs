@@ -253,11 +253,17 @@ fn cni_args_are_read_strictly_and_the_pod_is_required() {
     }
 }
 
-/// Row 27.
+/// Rows 27 and 48.
 #[test]
 fn a_hostile_environment_changes_nothing() {
-    let sandbox = Sandbox::with_pod();
-    sandbox.cache_pools(&[5]);
+    let (sandbox, _loader) = node(Manner::Helpful);
+    // One that rests is given to nobody who does not ask for it.
+    let ipam = json!({"type": "azure-vnet-ipam", "ipAddress": "10.240.0.5"});
+    let conf = netconf_with(json!({"cniVersion": "1.0.0", "ipam": ipam}));
+    let main = |verb| sandbox.azure_vnet(verb).conf(&conf);
+    let before = sandbox.snapshot();
+    let undisturbed = main("ADD").run().document();
+    main("DEL").run().silence();
     for (name, value) in [
         ("LD_PRELOAD", "/nonexistent.so"),
         ("RUST_LOG", "trace"),
@@ -267,9 +273,14 @@ fn a_hostile_environment_changes_nothing() {
         ("LC_ALL", "xx"),
         ("TZ", "bad"),
     ] {
-        let answer = sandbox.ipam("ADD").env(name, value).run().document();
+        let added = main("ADD").env(name, value).run().document();
+        assert_eq!(added, undisturbed, "{name}");
+        main("DEL").env(name, value).run().silence();
+        let ipam = |verb| sandbox.ipam(verb).conf(&conf).env(name, value);
+        let answer = ipam("ADD").run().document();
         assert_eq!(answer["ips"][0]["address"], "10.240.0.5/16");
-        sandbox.azure_vnet("ADD").env(name, value).run().error(11);
+        ipam("DEL").run().silence();
+        assert_eq!(sandbox.snapshot(), before, "{name}");
     }
 }
 

@@ -17,12 +17,14 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use crate::exec::{Answer, Exec};
 
 /// What the kernel asks about, and which argument says on what.
-const WATCHED: [(c_long, &str, Names); 17] = [
+const WATCHED: [(c_long, &str, Names); 20] = [
     (libc::SYS_openat, "open", Names::Path(1)),
     (libc::SYS_unlinkat, "unlink", Names::Path(1)),
     (libc::SYS_renameat2, "rename", Names::Path(1)),
     (libc::SYS_mkdirat, "mkdir", Names::Path(1)),
+    (libc::SYS_linkat, "link", Names::Path(3)),
     (libc::SYS_statx, "stat", Names::Path(1)),
+    (libc::SYS_flock, "lock", Names::Descriptor),
     (libc::SYS_read, "read", Names::Descriptor),
     (libc::SYS_getdents64, "list", Names::Descriptor),
     (libc::SYS_write, "write", Names::Descriptor),
@@ -36,11 +38,12 @@ const WATCHED: [(c_long, &str, Names); 17] = [
     // What glibc still prefers on x86_64.
     (OLD[0], "unlink", Names::Path(0)),
     (OLD[1], "rename", Names::Path(0)),
+    (OLD[2], "mkdir", Names::Path(0)),
 ];
 #[cfg(target_arch = "x86_64")]
-const OLD: [c_long; 2] = [libc::SYS_unlink, libc::SYS_rename];
+const OLD: [c_long; 3] = [libc::SYS_unlink, libc::SYS_rename, libc::SYS_mkdir];
 #[cfg(not(target_arch = "x86_64"))]
-const OLD: [c_long; 2] = [libc::SYS_unlinkat, libc::SYS_renameat];
+const OLD: [c_long; 3] = [libc::SYS_unlinkat, libc::SYS_renameat, libc::SYS_mkdirat];
 
 #[derive(Clone, Copy)]
 enum Names {
@@ -174,17 +177,24 @@ fn operation(asked: &seccomp_notif, below: &str) -> Option<String> {
     let number = c_long::from(asked.data.nr);
     let (_, what, names) = WATCHED.iter().find(|(watched, ..)| *watched == number)?;
     let path = match names {
-        Names::Path(at) => text_at(asked.pid, asked.data.args[*at])?,
+        Names::Path(at) => match text_at(asked.pid, asked.data.args[*at])? {
+            // Of the open file itself, for example its length.
+            empty if empty.is_empty() => file_of(asked)?,
+            path => path,
+        },
         Names::Descriptor if below == SOCKETS && is_pipe_like(asked) => return None,
-        Names::Descriptor => {
-            let link = format!("/proc/{}/fd/{}", asked.pid, asked.data.args[0]);
-            fs::read_link(link).ok()?.to_str()?.to_owned()
-        }
+        Names::Descriptor => file_of(asked)?,
         Names::Nothing(name) => (*name).to_owned(),
     };
     let rest = path.strip_prefix(below)?;
     let is_below = below.ends_with(':') || rest.is_empty() || rest.starts_with('/');
     is_below.then(|| format!("{what} {path}"))
+}
+
+/// What the descriptor is of that is the first argument.
+fn file_of(asked: &seccomp_notif) -> Option<String> {
+    let link = format!("/proc/{}/fd/{}", asked.pid, asked.data.args[0]);
+    Some(fs::read_link(link).ok()?.to_str()?.to_owned())
 }
 
 /// The standard library starts a process over a pair of sockets, which no kernel breaks, and waits for ever if one does. It is

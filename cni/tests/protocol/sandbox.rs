@@ -38,6 +38,11 @@ impl Snapshot {
             name != "loader.sock" && path.extension().is_none_or(|found| found != "deleted")
         });
     }
+
+    /// Leaves out the files of a directory.
+    pub(crate) fn forget_below(&mut self, directory: &str) {
+        self.files.retain(|path| !path.starts_with(directory));
+    }
 }
 
 impl Sandbox {

@@ -62,26 +62,26 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::document::lower_keys;
+    use crate::document::lowered;
 
-    fn parse(mut value: Value) -> Option<Attachments> {
-        lower_keys(&mut value);
+    fn parse(value: &Value) -> Option<Attachments> {
+        let value = lowered(value.to_string().as_bytes()).unwrap();
         Attachments::parse(Object::root(&value).unwrap()).unwrap()
     }
 
     #[test]
     fn a_list_that_is_missing_is_told_from_an_empty_one() {
-        assert_eq!(parse(json!({})), None);
+        assert_eq!(parse(&json!({})), None);
         for key in KEYS {
             for empty in [json!([]), json!(null)] {
-                assert_eq!(parse(json!({key: empty})), Some(Attachments::default()));
+                assert_eq!(parse(&json!({key: empty})), Some(Attachments::default()));
             }
         }
     }
 
     #[test]
     fn what_is_listed_is_kept_and_an_entry_without_interface_keeps_its_whole_container() {
-        let list = parse(json!({KEYS[0]: [
+        let list = parse(&json!({KEYS[0]: [
             {"containerID": "a", "ifname": "eth0"}, {"CONTAINERID": "b"}, 5, {"ifname": "eth0"}]}));
         let list = list.unwrap();
         for (container, ifname, kept) in [

@@ -10,7 +10,7 @@ use crate::args::Args;
 use crate::asked::Asked;
 use crate::attachments::Attachments;
 use crate::dns::DnsWish;
-use crate::document::{Object, lower_keys};
+use crate::document::{Object, lowered};
 use crate::error::{NetconfError, unsupported};
 use crate::ipam::Ipam;
 use crate::keys;
@@ -102,25 +102,25 @@ impl Netconf {
 
     /// Validates everything that does not depend on the verb.
     pub fn parse(bytes: &[u8]) -> Result<Self, NetconfError> {
-        let mut value: Value =
-            serde_json::from_slice(bytes).map_err(|source| NetconfError::Json { source })?;
-        lower_keys(&mut value);
+        let value = lowered(bytes).map_err(|source| NetconfError::Json { source })?;
         Self::validate(Object::root(&value).ok_or(NetconfError::NotAnObject)?)
     }
 
-    /// The same for the IPAM plug-in. Below a main plug-in that is not ours, the keys of that one mean what it says.
+    /// The same for the IPAM plug-in, below any main plug-in.
     pub fn parse_for_ipam(bytes: &[u8]) -> Result<Self, NetconfError> {
-        let mut value: Value =
-            serde_json::from_slice(bytes).map_err(|source| NetconfError::Json { source })?;
-        lower_keys(&mut value);
-        let root = Object::root(&value).ok_or(NetconfError::NotAnObject)?;
-        if root.text("type")? == Some(MAIN_PLUGIN) {
-            return Self::validate(root);
-        }
-        Self::take(root, Mode::parse("")?)
+        let value = lowered(bytes).map_err(|source| NetconfError::Json { source })?;
+        Self::of_any(Object::root(&value).ok_or(NetconfError::NotAnObject)?)
     }
 
-    pub(crate) fn validate(root: Object<'_>) -> Result<Self, NetconfError> {
+    /// Validates by `type`, ours if there is none. The keys of another main plug-in mean what that one says.
+    pub(crate) fn of_any(root: Object<'_>) -> Result<Self, NetconfError> {
+        match nonempty(root.text("type")?).as_deref() {
+            None | Some(MAIN_PLUGIN) => Self::validate(root),
+            Some(_) => Self::take(root, Mode::parse("")?),
+        }
+    }
+
+    fn validate(root: Object<'_>) -> Result<Self, NetconfError> {
         identity(root)?;
         keys::check_kinds(root)?;
         keys::refuse_unsupported(root)?;
@@ -150,12 +150,9 @@ impl Netconf {
 
     /// The version that the request asks for as far as it can be told, for the answer to a broken request.
     pub fn claimed_version(bytes: &[u8]) -> Version {
-        serde_json::from_slice(bytes)
+        lowered(bytes)
             .ok()
-            .and_then(|mut value| {
-                lower_keys(&mut value);
-                version(Object::root(&value)?).ok()
-            })
+            .and_then(|value| version(Object::root(&value)?).ok())
             .unwrap_or(Version::NEWEST)
     }
 

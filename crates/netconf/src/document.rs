@@ -3,7 +3,10 @@
 //! Every runtime is written in Go and relies on that: containerd sends Go's field names (`HostPort`), podman the
 //! documented ones (`hostPort`). So all keys are lowered once; values keep their case.
 
+use std::fmt;
+
 use ipnet::Ipv4Net;
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
 /// A value of the wrong kind.
@@ -31,21 +34,66 @@ pub(crate) struct Object<'a> {
     fields: &'a Map<String, Value>,
 }
 
-/// Lowers every key of `value`. Of two keys that differ only in case, the one in lower case wins.
-pub fn lower_keys(value: &mut Value) {
-    match value {
-        Value::Array(items) => items.iter_mut().for_each(lower_keys),
-        Value::Object(fields) => {
-            // The map is sorted and capitals come first, so that the lower-case spelling is inserted last.
-            *fields = std::mem::take(fields)
-                .into_iter()
-                .map(|(key, mut value)| {
-                    lower_keys(&mut value);
-                    (key.to_lowercase(), value)
-                })
-                .collect();
+/// Reads a document, with every key in lower case. Of two that differ only in case the last counts, as in Go.
+pub fn lowered(bytes: &[u8]) -> serde_json::Result<Value> {
+    serde_json::from_slice(bytes).map(|Lowered(value)| value)
+}
+
+struct Lowered(Value);
+
+impl<'de> Deserialize<'de> for Lowered {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Lowering).map(Self)
+    }
+}
+
+struct Lowering;
+
+impl<'de> Visitor<'de> for Lowering {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Value, A::Error> {
+        let mut items = Vec::new();
+        while let Some(Lowered(item)) = sequence.next_element()? {
+            items.push(item);
         }
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        Ok(Value::Array(items))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let mut fields = Map::new();
+        while let Some((key, Lowered(value))) = map.next_entry::<String, _>()? {
+            fields.insert(key.to_lowercase(), value);
+        }
+        Ok(Value::Object(fields))
     }
 }
 
@@ -151,14 +199,37 @@ mod tests {
 
     #[test]
     fn keys_are_found_in_any_case_and_values_keep_theirs() {
-        let mut value =
-            json!({"NAME": "Azure", "RuntimeConfig": {"Ips": ["A"]}, "list": [{"HostPort": 1}]});
-        lower_keys(&mut value);
+        let text =
+            br#"{"NAME": "Azure", "RuntimeConfig": {"Ips": ["A"]}, "list": [{"HostPort": 1}]}"#;
+        let value = lowered(text).unwrap();
         let root = Object::root(&value).unwrap();
         assert_eq!(root.text("name").unwrap(), Some("Azure"));
         let runtime = root.object("runtimeConfig").unwrap().unwrap();
         assert_eq!(runtime.texts("ips").unwrap(), ["A"]);
         assert_eq!(value["list"][0]["hostport"], 1);
+    }
+
+    #[test]
+    fn of_keys_that_differ_in_case_only_the_last_counts() {
+        for (text, name) in [
+            (br#"{"name": "a", "NAME": "b"}"#, "b"),
+            (br#"{"NAME": "a", "name": "b"}"#, "b"),
+            (br#"{"Name": "b", "nAmE": "a"}"#, "a"),
+        ] {
+            assert_eq!(lowered(text).unwrap()["name"], name);
+        }
+    }
+
+    #[test]
+    fn all_but_the_keys_is_read_as_ever() {
+        let text = r#"{"a": [null, true, -1, 18446744073709551615, 1.5, "A\u00e9", {}, [[]]]}"#;
+        let as_ever: Value = serde_json::from_str(text).unwrap();
+        assert_eq!(lowered(text.as_bytes()).unwrap(), as_ever);
+        for broken in ["", "{", "[1,]", "{} x", &"[".repeat(1000)] {
+            let ours = lowered(broken.as_bytes()).unwrap_err().to_string();
+            let theirs = serde_json::from_str::<Value>(broken).unwrap_err();
+            assert_eq!(ours, theirs.to_string());
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 
 use serde_json::Value;
 
-use crate::document::{Object, lower_keys};
+use crate::document::{Object, lowered};
 
 use crate::config::{Netconf, identity};
 use crate::error::NetconfError;
@@ -20,59 +20,28 @@ pub struct Leaving<'a> {
     pub plugin: Option<String>,
     /// `ipam.ipAddress`, in a configuration that ADD would take.
     pub address: Option<Ipv4Addr>,
-    /// What this DEL insists on; a runtime's on nothing.
-    pub only_if: Option<OnlyIf>,
     /// What that plug-in gets: what was sent, or what a runtime would have made of the list.
     pub stdin: Cow<'a, [u8]>,
     /// Why ADD would refuse it.
     pub complaint: Option<NetconfError>,
 }
 
-/// `onlyIfGone`, which is internal, and no runtime's to set: whoever found an attachment dead asks for this DEL, which does
-/// nothing when an ADD has made the attachment anew since.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OnlyIf {
-    /// The pod's namespace is gone.
-    Gone,
-    /// It is not seen to live: with `orUnknown`, an operator's wish.
-    NotAlive,
-}
-
-impl OnlyIf {
-    fn read(root: Object<'_>) -> Option<Self> {
-        let is_set = |key| root.flag(key).ok().flatten().unwrap_or(false);
-        let or_unknown = is_set("orUnknown");
-        is_set("onlyIfGone").then_some(if or_unknown {
-            Self::NotAlive
-        } else {
-            Self::Gone
-        })
-    }
-
-    /// Whether to go on with a pod of which this is known; `None` when nobody can tell.
-    pub fn allows(self, lives: Option<bool>) -> Option<bool> {
-        match (self, lives) {
-            (_, Some(lives)) => Some(!lives),
-            (Self::NotAlive, None) => Some(true),
-            (Self::Gone, None) => None,
-        }
-    }
-}
-
 impl<'a> Leaving<'a> {
     /// Strict about JSON, `cniVersion` and `name` only.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, NetconfError> {
-        let mut value: Value =
-            serde_json::from_slice(bytes).map_err(|source| NetconfError::Json { source })?;
+        let broken = |source| NetconfError::Json { source };
+        let mut value = lowered(bytes).map_err(broken)?;
         let mut stdin = Cow::Borrowed(bytes);
-        if let Some(one) = out_of_list(&value) {
-            stdin = one.to_string().into_bytes().into();
-            value = one;
+        if value.get("plugins").is_some()
+            && let Some(one) = out_of_list(&serde_json::from_slice(bytes).map_err(broken)?)
+        {
+            let one = one.to_string().into_bytes();
+            value = lowered(&one).map_err(broken)?;
+            stdin = one.into();
         }
-        lower_keys(&mut value);
         let root = Object::root(&value).ok_or(NetconfError::NotAnObject)?;
         let (_, name) = identity(root)?;
-        let (plugin, address, complaint) = match Netconf::validate(root) {
+        let (plugin, address, complaint) = match Netconf::of_any(root) {
             Ok(netconf) => (netconf.ipam.plugin, netconf.ipam.address, None),
             Err(complaint) => (usable_plugin(root), None, Some(complaint)),
         };
@@ -80,7 +49,6 @@ impl<'a> Leaving<'a> {
             name,
             plugin,
             address,
-            only_if: OnlyIf::read(root),
             stdin,
             complaint,
         })
@@ -150,24 +118,6 @@ mod tests {
             r#"{"name":"a","cniVersion":"9"}"#,
         ] {
             Leaving::parse(broken.as_bytes()).unwrap_err();
-        }
-    }
-
-    #[test]
-    fn what_is_to_be_freed_only_if_its_pod_is_gone_stays_when_nobody_can_tell() {
-        let only_if = |conf: &str| Leaving::parse(conf.as_bytes()).unwrap().only_if;
-        assert_eq!(only_if(r#"{"name":"a","orUnknown":true}"#), None);
-        let gone = only_if(r#"{"name":"a","onlyIfGone":true}"#).unwrap();
-        let not_alive = only_if(r#"{"name":"a","onlyIfGone":true,"orUnknown":true}"#).unwrap();
-        for (lives, allows) in [
-            (Some(true), [Some(false), Some(false)]),
-            (Some(false), [Some(true), Some(true)]),
-            (None, [None, Some(true)]),
-        ] {
-            assert_eq!(
-                [gone, not_alive].map(|only_if| only_if.allows(lives)),
-                allows
-            );
         }
     }
 

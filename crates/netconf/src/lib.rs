@@ -6,6 +6,7 @@
 //! |---|---|
 //! | What does a plug-in's configuration say? | `config`, `ipam`, `keys`, `dns`, `attachments` |
 //! | What of it does DEL need? | `leaving` |
+//! | When is a DEL to do nothing? | `only_if` |
 //! | Is a whole conflist right? | [`conflist`], `place` |
 //! | How are keys found whatever their case? | `document` |
 //! | What may a name be? | [`names`] |
@@ -24,6 +25,7 @@ mod keys;
 mod leaving;
 pub mod names;
 mod nearest;
+mod only_if;
 mod place;
 mod result;
 mod version;
@@ -31,10 +33,11 @@ mod version;
 pub use args::{Args, ArgsError};
 pub use attachments::Attachments;
 pub use config::{MAIN_PLUGIN, Mode, Netconf};
-pub use document::{WrongKind, lower_keys};
+pub use document::{WrongKind, lowered};
 pub use error::NetconfError;
 pub use ipam::{Environment, Ipam};
-pub use leaving::{Leaving, OnlyIf};
+pub use leaving::Leaving;
 pub use nearest::nearest;
+pub use only_if::OnlyIf;
 pub use result::{Address, BadResult, Dns, Interface, Success};
 pub use version::{Shape, Version};

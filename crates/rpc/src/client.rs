@@ -46,6 +46,20 @@ pub enum CallError {
     },
 }
 
+impl CallError {
+    /// Whether the loader is there, but had no answer within the limit.
+    pub fn is_late(&self) -> bool {
+        let (Self::Connect { source, .. } | Self::Exchange { source, .. }) = self else {
+            return false;
+        };
+        // A socket's own time limit is told as the former.
+        matches!(
+            source.kind(),
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+        )
+    }
+}
+
 /// Asks the loader at `socket`; the whole takes `limit` at most, however slowly it answers.
 pub fn call(socket: &Path, request: &Request, limit: Duration) -> Result<Reply, CallError> {
     let connect = |source| CallError::Connect {
@@ -61,6 +75,10 @@ pub fn call(socket: &Path, request: &Request, limit: Duration) -> Result<Reply, 
     let mut stream = connect_within(socket, limit).map_err(connect)?;
 
     let question = serde_json::to_vec(request).map_err(|source| CallError::Answer { source })?;
+    // The limit that is set is that of `connect`.
+    let left = deadline.saturating_duration_since(Instant::now());
+    let left = left.max(Duration::from_micros(1));
+    stream.set_write_timeout(Some(left)).map_err(exchange)?;
     stream.write_all(&question).map_err(exchange)?;
     stream.shutdown(Shutdown::Write).map_err(exchange)?;
     let mut answer = Vec::new();
@@ -84,7 +102,7 @@ pub fn call(socket: &Path, request: &Request, limit: Duration) -> Result<Reply, 
     serde_json::from_slice(&answer).map_err(|source| CallError::Answer { source })
 }
 
-/// std's own waits for ever for a loader that accepts no more. The limit stays for what is written.
+/// std's own waits for ever for a loader that accepts no more.
 fn connect_within(path: &Path, limit: Duration) -> io::Result<UnixStream> {
     let kind = SockType::Stream;
     let stream = open(AddressFamily::Unix, kind, SockFlag::SOCK_CLOEXEC, None)?;
@@ -121,6 +139,7 @@ mod tests {
             let begun = Instant::now();
             let late = call(&path, &Request::Health, LIMIT);
             assert!(matches!(late, Err(CallError::Exchange { .. })), "{late:?}");
+            assert!(late.unwrap_err().is_late());
             assert!(begun.elapsed() < LIMIT * 5, "{:?}", begun.elapsed());
         });
         // Nobody accepts: at some point the queue is full.
@@ -130,6 +149,7 @@ mod tests {
         let begun = Instant::now();
         let late = call(&path, &Request::Health, LIMIT);
         assert!(matches!(late, Err(CallError::Connect { .. })), "{late:?}");
+        assert!(late.unwrap_err().is_late());
         assert!(begun.elapsed() < LIMIT * 5, "{:?}", begun.elapsed());
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use lab::libcni::Attachment;
 use lab::{Lab, Node, Pod, eventually};
 use serde_json::{Value, json};
 
@@ -285,6 +286,18 @@ fn another_namespace_at_the_same_path_keeps_no_address() {
     assert_eq!(told(&ipam(node, &["show"]).1, "state"), ["used"]);
     leads_to(&later);
     assert_eq!(ipam(node, &["gc"]).1.len(), 1);
+
+    // One with a record dies with its namespace.
+    leads_to(&alive);
+    let conflist = node.network().unwrap();
+    let attachment = Attachment::of_pod("numbered", "two", Some(path.into()));
+    conflist.add(node, &attachment).unwrap();
+    alive.remove_netns().unwrap();
+    leads_to(&later);
+    soon("its veth is gone", || ipam(node, &["check"]).1.len() == 1);
+    let (fine, freed) = ipam(node, &["gc"]);
+    assert!(fine && told(&freed, "container_id") == ["two"], "{freed:?}");
+    assert!(ipam(node, &["show"]).1.is_empty());
 }
 
 /// One that was given in a container of its own, say.

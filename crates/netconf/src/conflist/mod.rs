@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::config::{Netconf, identity};
-use crate::document::{Object, lower_keys};
+use crate::document::{Object, lowered};
 use crate::error::NetconfError;
 use crate::ipam::is_plugin_name;
 use crate::keys;
@@ -55,8 +55,9 @@ pub struct Finding {
 
 /// Everything that is wrong with a conflist, in the order of its lines.
 pub fn check(text: &str) -> Vec<Finding> {
-    let mut list: Value = match serde_json::from_str(text) {
-        Ok(list) => list,
+    let read = lowered(text.as_bytes()).and_then(|list| Ok((list, serde_json::from_str(text)?)));
+    let (list, original): (Value, Value) = match read {
+        Ok(both) => both,
         Err(error) => {
             return vec![Finding {
                 severity: Severity::Error,
@@ -66,8 +67,6 @@ pub fn check(text: &str) -> Vec<Finding> {
             }];
         }
     };
-    let original = list.clone();
-    lower_keys(&mut list);
     let mut checker = Checker {
         text,
         findings: Vec::new(),
@@ -233,7 +232,7 @@ impl Checker<'_> {
         loop {
             let validated = Object::root(&one)
                 .ok_or(NetconfError::NotAnObject)
-                .and_then(Netconf::validate)
+                .and_then(Netconf::of_any)
                 .and_then(|netconf| netconf.ipam_plugin().map(drop));
             let Err(error) = validated else { return };
             let key = error.key().unwrap_or_default().to_lowercase();

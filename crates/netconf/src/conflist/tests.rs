@@ -37,6 +37,9 @@ fn the_documented_conflist_is_right() {
     assert_eq!(found(&list("\"MODE\": \"transparent\",", GOOD_IPAM)), []);
     let under_bridge = r#"{"name": "a", "plugins": [{"type": "bridge", "isGateway": true, "ipam": {"type": "azure-vnet-ipam"}}]}"#;
     assert_eq!(found(under_bridge), []);
+    // Its mode is not one of ours.
+    let under_ipvlan = r#"{"name": "a", "plugins": [{"type": "ipvlan", "mode": "l2", "master": "eth0", "ipam": {"type": "azure-vnet-ipam"}}]}"#;
+    assert_eq!(found(under_ipvlan), []);
 }
 
 /// A conflist, and the line, the severity and words of what is wrong with it.

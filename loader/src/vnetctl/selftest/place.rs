@@ -147,12 +147,12 @@ impl TestPod {
         );
         let environment = [
             ("CNI_COMMAND", verb),
-            ("CNI_CONTAINERID", &self.container),
+            ("CNI_CONTAINERID", self.container.as_str()),
             ("CNI_IFNAME", "eth0"),
             ("CNI_NETNS", &self.namespace.path),
             ("CNI_ARGS", &args),
         ];
-        plugin::call(&self.bin, netconf::MAIN_PLUGIN, &environment, &self.conf)
+        plugin::call(&self.bin, netconf::MAIN_PLUGIN, environment, &self.conf)
     }
 
     /// Runs `ip` in the pod.
