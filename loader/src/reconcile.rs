@@ -105,6 +105,7 @@ pub fn upgrade(
                 Ok(outcome) => was_missing |= outcome == Some(Outcome::Attached),
                 Err(error) => {
                     error!(%error, "replace a program on a pod's veth");
+                    carry.take_time();
                     return Ok(());
                 }
             }
