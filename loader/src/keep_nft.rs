@@ -15,8 +15,8 @@ use crate::trouble::Topic;
 
 /// What takes nft longer is told.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// So long an ADD waits for rules that it needs.
-const ADD_WAITS: Duration = Duration::from_secs(5);
+/// So long an ADD waits for rules that it needs, and a start.
+const OTHERS_WAIT: Duration = Duration::from_secs(5);
 
 /// What is asked of the task.
 #[derive(Debug, Default)]
@@ -43,11 +43,11 @@ impl Nft {
     pub(crate) async fn settled(&self) {
         let wanted = *self.wanted.borrow();
         let mut done = self.done.subscribe();
-        if timeout(ADD_WAITS, done.wait_for(|done| *done >= wanted))
+        if timeout(OTHERS_WAIT, done.wait_for(|done| *done >= wanted))
             .await
             .is_err()
         {
-            warn!("an ADD does not wait any longer for nft");
+            warn!("nobody waits any longer for nft");
         }
     }
 }
@@ -60,6 +60,8 @@ pub(crate) async fn keep(daemon: Rc<Daemon>) {
     }
     loop {
         tokio::select! {
+            // What was never installed is not gone.
+            biased;
             _ = wanted.changed() => daemon.install_fallback().await,
             () = daemon.nft.doubt.notified() => daemon.repair_fallback().await,
         }

@@ -234,13 +234,46 @@ fn a_loader_whose_lock_another_holds_by_now_leaves_the_node_to_it() {
     );
 }
 
+/// An nft that does nothing for this many seconds before it does its work.
+fn slow_nft(node: &Node, seconds: u32) {
+    let slow = format!(
+        "nft=$(command -v nft); cp $nft /tmp/nft; printf '#!/bin/sh\nsleep {seconds}\nexec /tmp/nft \"$@\"\n' > /tmp/slow; \
+         chmod +x /tmp/slow; mount --bind /tmp/slow $nft"
+    );
+    node.exec(&["sh", "-ec", &slow]).unwrap();
+}
+
+#[test]
+fn an_nft_that_hangs_keeps_neither_a_start_nor_an_end_from_coming() {
+    let lab = Lab::new().nodes(1).build().unwrap();
+    let node = lab.node(1);
+    slow_nft(node, 3600);
+    let (began, served) = thread::scope(|scope| {
+        let began = Instant::now();
+        let serving = scope.spawn(move || {
+            let asked = ["vnetctl", "status", "-o", "json"];
+            eventually(Duration::from_secs(30), || node.exec(&asked).ok()).map(|_| began.elapsed())
+        });
+        node.start_loader().unwrap();
+        (began, serving.join().unwrap())
+    });
+    let (served, ready) = (served.expect("it serves"), began.elapsed());
+    println!("serves after {served:?}, is ready after {ready:?}");
+    assert!(served < Duration::from_secs(4) && ready < Duration::from_secs(10));
+    let pod = node.add_pod("web").unwrap();
+    assert_eq!(addresses(node), [pod.addr().to_string()]);
+    let began = Instant::now();
+    node.loader().terminate().unwrap();
+    let ended = began.elapsed();
+    println!("ended after {ended:?}");
+    assert!(ended < Duration::from_secs(2));
+}
+
 #[test]
 fn nobody_waits_for_an_nft_that_takes_its_time() {
     let lab = lab();
     let node = lab.node(1);
-    let slow = "nft=$(command -v nft); cp $nft /tmp/nft; printf '#!/bin/sh\nsleep 12\nexec /tmp/nft \"$@\"\n' > /tmp/slow; \
-                chmod +x /tmp/slow; mount --bind /tmp/slow $nft";
-    node.exec(&["sh", "-ec", slow]).unwrap();
+    slow_nft(node, 12);
     let before = node.loader().log().len();
     node.write("/etc/azure-vnet/loader.yaml", "imds: deny\n")
         .unwrap();
