@@ -284,6 +284,9 @@ fn write_status(out: &mut String, status: &Status, rows: usize) -> std::fmt::Res
         "XDP guard   {}, {} prefixes denied",
         status.guard.mode, status.guard.denied
     )?;
+    if let Some(why) = &status.unready {
+        writeln!(out, "NOT READY   {why}")?;
+    }
     for warning in &status.warnings {
         writeln!(out, "WARNING     {warning}")?;
     }
