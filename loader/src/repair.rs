@@ -137,6 +137,7 @@ impl Daemon {
     /// Without its file the lock would keep no other loader away. An error: there is another.
     fn keep_lock(&self) -> Result<(), LockError> {
         if self.lock.borrow().is_found() {
+            self.judge(Topic::Lock, None);
             return Ok(());
         }
         let wrong = match Lock::acquire(&self.run) {
