@@ -47,6 +47,7 @@ pub(crate) async fn keep_true(daemon: Rc<Daemon>) -> LockError {
     // The first tick is immediate, and start has just done the work.
     period.tick().await;
     loop {
+        let mut is_period = false;
         let touched = tokio::select! {
             touched = events.next() => {
                 if !daemon.is_concerned(&touched) {
@@ -54,7 +55,10 @@ pub(crate) async fn keep_true(daemon: Rc<Daemon>) -> LockError {
                 }
                 touched
             }
-            _ = period.tick() => Touched::everything(),
+            _ = period.tick() => {
+                is_period = true;
+                Touched::everything()
+            }
             _ = pulse.tick() => Touched::default(),
         };
         let began = Instant::now();
@@ -63,7 +67,7 @@ pub(crate) async fn keep_true(daemon: Rc<Daemon>) -> LockError {
         }
         daemon.repair(&touched).await;
         fights.round(Repair::total);
-        if touched.all {
+        if is_period {
             daemon.judge(Topic::Fight, fights.period());
         }
         daemon.beats.repaired();
