@@ -35,6 +35,7 @@ use crate::metrics::Metrics;
 use crate::nic::{self, Node};
 use crate::ready::Beats;
 use crate::reclaim::Reclaim;
+use crate::reconcile::When;
 use crate::registry::Registry;
 use crate::server::{self, refused};
 use crate::trouble::Troubles;
@@ -263,7 +264,7 @@ impl Daemon {
         daemon.hold_pins();
         sysctls::enable_forwarding()?;
         daemon.nft.want();
-        daemon.reconcile();
+        daemon.reconcile(When::Starting);
         daemon.find_files();
         daemon.follow_tunnels().await;
         daemon.tell_azures_tools().await;

@@ -100,10 +100,13 @@ impl Daemon {
     /// Installs the kernel's fallback again when somebody has removed or changed it.
     async fn repair_fallback(&self) {
         let installed = self.fallback.borrow().clone();
+        let was_there = installed != fallback::Installed::default();
         if self.run_nft(move || installed.is_whole()).await == Some(false) {
             warn!("the nftables table `azure-vnet` is gone or changed: installing it again");
-            Repair::Fallback.count();
             self.install_fallback().await;
+            if was_there && self.fallback_error.borrow().is_none() {
+                Repair::Fallback.count();
+            }
         }
     }
 

@@ -16,6 +16,7 @@ use crate::entries::PutBack;
 use crate::fights::Fights;
 use crate::lock::{Lock, LockError};
 use crate::nic::ifname;
+use crate::reconcile::When;
 use crate::registry::{Registry, is_alive, names};
 use crate::repairs::Repair;
 use crate::stack::{self, Known};
@@ -118,7 +119,7 @@ impl Daemon {
             let is_troubled = self.troubles.borrow().has(Topic::Programs);
             if touched.all || is_troubled || found.is_none_or(|found| self.has_lost_entries(found))
             {
-                self.reconcile();
+                self.reconcile(When::Running);
             } else {
                 self.repair_programs(touched, &pods);
             }
@@ -262,16 +263,16 @@ impl Daemon {
     }
 
     /// Brings records, maps and programs together.
-    pub(crate) fn reconcile(&self) {
-        let errors = self.reconcile_all();
+    pub(crate) fn reconcile(&self, when: When) {
+        let errors = self.reconcile_all(when);
         self.judge_programs(&errors);
         // As they are now: the same deed again is seen as another.
         self.counted.set(self.count_entries());
     }
 
-    fn reconcile_all(&self) -> Vec<reconcile::ReconcileError> {
+    fn reconcile_all(&self, when: When) -> Vec<reconcile::ReconcileError> {
         let registry = &mut self.registry.borrow_mut();
-        let mut errors = reconcile::reconcile(registry, &self.pins, &self.run, &self.boot_id);
+        let mut errors = reconcile::reconcile(registry, &self.pins, &self.run, &self.boot_id, when);
         // After the endpoints: what a record has and the maps had lost is guarded, too.
         match registry.host_veths() {
             Ok(veths) => {
