@@ -63,8 +63,6 @@ pub struct Daemon {
     /// Addresses that conflists route via the host.
     pub(crate) via_host: RefCell<BTreeSet<Ipv4Addr>>,
     pub(crate) flows_full: Cell<bool>,
-    /// Why the kernel's fallback is not what `rules` say.
-    pub(crate) fallback_error: RefCell<Option<String>>,
     /// The kernel's fallback as it was installed last.
     pub(crate) fallback: RefCell<fallback::Installed>,
     /// What is asked of who keeps it.
@@ -237,7 +235,6 @@ impl Daemon {
             rules: RefCell::new(rules),
             via_host: RefCell::new(via_host),
             flows_full: Cell::new(flows_full),
-            fallback_error: RefCell::default(),
             fallback: RefCell::default(),
             nft: Nft::default(),
             held: RefCell::default(),

@@ -262,11 +262,28 @@ fn an_nft_that_hangs_keeps_neither_a_start_nor_an_end_from_coming() {
     assert!(served < Duration::from_secs(4) && ready < Duration::from_secs(10));
     let pod = node.add_pod("web").unwrap();
     assert_eq!(addresses(node), [pod.addr().to_string()]);
+    let network = node.network().unwrap().in_version("1.1.0");
+    let limited = || network.status(node, 1).err();
+    let why = eventually(Duration::from_secs(20), limited).expect("nobody knows of a table");
+    assert!(
+        format!("{why:#}").contains("nft has been running"),
+        "{why:#}"
+    );
     let began = Instant::now();
     node.loader().terminate().unwrap();
     let ended = began.elapsed();
     println!("ended after {ended:?}");
     assert!(ended < Duration::from_secs(2));
+
+    let trace = ["vnetctl", "trace", "web", "10.0.0.10:80"];
+    assert!(node.exec(&trace).unwrap().contains("nft does not tell"));
+    pod.delete().unwrap();
+    let uninstall = node.feed(&["vnetctl", "uninstall"], b"").unwrap();
+    let why = uninstall.success().unwrap_err().to_string();
+    assert!(
+        why.contains("azure-vnet`, or remove it: nft: it hangs"),
+        "{why}"
+    );
 }
 
 #[test]

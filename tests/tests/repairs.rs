@@ -51,6 +51,34 @@ fn a_pod_that_was_never_registered_is_registered_and_not_counted_as_lost() {
     lost(1.0);
 }
 
+/// What does not exist is not masqueraded, and the kernel checks no sources.
+#[test]
+fn a_table_of_the_kernels_that_cannot_be_made_is_told_and_no_repair_before_it_is_made() {
+    const BROKEN: &str = "/run/nft-is-broken";
+    let lab = Lab::new().nodes(1).build().unwrap();
+    let node = lab.node(1);
+    node.write(CONFIG, METRICS_ON).unwrap();
+    node.loader().start_with_nft_that_breaks(BROKEN).unwrap();
+    let network = node.network().unwrap().in_version("1.1.0");
+    let is = |trouble: f64, repairs: f64| {
+        let page = node.scrape().ok()?;
+        let told = page.value("azure_vnet_trouble", &[("topic", "fallback")]);
+        let mended = page.value("azure_vnet_repairs_total", &[("what", "fallback")]);
+        let good = network.status(node, 1).is_ok();
+        ((told, mended, good) == (trouble, repairs, trouble == 0.0)).then_some(())
+    };
+    eventually(SOON, || is(0.0, 0.0)).expect("it is well");
+    node.write(BROKEN, "").unwrap();
+    node.exec(&["nft", "delete", "table", "ip", "azure-vnet"])
+        .unwrap();
+    eventually(SOON, || is(1.0, 0.0)).unwrap_or_else(|| panic!("{}", node.loader().log()));
+    node.exec(&["rm", BROKEN]).unwrap();
+    // Which the kernel announces.
+    node.exec(&["nft", "add", "table", "ip", "azure-vnet"])
+        .unwrap();
+    eventually(SOON, || is(0.0, 1.0)).unwrap_or_else(|| panic!("{}", node.loader().log()));
+}
+
 /// Two periods, and one that had begun before.
 const A_FIGHT: Duration = Duration::from_mins(2);
 
