@@ -1,13 +1,41 @@
 //! How is another program run that may hang? By `timeout`, which ends it.
 
+use std::io;
 use std::process::{Command, Stdio};
 
 /// Seconds that a program may take.
 const PATIENCE: &str = "5";
 /// What `timeout` ends with when it had to end the program …
-pub(crate) const HANGS: i32 = 124;
+const HANGS: i32 = 124;
 /// … and when there is none.
-pub(crate) const NOT_FOUND: i32 = 127;
+const NOT_FOUND: i32 = 127;
+
+/// A program does not do what it was to do.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// It cannot be started.
+    #[error("run {program}: {source}")]
+    Start {
+        /// Which.
+        program: &'static str,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// It was ended.
+    #[error("{program}: it hangs")]
+    Hangs {
+        /// Which.
+        program: &'static str,
+    },
+    /// It fails.
+    #[error("{program}: {why}")]
+    Failed {
+        /// Which.
+        program: &'static str,
+        /// What it said.
+        why: String,
+    },
+}
 
 /// A program that is ended when it hangs.
 pub(crate) fn bounded(program: &str) -> Command {
@@ -15,4 +43,19 @@ pub(crate) fn bounded(program: &str) -> Command {
     command.args(["--kill-after=1", PATIENCE, program]);
     command.stdin(Stdio::null());
     command
+}
+
+/// What such a program prints.
+pub(crate) fn run(program: &'static str, arguments: &[&str]) -> Result<String, RunError> {
+    let start = |source| RunError::Start { program, source };
+    let done = bounded(program).args(arguments).output().map_err(start)?;
+    match done.status.code() {
+        Some(0) => Ok(String::from_utf8_lossy(&done.stdout).into_owned()),
+        Some(NOT_FOUND) => Err(start(io::ErrorKind::NotFound.into())),
+        Some(HANGS) => Err(RunError::Hangs { program }),
+        _ => {
+            let why = String::from_utf8_lossy(&done.stderr).trim().to_owned();
+            Err(RunError::Failed { program, why })
+        }
+    }
 }

@@ -145,6 +145,11 @@ impl Carry {
         self.claimed = None;
     }
 
+    /// Ends the haste: the rest of the upgrade takes as long as it takes.
+    pub(crate) fn take_time(&mut self) {
+        self.since = None;
+    }
+
     /// Whether no program uses the maps of an earlier build.
     pub(crate) fn is_over(&self) -> bool {
         self.moves.is_empty() && self.places.is_empty()
@@ -152,6 +157,8 @@ impl Carry {
 
     /// Copies what has changed since, and gives the new maps the pins of the old ones. Nothing runs any more that uses those.
     pub fn finish(&mut self, registry: &mut Registry) -> anyhow::Result<()> {
+        // The haste ends with this, whatever comes of it.
+        let since = self.since.take();
         if !self.moves.is_empty() {
             settle();
         }
@@ -173,7 +180,7 @@ impl Carry {
             && registry.flows_lost()? == lost
         {
             registry.set_flows_full(false, lost)?;
-            let took = self.since.take().map(|(since, _hurry)| since.elapsed());
+            let took = since.map(|(since, _hurry)| since.elapsed());
             info!(?took, "new flows took the stack");
             self.end_detours(registry, &known)?;
         }

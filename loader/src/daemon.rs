@@ -5,10 +5,9 @@
 //! 3. Settings and classes into the maps.
 //! 4. Programs onto the NIC, atomically: the one that learns, then the kernel's connections into the maps, then the one that decides.
 //!    After an upgrade, onto every pod's veth, too, and the tables into maps of another layout meanwhile ([`crate::carry`]).
-//! 5. The kernel's fallback.
-//! 6. Records and maps brought together, programs onto every pod's veth.
-//! 7. Socket, "ready".
-//! 8. Pools, garbage, repairs and changes for ever after ([`crate::tasks`], [`crate::repair`]).
+//! 5. Records and maps brought together, programs onto every pod's veth.
+//! 6. Socket; the kernel's fallback, "ready".
+//! 7. Pools, garbage, repairs and changes for ever after ([`crate::tasks`], [`crate::repair`]).
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -36,6 +35,7 @@ use crate::metrics::Metrics;
 use crate::nic::{self, Node};
 use crate::ready::Beats;
 use crate::reclaim::Reclaim;
+use crate::reconcile::When;
 use crate::registry::Registry;
 use crate::server::{self, refused};
 use crate::trouble::Troubles;
@@ -63,8 +63,6 @@ pub struct Daemon {
     /// Addresses that conflists route via the host.
     pub(crate) via_host: RefCell<BTreeSet<Ipv4Addr>>,
     pub(crate) flows_full: Cell<bool>,
-    /// Why the kernel's fallback is not what `rules` say.
-    pub(crate) fallback_error: RefCell<Option<String>>,
     /// The kernel's fallback as it was installed last.
     pub(crate) fallback: RefCell<fallback::Installed>,
     /// What is asked of who keeps it.
@@ -149,6 +147,18 @@ async fn start_and_serve(
     tokio::task::spawn_local(tasks::follow_files(Rc::clone(&daemon)));
     tokio::task::spawn_local(tasks::free_leaks(Rc::clone(&daemon)));
     tokio::task::spawn_local(tasks::follow_node(Rc::clone(&daemon)));
+    tokio::task::spawn_local(tell_ready(daemon));
+    tokio::select! {
+        _ = terminate.recv() => info!("SIGTERM: stopping; programs and maps stay"),
+        _ = interrupt.recv() => info!("SIGINT: stopping; programs and maps stay"),
+        rival = repairs => bail!(rival?),
+    }
+    Ok(())
+}
+
+/// Everybody is served by now. It is ready when nft has done its work, too, or takes too long.
+async fn tell_ready(daemon: Rc<Daemon>) {
+    tokio::join!(daemon.nft.settled(), daemon.look_for_filters());
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         warn!(%error, "tell the service manager that we are ready");
     }
@@ -158,12 +168,6 @@ async fn start_and_serve(
         adopted = daemon.adopted,
         "ready"
     );
-    tokio::select! {
-        _ = terminate.recv() => info!("SIGTERM: stopping; programs and maps stay"),
-        _ = interrupt.recv() => info!("SIGINT: stopping; programs and maps stay"),
-        rival = repairs => bail!(rival?),
-    }
-    Ok(())
 }
 
 impl Daemon {
@@ -231,7 +235,6 @@ impl Daemon {
             rules: RefCell::new(rules),
             via_host: RefCell::new(via_host),
             flows_full: Cell::new(flows_full),
-            fallback_error: RefCell::default(),
             fallback: RefCell::default(),
             nft: Nft::default(),
             held: RefCell::default(),
@@ -257,13 +260,12 @@ impl Daemon {
         };
         daemon.hold_pins();
         sysctls::enable_forwarding()?;
-        daemon.install_fallback().await;
-        daemon.reconcile();
+        daemon.nft.want();
+        daemon.reconcile(When::Starting);
         daemon.find_files();
         daemon.follow_tunnels().await;
         daemon.tell_azures_tools().await;
         daemon.reclaim_leaks().await;
-        daemon.look_for_filters().await;
         Ok(daemon)
     }
 

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use abi::pins::map;
 use abi::{IfIndex, Ip4, Pod, Veth};
 use hooks::{Abi, BatchError, Pins, each_entry};
-use tracing::{error, warn};
+use tracing::warn;
 
 use crate::daemon::Daemon;
 use crate::registry::{Registry, RegistryError, map_error, removed, veth_of};
 use crate::repairs::Repair;
+use crate::trouble::Topic;
 
 impl Registry {
     /// Takes over what the maps say of pods: it is an earlier loader's.
@@ -108,6 +109,7 @@ impl Daemon {
             .registry
             .borrow_mut()
             .write_classes(&self.rules.borrow());
+        let mut wrong = Vec::new();
         for (of, repaired) in [("pods", pods), ("settings", settings), ("classes", classes)] {
             match repaired {
                 Ok(false) => {}
@@ -115,9 +117,11 @@ impl Daemon {
                     warn!(of, "somebody has written our maps: written again");
                     Repair::Entry.count();
                 }
-                Err(error) => error!(of, %error, "look whether somebody has written our maps"),
+                Err(error) => wrong.push(error.to_string()),
             }
         }
+        let wrong = (!wrong.is_empty()).then(|| wrong.join("; "));
+        self.judge(Topic::Maps, wrong);
         found
     }
 }

@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 
 use abi::{Class, TUNNEL_MARK};
 
+use crate::bounded::{RunError, run};
 use crate::classes::{Rule, WIRESERVER};
 use crate::ports::KERNEL_PORTS;
 
@@ -24,6 +25,9 @@ pub enum FallbackError {
     /// nft refuses the rules.
     #[error("install the nftables table `azure-vnet`: {0}")]
     Refused(String),
+    /// It stays, for whoever wants it away.
+    #[error("look at the nftables table `azure-vnet`, or remove it: {0}")]
+    Removal(#[from] RunError),
 }
 
 /// What is installed.
@@ -64,14 +68,20 @@ pub fn install(
     })
 }
 
-/// Takes our table away.
+/// Takes our table away. Nobody waits for an nft that hangs, as with [`is_installed`].
 pub fn remove() -> Result<(), FallbackError> {
-    run_nft(&format!("delete table ip {TABLE}\n"))
+    run("nft", &["delete", "table", "ip", TABLE])?;
+    Ok(())
 }
 
 /// Whether our table is there, whatever is in it.
-pub fn is_installed() -> bool {
-    list().is_ok_and(|listing| !listing.is_empty())
+pub fn is_installed() -> Result<bool, FallbackError> {
+    match run("nft", &["--stateless", "list", "table", "ip", TABLE]) {
+        Ok(_) => Ok(true),
+        // Without nft nobody has made it.
+        Err(RunError::Failed { .. } | RunError::Start { .. }) => Ok(false),
+        Err(error @ RunError::Hangs { .. }) => Err(error.into()),
+    }
 }
 
 /// Our table without counts; empty when it is not there.
@@ -93,9 +103,11 @@ fn run_nft(script: &str) -> Result<(), FallbackError> {
         .spawn()
         .map_err(FallbackError::NoNft)?;
     if let Some(mut stdin) = nft.stdin.take() {
-        stdin
-            .write_all(script.as_bytes())
-            .map_err(FallbackError::NoNft)?;
+        match stdin.write_all(script.as_bytes()) {
+            // It has ended early, and says why.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+            written => written.map_err(FallbackError::NoNft)?,
+        }
     }
     let done = nft.wait_with_output().map_err(FallbackError::NoNft)?;
     if done.status.success() {

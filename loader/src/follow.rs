@@ -164,7 +164,7 @@ impl Daemon {
         self.hold_pins();
         self.judge(Topic::Nic, attached.err().map(|error| error.to_string()));
         self.follow_guard();
-        let stale = self.fallback_error.borrow().is_some();
+        let stale = self.troubles.borrow().has(Topic::Fallback);
         if !self.reclassify() && (changed || stale) {
             self.nft.want();
         }

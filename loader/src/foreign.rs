@@ -7,12 +7,12 @@ mod chains;
 mod rules;
 
 use std::fmt;
-use std::io;
 
 use rpc::LOADER_CONFIG;
 use tokio::task::spawn_blocking;
 use tracing::{info, warn};
 
+use crate::bounded::RunError;
 use crate::config::Datapath;
 use crate::daemon::Daemon;
 use chains::of_forward;
@@ -96,24 +96,8 @@ impl fmt::Display for Filter {
 
 /// The rules cannot be read.
 #[derive(Debug, thiserror::Error)]
-pub enum LookError {
-    /// A program cannot be started.
-    #[error("look for rules that filter pods' packets: run {program}: {source}")]
-    Start {
-        /// Which.
-        program: &'static str,
-        /// The system's reason.
-        source: io::Error,
-    },
-    /// It fails.
-    #[error("look for rules that filter pods' packets: {program}: {why}")]
-    Failed {
-        /// Which.
-        program: &'static str,
-        /// What it said.
-        why: String,
-    },
-}
+#[error("look for rules that filter pods' packets: {0}")]
+pub struct LookError(#[from] RunError);
 
 /// Everybody who filters what this network namespace forwards, one place each. Changes nothing; takes some ten milliseconds.
 pub fn look() -> Result<Vec<Filter>, LookError> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
-use tracing::{error, warn};
+use tracing::warn;
 
 use crate::daemon::Daemon;
 use crate::fallback;
@@ -15,8 +15,8 @@ use crate::trouble::Topic;
 
 /// What takes nft longer is told.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// So long an ADD waits for rules that it needs.
-const ADD_WAITS: Duration = Duration::from_secs(5);
+/// So long an ADD waits for rules that it needs, and a start.
+const OTHERS_WAIT: Duration = Duration::from_secs(5);
 
 /// What is asked of the task.
 #[derive(Debug, Default)]
@@ -43,11 +43,11 @@ impl Nft {
     pub(crate) async fn settled(&self) {
         let wanted = *self.wanted.borrow();
         let mut done = self.done.subscribe();
-        if timeout(ADD_WAITS, done.wait_for(|done| *done >= wanted))
+        if timeout(OTHERS_WAIT, done.wait_for(|done| *done >= wanted))
             .await
             .is_err()
         {
-            warn!("an ADD does not wait any longer for nft");
+            warn!("nobody waits any longer for nft");
         }
     }
 }
@@ -60,6 +60,8 @@ pub(crate) async fn keep(daemon: Rc<Daemon>) {
     }
     loop {
         tokio::select! {
+            // What was never installed is not gone.
+            biased;
             _ = wanted.changed() => daemon.install_fallback().await,
             () = daemon.nft.doubt.notified() => daemon.repair_fallback().await,
         }
@@ -74,7 +76,7 @@ impl Daemon {
         let nic = self.node.borrow().nic.nic.clone();
         let rules = self.rules.borrow().clone();
         let block = self.configuration.borrow().config.block_wireserver;
-        let error = match self
+        let wrong = match self
             .run_nft(move || fallback::install(&nic, &rules, block))
             .await
         {
@@ -85,23 +87,26 @@ impl Daemon {
                 self.fallback.replace(installed);
                 None
             }
-            Some(Err(error)) => {
-                error!(%error, "the kernel does not do as the programs do with what they leave to it");
-                Some(error.to_string())
-            }
+            Some(Err(error)) => Some(error.to_string()),
             None => Some("nft was not run to its end".to_owned()),
         };
-        self.fallback_error.replace(error);
+        let wrong = wrong.map(|why| {
+            format!("the kernel does not masquerade what the programs leave to it as the configuration says: {why}")
+        });
+        self.judge(Topic::Fallback, wrong);
         self.nft.done.send_replace(wanted);
     }
 
     /// Installs the kernel's fallback again when somebody has removed or changed it.
     async fn repair_fallback(&self) {
         let installed = self.fallback.borrow().clone();
+        let was_there = installed != fallback::Installed::default();
         if self.run_nft(move || installed.is_whole()).await == Some(false) {
             warn!("the nftables table `azure-vnet` is gone or changed: installing it again");
-            Repair::Fallback.count();
             self.install_fallback().await;
+            if was_there && !self.troubles.borrow().has(Topic::Fallback) {
+                Repair::Fallback.count();
+            }
         }
     }
 
@@ -114,11 +119,19 @@ impl Daemon {
         if let Ok(done) = timeout(PATIENCE, &mut running).await {
             return done.ok();
         }
-        let slow = format!("nft has been running for {} s", PATIENCE.as_secs());
-        warn!(slow, "the kernel's fallback");
-        let before = self.fallback_error.replace(Some(slow));
+        let slow = format!(
+            "nft has been running for {} s: nobody looks after the kernel's fallback meanwhile",
+            PATIENCE.as_secs()
+        );
+        // A table that was never made is missing; another stays as it is.
+        let topic = if *self.fallback.borrow() == fallback::Installed::default() {
+            Topic::Fallback
+        } else {
+            Topic::Nft
+        };
+        self.judge(topic, Some(slow));
         let done = running.await.ok();
-        self.fallback_error.replace(before);
+        self.judge(topic, None);
         done
     }
 }

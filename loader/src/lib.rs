@@ -56,7 +56,7 @@
 //! | Which pod is meant? | [`podname`] |
 
 mod azure_state;
-mod bounded;
+pub mod bounded;
 pub mod carry;
 pub mod census;
 pub mod classes;

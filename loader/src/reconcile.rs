@@ -70,11 +70,12 @@ pub fn attach_nic_if_needed(
         interface = nic,
         "the NIC's programs do not run: attaching them anew"
     );
-    Repair::Program.count();
     // A program that learns has missed nothing while it ran.
     let [learns, _] = Hook::NIC;
     let has_missed = !hooks::runs(pins, learns, nic);
-    attach_nic(pins, nic, || if has_missed { take_over() } else { Ok(()) })
+    attach_nic(pins, nic, || if has_missed { take_over() } else { Ok(()) })?;
+    Repair::Program.count();
+    Ok(())
 }
 
 /// How far the pods' veths are guarded.
@@ -105,6 +106,7 @@ pub fn upgrade(
                 Ok(outcome) => was_missing |= outcome == Some(Outcome::Attached),
                 Err(error) => {
                     error!(%error, "replace a program on a pod's veth");
+                    carry.take_time();
                     return Ok(());
                 }
             }
@@ -188,12 +190,22 @@ pub fn remove_stale_links(pins: &Pins, nic: &str) -> Result<(), AttachError> {
     Ok(())
 }
 
+/// When are maps and records brought together?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    /// At a start: what the maps do not have, they have lost.
+    Starting,
+    /// Later: it may also be what an ADD has recorded, and is about to register.
+    Running,
+}
+
 /// Brings maps and records together, in both directions. Goes on after an error and returns all of them.
 pub fn reconcile(
     registry: &mut Registry,
     pins: &Pins,
     run: &RunDirectory,
     boot_id: &str,
+    when: When,
 ) -> Vec<ReconcileError> {
     let mut errors = Vec::new();
     for path in files(&run.endpoints(), "deleted") {
@@ -212,7 +224,7 @@ pub fn reconcile(
     }
     errors.extend(learn_of_lost(registry, pins, run, &living).err());
     for endpoint in &living {
-        errors.extend(restore(registry, pins, endpoint).err());
+        errors.extend(restore(registry, pins, endpoint, when).err());
     }
     match registry.remove_dead() {
         Ok(0) => {}
@@ -250,30 +262,49 @@ fn restore(
     registry: &mut Registry,
     pins: &Pins,
     endpoint: &Endpoint,
+    when: When,
 ) -> Result<(), ReconcileError> {
-    match registry.registered(endpoint.address.addr())? {
+    let address = endpoint.address.addr();
+    let lost = match registry.registered(address)? {
         // An older loader did not know of modes.
         Some(pod)
             if pod.ifindex.get() == endpoint.host_ifindex && pod.flags != flags_of(endpoint) =>
         {
             info!(endpoint = %endpoint.key, mode = endpoint.mode, "the mode takes effect");
+            Lost::Nothing
         }
         Some(pod)
             if pod.ifindex.get() == endpoint.host_ifindex
                 && registry.inspect(endpoint).is_err() =>
         {
-            warn!(endpoint = %endpoint.key, address = %endpoint.address, "the maps had lost part of an endpoint: restored");
+            Lost::Part
         }
         Some(_) => return Ok(()),
-        None => {
-            warn!(endpoint = %endpoint.key, address = %endpoint.address, "the maps had lost an endpoint: restored");
-            Repair::Endpoint.count();
-        }
-    }
+        None if when == When::Starting || registry.known.contains_key(&address.into()) => Lost::All,
+        None => Lost::Nothing,
+    };
     for hook in Hook::POD {
         attach_missing(pins, hook, &endpoint.host_ifname)?;
     }
-    Ok(registry.register(pins, endpoint)?)
+    registry.register(pins, endpoint)?;
+    match lost {
+        Lost::Nothing => {}
+        Lost::Part => {
+            warn!(endpoint = %endpoint.key, %address, "the maps had lost part of an endpoint: restored");
+        }
+        Lost::All => {
+            warn!(endpoint = %endpoint.key, %address, "the maps had lost an endpoint: restored");
+            Repair::Endpoint.count();
+        }
+    }
+    Ok(())
+}
+
+/// What the maps had of an endpoint, and have not.
+enum Lost {
+    Nothing,
+    Part,
+    All,
 }
 
 /// A DEL that found no loader left its record behind under another name.
@@ -287,8 +318,9 @@ fn replay_tombstone(registry: &mut Registry, path: &Path) -> Result<(), Reconcil
             warn!(path = %path.display(), why, "damaged tombstone: removed");
         }
     }
+    remove_durably(path)?;
     Repair::Tombstone.count();
-    Ok(remove_durably(path)?)
+    Ok(())
 }
 
 /// Every endpoint record that can be read.

@@ -16,6 +16,7 @@ use crate::entries::PutBack;
 use crate::fights::Fights;
 use crate::lock::{Lock, LockError};
 use crate::nic::Names;
+use crate::reconcile::When;
 use crate::registry::{Registry, is_alive, names};
 use crate::repairs::Repair;
 use crate::stack::{self, Known};
@@ -47,6 +48,7 @@ pub(crate) async fn keep_true(daemon: Rc<Daemon>) -> LockError {
     // The first tick is immediate, and start has just done the work.
     period.tick().await;
     loop {
+        let mut is_period = false;
         let touched = tokio::select! {
             touched = events.next() => {
                 if !daemon.is_concerned(&touched) {
@@ -54,7 +56,10 @@ pub(crate) async fn keep_true(daemon: Rc<Daemon>) -> LockError {
                 }
                 touched
             }
-            _ = period.tick() => Touched::everything(),
+            _ = period.tick() => {
+                is_period = true;
+                Touched::everything()
+            }
             _ = pulse.tick() => Touched::default(),
         };
         let began = Instant::now();
@@ -63,7 +68,7 @@ pub(crate) async fn keep_true(daemon: Rc<Daemon>) -> LockError {
         }
         daemon.repair(&touched).await;
         fights.round(Repair::total);
-        if touched.all {
+        if is_period {
             daemon.judge(Topic::Fight, fights.period());
         }
         daemon.beats.repaired();
@@ -114,7 +119,7 @@ impl Daemon {
             let is_troubled = self.troubles.borrow().has(Topic::Programs);
             if touched.all || is_troubled || found.is_none_or(|found| self.has_lost_entries(found))
             {
-                self.reconcile();
+                self.reconcile(When::Running);
             } else {
                 self.repair_programs(touched, &pods);
             }
@@ -137,6 +142,7 @@ impl Daemon {
     /// Without its file the lock would keep no other loader away. An error: there is another.
     fn keep_lock(&self) -> Result<(), LockError> {
         if self.lock.borrow().is_found() {
+            self.judge(Topic::Lock, None);
             return Ok(());
         }
         let wrong = match Lock::acquire(&self.run) {
@@ -223,16 +229,16 @@ impl Daemon {
     }
 
     /// Brings records, maps and programs together.
-    pub(crate) fn reconcile(&self) {
-        let errors = self.reconcile_all();
+    pub(crate) fn reconcile(&self, when: When) {
+        let errors = self.reconcile_all(when);
         self.judge_programs(&errors);
         // As they are now: the same deed again is seen as another.
         self.counted.set(self.count_entries());
     }
 
-    fn reconcile_all(&self) -> Vec<reconcile::ReconcileError> {
+    fn reconcile_all(&self, when: When) -> Vec<reconcile::ReconcileError> {
         let registry = &mut self.registry.borrow_mut();
-        let mut errors = reconcile::reconcile(registry, &self.pins, &self.run, &self.boot_id);
+        let mut errors = reconcile::reconcile(registry, &self.pins, &self.run, &self.boot_id, when);
         // After the endpoints: what a record has and the maps had lost is guarded, too.
         match registry.host_veths() {
             Ok(veths) => {

@@ -86,11 +86,6 @@ impl Daemon {
             }
         }
         warnings.extend(self.guard.borrow().warning.clone());
-        if let Some(why) = &*self.fallback_error.borrow() {
-            warnings.push(format!(
-                "the kernel does not masquerade what the programs leave to it as the configuration says: {why}"
-            ));
-        }
         if self.flows_full.get() {
             warnings.push(
                 "the flow table is nearly full: flows that are not in it take the kernel's path"
@@ -284,6 +279,9 @@ fn write_status(out: &mut String, status: &Status, rows: usize) -> std::fmt::Res
         "XDP guard   {}, {} prefixes denied",
         status.guard.mode, status.guard.denied
     )?;
+    if let Some(why) = &status.unready {
+        writeln!(out, "NOT READY   {why}")?;
+    }
     for warning in &status.warnings {
         writeln!(out, "WARNING     {warning}")?;
     }

@@ -75,11 +75,9 @@ fn pause(swept: &Swept) -> Duration {
 }
 
 async fn sweep(daemon: &Daemon) {
-    // The tables have not their places yet, and a miss must go on to mean "stack".
-    if !daemon.carry.borrow().is_over() {
-        return;
-    }
-    if let Err(error) = try_sweep(daemon).await {
+    // Else the tables have not their places yet, and a miss must go on to mean "stack".
+    let is_whole = daemon.carry.borrow().is_over();
+    if is_whole && let Err(error) = try_sweep(daemon).await {
         error!(%error, "sweep the tables");
         daemon.metrics.sweep_failed();
     }

@@ -31,6 +31,14 @@ pub(crate) enum Topic {
     Strangers,
     /// Somebody who undoes what is repaired.
     Fight,
+    /// The kernel's fallback is missing, or not as it should be.
+    Fallback,
+    /// It is there, and nft takes its time to look at it or to change it.
+    Nft,
+    /// Maps that cannot be read or written.
+    Maps,
+    /// The way out of pods in a tunnel mode.
+    Tunnel,
     /// The kernel's check of sources, which nobody needs while ours are there.
     Sources,
     /// The runtime's configuration.
@@ -39,7 +47,7 @@ pub(crate) enum Topic {
 
 impl Topic {
     /// Every one.
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::Lock,
         Self::Pins,
         Self::Nic,
@@ -49,6 +57,10 @@ impl Topic {
         Self::Stack,
         Self::Strangers,
         Self::Fight,
+        Self::Fallback,
+        Self::Nft,
+        Self::Maps,
+        Self::Tunnel,
         Self::Sources,
         Self::Conflist,
     ];
@@ -65,17 +77,26 @@ impl Topic {
             Self::Stack => "stack",
             Self::Strangers => "strangers",
             Self::Fight => "fight",
+            Self::Fallback => "fallback",
+            Self::Nft => "nft",
+            Self::Maps => "maps",
+            Self::Tunnel => "tunnel",
             Self::Sources => "sources",
             Self::Conflist => "conflist",
         }
     }
 
     /// Whether pods may be connected badly now. Strangers are asked for, more often than not; a clash of ports is rare;
-    /// what is fought about is whole most of the time.
+    /// what is fought about is whole most of the time, and so is a table that nft takes its time to look at.
     fn limits(self) -> bool {
         !matches!(
             self,
-            Self::Strangers | Self::Ports | Self::Fight | Self::Sources | Self::Conflist
+            Self::Strangers
+                | Self::Ports
+                | Self::Fight
+                | Self::Nft
+                | Self::Sources
+                | Self::Conflist
         )
     }
 }

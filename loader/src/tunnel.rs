@@ -12,9 +12,9 @@ use netlink_packet_route::AddressFamily;
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use rpc::Endpoint;
 use rtnetlink::{Error, Handle, RouteMessageBuilder};
-use tracing::error;
 
 use crate::daemon::Daemon;
+use crate::trouble::Topic;
 
 /// The routing table, and the priority of the rule that leads to it: before the main table's, after the local one's.
 pub(crate) const TABLE: u32 = 7320;
@@ -55,9 +55,8 @@ impl Daemon {
 
     /// Makes the way out for pods in a tunnel mode while there are any, and takes it away when there are none.
     pub(crate) async fn follow_tunnels(&self) {
-        if let Err(error) = self.try_follow_tunnels().await {
-            error!(%error, "send packets between pods to the fabric");
-        }
+        let followed = self.try_follow_tunnels().await;
+        self.judge(Topic::Tunnel, followed.err().map(|error| error.to_string()));
     }
 
     async fn try_follow_tunnels(&self) -> anyhow::Result<()> {

@@ -1,6 +1,9 @@
 //! How does a test start, stop and kill the loader of a node?
 
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
+use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -63,6 +66,21 @@ impl Loader {
         self.start_command(command)
     }
 
+    /// Starts it where `nft` fails while there is a file of this name.
+    pub fn start_with_nft_that_breaks(&self, broken: &str) -> Result<()> {
+        const DIRECTORY: &str = "/opt/breaks";
+        let script = format!("#!/bin/sh\n[ -e {broken} ] && exit 1\nexec /usr/sbin/nft \"$@\"\n");
+        self.node.run(|| {
+            let nft = Path::new(DIRECTORY).join("nft");
+            fs::create_dir_all(DIRECTORY)?;
+            fs::write(&nft, script)?;
+            fs::set_permissions(&nft, Permissions::from_mode(0o755))
+                .with_context(|| format!("write {}", nft.display()))
+        })?;
+        let path = format!("{DIRECTORY}:/usr/sbin:/usr/bin:/sbin:/bin");
+        self.start_with(&[], &[("PATH", &path)])
+    }
+
     /// Starts it by another program, which ends by executing what its last argument names: `setpriv …`.
     pub fn start_by(&self, line: &[&str]) -> Result<()> {
         let (program, args) = line.split_first().context("an empty command line")?;
@@ -79,15 +97,15 @@ impl Loader {
         );
         let program = command.get_program().to_owned();
         let notified = self.node.run(|| {
-            let program = std::path::Path::new(&program);
+            let program = Path::new(&program);
             ensure!(
                 program.is_relative() || program.exists(),
                 "there is no {}; build it first: cargo xtask build, cargo xtask build-next",
                 program.display()
             );
             // Left over from the loader before this one.
-            if std::path::Path::new(NOTIFY).exists() {
-                std::fs::remove_file(NOTIFY)?;
+            if Path::new(NOTIFY).exists() {
+                fs::remove_file(NOTIFY)?;
             }
             UnixDatagram::bind(NOTIFY).with_context(|| format!("listen on {NOTIFY}"))
         })?;
@@ -111,7 +129,7 @@ impl Loader {
     /// How many descriptors it has open.
     pub fn descriptors(&self) -> Result<usize> {
         let pid = self.pid()?;
-        let open = std::fs::read_dir(format!("/proc/{pid}/fd"));
+        let open = fs::read_dir(format!("/proc/{pid}/fd"));
         Ok(open
             .with_context(|| format!("list the descriptors of {pid}"))?
             .count())

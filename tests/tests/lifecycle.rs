@@ -235,39 +235,6 @@ fn a_loader_whose_lock_another_holds_by_now_leaves_the_node_to_it() {
 }
 
 #[test]
-fn nobody_waits_for_an_nft_that_takes_its_time() {
-    let lab = lab();
-    let node = lab.node(1);
-    let slow = "nft=$(command -v nft); cp $nft /tmp/nft; printf '#!/bin/sh\nsleep 12\nexec /tmp/nft \"$@\"\n' > /tmp/slow; \
-                chmod +x /tmp/slow; mount --bind /tmp/slow $nft";
-    node.exec(&["sh", "-ec", slow]).unwrap();
-    let before = node.loader().log().len();
-    node.write("/etc/azure-vnet/loader.yaml", "imds: deny\n")
-        .unwrap();
-    eventually(Duration::from_secs(5), || {
-        let log = node.loader().log();
-        log[before..]
-            .contains("destination classes changed")
-            .then_some(())
-    })
-    .unwrap_or_else(|| panic!("{}", node.loader().log()));
-    let began = Instant::now();
-    let pod = node.add_pod("web").unwrap();
-    assert_eq!(addresses(node), [pod.addr().to_string()]);
-    assert!(
-        began.elapsed() < Duration::from_secs(8),
-        "{:?}",
-        began.elapsed()
-    );
-    let told = |is: bool| {
-        let warnings = status(node)["warnings"].to_string();
-        (warnings.contains("nft has been running") == is).then_some(())
-    };
-    eventually(Duration::from_secs(20), || told(true)).expect("it is told");
-    eventually(Duration::from_mins(1), || told(false)).expect("it ends");
-}
-
-#[test]
 fn add_for_the_same_attachment_gives_the_same_answer() {
     let lab = lab();
     let mut pod = lab.node(1).add_pod("web").unwrap();

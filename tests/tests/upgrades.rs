@@ -137,12 +137,40 @@ fn an_upgrade_that_is_killed_at_any_moment_is_ended_by_either_version() {
         }
         works(&lab, node, &pod, &far);
         no_map_is_left_over(node);
+        let haste = nice(&node.loader().pid().unwrap().to_string());
+        assert_eq!(haste, nice("self"), "its haste is over");
         node.loader().kill9().unwrap();
     }
     for stream in streams {
         let report = stream.finish().unwrap();
         assert_eq!((report.resets, report.error), (0, None));
     }
+}
+
+/// As it is when an upgrade was cut short, too: nobody else asks then whether its haste is over.
+#[test]
+fn the_haste_of_an_upgrade_ends_with_it_while_flows_find_no_room() {
+    let lab = Lab::new().nodes(1).build().unwrap();
+    let node = lab.node(1);
+    node.start_loader().unwrap();
+    let is = || node.loader().pid().map(|pid| nice(&pid.to_string()));
+    let before = is().unwrap();
+    node.loader().terminate().unwrap();
+    bpftool(
+        node,
+        &format!("map update pinned {MAPS}/flows_lost key 0 0 0 0 value 7 0 0 0"),
+    );
+    node.loader().start_next().unwrap();
+    assert_eq!(is().unwrap(), before);
+    assert!(node.loader().log().contains("carried over"));
+}
+
+/// How far a process lets others come before it; children have their parent's.
+fn nice(process: &str) -> i32 {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+    let (_, fields) = stat.rsplit_once(") ").unwrap();
+    // The 19th of all, of which the name is the second.
+    fields.split(' ').nth(16).unwrap().parse().unwrap()
 }
 
 /// Makes a start fail that must change nothing, and mends what it was.

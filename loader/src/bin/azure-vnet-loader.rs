@@ -36,7 +36,10 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(loader::daemon::run()) {
+    let done = runtime.block_on(loader::daemon::run());
+    // What still waits, for nft or the wireserver, is ended with the process.
+    runtime.shutdown_background();
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             error!("{}", loader::report::one_line(&error));

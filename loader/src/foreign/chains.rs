@@ -7,7 +7,7 @@ use std::fs;
 use std::io;
 
 use super::LookError;
-use crate::bounded::{HANGS, NOT_FOUND, bounded};
+use crate::bounded::{RunError, run};
 
 /// A chain.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -64,27 +64,10 @@ fn legacy(which: &[&str]) -> Result<Vec<Chain>, LookError> {
     match run("iptables-legacy-save", which) {
         Ok(text) => Ok(from_legacy(&text)),
         // Whoever made them brought their own.
-        Err(LookError::Start { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+        Err(RunError::Start { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
             Ok(Vec::new())
         }
-        Err(error) => Err(error),
-    }
-}
-
-fn run(program: &'static str, arguments: &[&str]) -> Result<String, LookError> {
-    let start = |source| LookError::Start { program, source };
-    let done = bounded(program).args(arguments).output().map_err(start)?;
-    match done.status.code() {
-        Some(0) => Ok(String::from_utf8_lossy(&done.stdout).into_owned()),
-        Some(NOT_FOUND) => Err(start(io::ErrorKind::NotFound.into())),
-        Some(HANGS) => Err(LookError::Failed {
-            program,
-            why: "it hangs".to_owned(),
-        }),
-        _ => {
-            let why = String::from_utf8_lossy(&done.stderr).trim().to_owned();
-            Err(LookError::Failed { program, why })
-        }
+        Err(error) => Err(error.into()),
     }
 }
 

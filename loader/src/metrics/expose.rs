@@ -142,7 +142,7 @@ impl State {
         );
         page.counter(
             "azure_vnet_flows_lost",
-            "Flows that found no room in table flows",
+            "Flows that found no room in table flows, and one for each upgrade that moves a table",
             self.flows_lost.into(),
         );
     }

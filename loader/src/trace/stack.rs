@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::net::Ipv4Addr;
-use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result};
 use futures_util::TryStreamExt as _;
@@ -12,6 +11,7 @@ use rtnetlink::RouteMessageBuilder;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::bounded::{RunError, run};
 use crate::foreign::{self, Filter};
 use crate::{fallback, nic};
 
@@ -143,20 +143,16 @@ fn of_message(message: &RouteMessage) -> Route {
 
 /// Whether our table translates what goes out of the NIC to `dst`.
 fn masquerades(dst: Ipv4Addr) -> Option<bool> {
-    if !fallback::is_installed() {
+    if !fallback::is_installed().unwrap_or(false) {
         return None;
     }
     let element = format!("{{ {dst} }}");
-    let listed = nft(&[
-        "get",
-        "element",
-        "ip",
-        "azure-vnet",
-        "no_masquerade",
-        &element,
-    ])
-    .ok()?;
-    Some(listed.is_none())
+    let get = ["get", "element", "ip", "azure-vnet", "no_masquerade"];
+    match run("nft", &[&get[..], &[&element]].concat()) {
+        Ok(_) => Some(false),
+        Err(RunError::Failed { .. }) => Some(true),
+        Err(_) => None,
+    }
 }
 
 /// Filters of others on the way of what is forwarded.
@@ -173,8 +169,8 @@ fn filters() -> Vec<String> {
 
 /// Chains that translate destinations before the kernel routes.
 fn translators() -> Vec<String> {
-    let text = nft(&["-j", "list", "chains"]).ok().flatten();
-    let listed: Value = serde_json::from_str(&text.unwrap_or_default()).unwrap_or_default();
+    let text = run("nft", &["-j", "list", "chains"]).unwrap_or_default();
+    let listed: Value = serde_json::from_str(&text).unwrap_or_default();
     let objects = listed.pointer("/nftables").and_then(Value::as_array);
     let chains = objects.into_iter().flatten();
     let translators = chains.filter_map(|object| {
@@ -190,18 +186,4 @@ fn translators() -> Vec<String> {
     translators
         .chain(legacy.map(|_| "iptables-legacy nat".to_owned()))
         .collect()
-}
-
-/// What nft prints; `None` when it refuses.
-fn nft(arguments: &[&str]) -> Result<Option<String>> {
-    let done = Command::new("nft")
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .output()
-        .context("run nft")?;
-    Ok(done
-        .status
-        .success()
-        .then(|| String::from_utf8_lossy(&done.stdout).into_owned()))
 }

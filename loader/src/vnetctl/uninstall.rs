@@ -161,7 +161,7 @@ fn uninstall(node: &Node, azures: bool) -> anyhow::Result<Vec<String>> {
         removed.push(format!("the programs on {nic}"));
     }
     removed.extend(block_on(remove_from_kernel(veths(node)))?);
-    if fallback::is_installed() {
+    if fallback::is_installed()? {
         fallback::remove()?;
         removed.push("nft table ip azure-vnet".to_owned());
     }

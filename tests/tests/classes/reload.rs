@@ -291,11 +291,7 @@ fn a_table_of_the_kernels_that_could_not_be_written_is_written_later() {
     const BROKEN: &str = "/run/nft-is-broken";
     let lab = Lab::new().nodes(1).build().unwrap();
     let node = lab.node(1);
-    let script = format!("#!/bin/sh\n[ -e {BROKEN} ] && exit 1\nexec /usr/sbin/nft \"$@\"\n");
-    node.write("/opt/wrapped/nft", &script).unwrap();
-    node.exec(&["chmod", "+x", "/opt/wrapped/nft"]).unwrap();
-    let path = "/opt/wrapped:/usr/sbin:/usr/bin:/sbin:/bin";
-    node.loader().start_with(&[], &[("PATH", path)]).unwrap();
+    node.loader().start_with_nft_that_breaks(BROKEN).unwrap();
     let pod = node.add_pod("web").unwrap();
     node.write(BROKEN, "").unwrap();
     node.write(MASQ_FILE, "nonMasqueradeCIDRs: [10.0.0.0/8]\n")

@@ -3,7 +3,7 @@
 use std::os::unix::net::UnixListener;
 
 use crate::scene::Scene;
-use crate::{Row, Stream};
+use crate::{Outcome, Row, Stream};
 
 const FILES: &str = "test -s RECORD && ! grep -q rubbish RECORD && test -s /run/azure-vnet/ipam/leases/ADDR && \
                      ! grep -q rubbish /run/azure-vnet/ipam/leases/ADDR";
@@ -41,6 +41,15 @@ pub(crate) const ROWS: &[Row] = &[
         "the loader's lock is removed",
         "rm /run/azure-vnet/loader.lock",
         "test -e /run/azure-vnet/loader.lock && ! flock --nonblock /run/azure-vnet/loader.lock true",
+    ),
+    Row::mended(
+        "a directory takes the place of the loader's lock",
+        "mv /run/azure-vnet/loader.lock /run/azure-vnet/kept && mkdir /run/azure-vnet/loader.lock",
+        "test -f /run/azure-vnet/loader.lock",
+    )
+    .outcome(Outcome::Limited("loader.lock"))
+    .undo(
+        "rmdir /run/azure-vnet/loader.lock && mv /run/azure-vnet/kept /run/azure-vnet/loader.lock",
     ),
     Row::mended(
         "the run directory is removed",

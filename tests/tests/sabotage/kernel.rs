@@ -48,6 +48,16 @@ pub(crate) const ROWS: &[Row] = &[
         "ip route show table 7320 | grep -q default",
     ),
     Row::mended(
+        "the route for pods in a tunnel mode is removed, and the gateway is out of reach",
+        "ip route flush table 7320; ip route del 10.240.0.0/16 dev eth0",
+        "ip route show table 7320 | grep -q default",
+    )
+    .outcome(Outcome::Limited("to table 7320"))
+    .stream(Stream::Stalls)
+    .undo(
+        "ip route add 10.240.0.0/16 dev eth0 src PRIMARY && ip route add default via 10.240.0.1 dev eth0 table 7320",
+    ),
+    Row::mended(
         "the nft table is deleted",
         "nft delete table ip azure-vnet",
         TABLE,

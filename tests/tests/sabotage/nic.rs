@@ -66,6 +66,15 @@ pub(crate) const ROWS: &[Row] = &[
     .runs_on("eth0")
     .by(renew)
     .stream(Stream::MayBreak),
+    // The last, because nothing thaws a map.
+    Row::mended(
+        "the map of settings is frozen, and the NIC gets another MTU",
+        "bpftool map freeze pinned PINS/maps/config; ip link set eth0 mtu 1490",
+        "grep -q 1500 /sys/class/net/eth0/mtu",
+    )
+    .outcome(Outcome::Limited("in map `config`"))
+    .stream(Stream::Stalls)
+    .undo("ip link set eth0 mtu 1500"),
 ];
 
 fn renew(scene: &Scene) -> anyhow::Result<()> {

@@ -45,6 +45,16 @@ fn a_node_without_a_free_address_or_with_pods_that_lack_something_is_not_well() 
     assert_eq!(full.status.code(), Some(1));
     let text = String::from_utf8_lossy(&full.stdout).into_owned();
     assert!(text.contains("no address is left for a pod"), "{text}");
+    for screen in [
+        &["vnetctl", "status"][..],
+        &["vnetctl", "status", "-o", "wide"],
+    ] {
+        let text = node.exec(screen)?;
+        assert!(
+            text.contains("NOT READY   no address is left for a pod"),
+            "{text}"
+        );
+    }
     let late = node.feed(&["vnetctl", "status", "--wait=0"], b"")?;
     assert!(
         late.stderr.contains("no address is left"),

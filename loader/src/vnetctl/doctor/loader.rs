@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use abi::pins::{BPFFS, DIRECTORY};
 use hooks::{Hook, Pins};
+use nix::net::if_::if_nametoindex;
 use rpc::{Endpoint, read_json};
 
 use super::node::Node;
@@ -108,30 +109,26 @@ pub(super) fn records(node: &Node) -> Option<Problem> {
 
 /// Folders of other layouts, and links to interfaces that are gone.
 pub(super) fn stale_pins(node: &Node) -> Option<Problem> {
-    let root = format!("{BPFFS}/{DIRECTORY}");
-    let mut stale = Vec::new();
-    for entry in fs::read_dir(&root).ok()?.filter_map(Result::ok) {
-        if entry.path() != node.pins.root() {
-            stale.push(entry.path());
-        }
-    }
-    for nic in hooks::nics(&node.pins).unwrap_or_default() {
-        if nix::net::if_::if_nametoindex(nic.as_str()).is_err() {
-            stale.extend(link_pins(&node.pins, &nic));
-        }
-    }
-    let stale: Vec<String> = stale
-        .iter()
-        .map(|path| path.display().to_string())
-        .collect();
-    (!stale.is_empty()).then(|| {
-        Problem::warning(
-            format!(
-                "another version, or an interface that is gone, has left pins: {}",
-                some(&stale)
-            ),
-            "their maps keep memory, and their programs may still run",
+    let home = fs::read_dir(format!("{BPFFS}/{DIRECTORY}")).ok()?;
+    let entries = home.filter_map(|entry| Some(entry.ok()?.path()));
+    let others = entries.filter(|path| path != node.pins.root());
+    let others: Vec<String> = others.map(|path| path.display().to_string()).collect();
+    if !others.is_empty() {
+        return Some(Problem::error(
+            format!("another version has left pins: {}", some(&others)),
+            "a loader that starts anew does not start; their maps keep memory, and their programs may still run",
             "when no loader of that version is to come back: rm -r these",
+        ));
+    }
+    let nics = hooks::nics(&node.pins).unwrap_or_default().into_iter();
+    let gone = nics.filter(|nic| if_nametoindex(nic.as_str()).is_err());
+    let links = gone.flat_map(|nic| link_pins(&node.pins, &nic));
+    let links: Vec<String> = links.map(|path| path.display().to_string()).collect();
+    (!links.is_empty()).then(|| {
+        Problem::warning(
+            format!("an interface that is gone has left pins: {}", some(&links)),
+            "their maps keep memory, and their programs may still run",
+            "systemctl restart azure-vnet-loader, or rm these",
         )
     })
 }

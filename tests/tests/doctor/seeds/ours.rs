@@ -175,7 +175,10 @@ pub(super) const SEEDS: &[Seed] = &[
     seed(
         "an older layout has left pins",
         "stale-pins",
-        &["/sys/fs/bpf/azure-vnet/v0"],
+        &[
+            "/sys/fs/bpf/azure-vnet/v0",
+            "a loader that starts anew does not start",
+        ],
         |lab, _| run(lab, "mkdir -p /sys/fs/bpf/azure-vnet/v0/maps"),
     ),
     dead(
