@@ -146,9 +146,9 @@ fn told(before: &Report, now: &Report) -> Result<ExitCode> {
     } = compare(before, now)?;
     for (when, report) in [("before", before), ("now", now)] {
         if report.machine.is_busy() {
-            let (load, cpus) = (report.machine.load_before, report.machine.cpus);
+            let (busy, cpus) = (report.machine.busy_before, report.machine.cpus);
             say(&format!(
-                "BUSY   {when}: load {load:.1} on {cpus} CPUs; figures of such a run prove little"
+                "BUSY   {when}: others wanted {busy:.1} of {cpus} CPUs; figures of such a run prove little"
             ));
         }
     }

@@ -44,7 +44,7 @@ fn two_recorded_runs_of_the_same_are_not_worse_than_each_other() {
             said.contains("61 figures compared: ") && !said.contains("WORSE"),
             "{said}"
         );
-        assert!(said.contains("BUSY   before: load "), "{said}");
+        assert!(said.contains("BUSY   before: others wanted "), "{said}");
     }
 }
 

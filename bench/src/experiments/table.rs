@@ -114,12 +114,12 @@ impl Table {
     pub(super) fn new(machine: &Machine) -> Self {
         Self {
             machine: format!(
-                "{} × {}, {}, kernel {}, load before {:.2}, commit {}",
+                "{} × {}, {}, kernel {}, {:.2} CPUs busy before, commit {}",
                 machine.cpus,
                 machine.cpu,
                 machine.virtualization,
                 machine.kernel,
-                machine.load_before,
+                machine.busy_before,
                 machine.commit
             ),
             lines: Vec::new(),

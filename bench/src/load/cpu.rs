@@ -1,7 +1,7 @@
 //! What does a load cost the machine, and on which CPU does it run?
 
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use nix::sched::{CpuSet, sched_setaffinity};
@@ -50,6 +50,14 @@ impl Clock {
     }
 }
 
+/// How many CPUs others keep busy at this moment, by a second of them. The load average would know our own build, and the run
+/// before, a minute long.
+pub(crate) fn busy_now() -> Result<f64> {
+    let (clock, start) = (Clock::start()?, Instant::now());
+    lab::pass(Duration::from_secs(1));
+    Ok(clock.elapsed()?.as_secs_f64() / start.elapsed().as_secs_f64())
+}
+
 fn used() -> Result<Duration> {
     busy(&fs::read_to_string("/proc/stat").context("read /proc/stat")?)
 }
@@ -72,7 +80,7 @@ fn busy(stat: &str) -> Result<Duration> {
 #[cfg(test)]
 mod tests {
     use std::net::UdpSocket;
-    use std::time::Instant;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
 
@@ -105,6 +113,24 @@ mod tests {
         let most = there_is + Duration::from_millis(10) * u32::try_from(senders).unwrap() * 2;
         assert!(used <= most, "{used:?} of {there_is:?}");
         assert!(used >= there_is / 2, "{used:?} of {there_is:?}");
+    }
+
+    #[test]
+    fn what_others_do_at_this_moment_is_seen_and_no_more_than_all_cpus() {
+        let cpus = std::thread::available_parallelism().unwrap().get();
+        let done = AtomicBool::new(false);
+        let busy = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+            let busy = busy_now();
+            done.store(true, Ordering::Relaxed);
+            busy.unwrap()
+        });
+        let most = f64::from(u32::try_from(cpus).unwrap()) * 1.05;
+        assert!((0.5..=most).contains(&busy), "{busy}");
     }
 
     #[test]

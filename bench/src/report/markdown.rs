@@ -57,7 +57,10 @@ fn machine(text: &mut String, report: &Report) -> std::fmt::Result {
         ("memory", format!("{} MiB", machine.memory_mib)),
         ("kernel", machine.kernel.clone()),
         ("virtualization", machine.virtualization.clone()),
-        ("load before", format!("{:.2}", machine.load_before)),
+        (
+            "CPUs that others had before",
+            format!("{:.2}", machine.busy_before),
+        ),
         ("commit", machine.commit.clone()),
         (
             "run",
