@@ -162,6 +162,14 @@ impl Display for Path {
     }
 }
 
+/// What follows the path in `tcp_stream`: one connection, and as many as there are CPUs.
+pub(crate) const STREAMS: [&str; 2] = [", 1 stream", ", n streams"];
+
+/// The paths of `xdp_drop`: frames a second, of which making them is a part; that part alone; and what is left without it.
+pub(crate) const FLOOD: &str = "host: nft ingress, bridge and ptp: iptables, ours: guard";
+pub(crate) const MAKING: &str = "making the frame alone, dropped nowhere";
+pub(crate) const DROP: &str = "the drop alone, without making the frame";
+
 /// The path of the first point of something that grows, as it is beside a later one.
 pub(crate) fn again(point: u32) -> String {
     format!("{point}, first point again")
