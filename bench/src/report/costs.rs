@@ -34,7 +34,7 @@ impl Costs {
             .with_context(|| format!("{} has no costs in it", file.display()))
     }
 
-    fn own(&self, program: &str, verdict: &str) -> Option<f64> {
+    pub(super) fn own(&self, program: &str, verdict: &str) -> Option<f64> {
         let ratio = self.ratios.get(program)?.get(verdict)?;
         Some((ratio - 1.0) * self.nothing_ns)
     }
