@@ -55,7 +55,7 @@ impl Measure {
         Self::GROWTH.contains(&self)
     }
 
-    /// How much there is of what grows. A quick run has the first two.
+    /// How much there is of what grows. A quick run that is asked for it by name has the first two.
     pub(crate) fn points(self) -> &'static [u32] {
         match self {
             Self::GrowthPods | Self::GrowthAdd => &[10, 50, 100, 175, 250],

@@ -56,6 +56,8 @@ pub(crate) struct Comparison {
     pub(crate) worse: Vec<Worse>,
     /// What was compared with others before, and is not now.
     pub(crate) gone: Vec<String>,
+    /// What neither could measure, or had the time for.
+    pub(crate) lacking: Vec<String>,
 }
 
 impl Comparison {
@@ -109,12 +111,26 @@ pub(crate) fn compare(before: &Report, now: &Report) -> Result<Comparison> {
             }
         }
     }
+    found.lacking = lacking(before, now);
     for size in &now.machine.sizes {
         if let Some(figure) = larger(before, size) {
             found.look_at(figure, true, SLACK);
         }
     }
     Ok(found)
+}
+
+/// What both say that they could not measure, each once: it is in no list of what is gone.
+fn lacking(before: &Report, now: &Report) -> Vec<String> {
+    let lacks = |report: &Report, what: &str| {
+        let mut failures = report.machine.failures.iter();
+        failures.any(|failure| failure.what == what)
+    };
+    let both = now.machine.failures.iter().map(|failure| &failure.what);
+    let mut both: Vec<_> = both.filter(|what| lacks(before, what)).cloned().collect();
+    both.sort();
+    both.dedup();
+    both
 }
 
 /// A ratio that both have, and whether its rounds, then and now, have nothing in common. Nothing of too few rounds.
@@ -175,6 +191,7 @@ fn larger(before: &Report, size: &Size) -> Option<Worse> {
 mod tests {
     use super::*;
     use crate::names::{Measure, Unit};
+    use crate::report::Failure;
 
     fn ratio(over_host: Option<f64>, over_bridge: Option<f64>) -> Ratio {
         Ratio {
@@ -247,6 +264,24 @@ mod tests {
         assert_eq!(found.gone, ["tcp_crr, pod→VNet, ours over host"]);
         let nothing = compare(&report(Vec::new()), &before).unwrap();
         assert_eq!(nothing, Comparison::default());
+    }
+
+    #[test]
+    fn what_neither_of_them_has_is_said() {
+        let of = |what: &[&str]| {
+            let mut report = report(Vec::new());
+            report
+                .machine
+                .failures
+                .extend(what.iter().map(|what| Failure {
+                    side: None,
+                    what: (*what).into(),
+                    error: "left out".into(),
+                }));
+            report
+        };
+        let (before, now) = (of(&["a flood", "pods"]), of(&["pods", "pods", "serial"]));
+        assert_eq!(compare(&before, &now).unwrap().lacking, ["pods"]);
     }
 
     #[test]
