@@ -138,6 +138,7 @@ fn told(before: &Report, now: &Report) -> Result<ExitCode> {
         compared,
         alike,
         worse,
+        apart,
         gone,
         lacking,
     } = compare(before, now)?;
@@ -150,7 +151,10 @@ fn told(before: &Report, now: &Report) -> Result<ExitCode> {
         }
     }
     for figure in &worse {
-        say(&figure.to_string());
+        say(&format!("WORSE  {figure}"));
+    }
+    for figure in &apart {
+        say(&format!("APART  {figure}"));
     }
     for figure in &gone {
         say(&format!("GONE   {figure}: cannot be compared"));

@@ -15,9 +15,9 @@ const ALONE: f64 = 0.67;
 /// Rounds that say something of how much they differ.
 const FEW: usize = 5;
 
-/// A figure that is worse than it was.
+/// A figure that is not what it was.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Worse {
+pub(crate) struct Changed {
     pub(crate) measure: String,
     pub(crate) path: String,
     /// What the figure is of.
@@ -28,7 +28,7 @@ pub(crate) struct Worse {
     pub(crate) left: f64,
 }
 
-impl Display for Worse {
+impl Display for Changed {
     fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
         let Self {
             measure,
@@ -40,7 +40,7 @@ impl Display for Worse {
         } = self;
         write!(
             f,
-            "WORSE  {measure}, {path}, {of}: {before:.3} before, {now:.3} now, {:.0} % of it left",
+            "{measure}, {path}, {of}: {before:.3} before, {now:.3} now, {:.0} % of it left",
             left * 100.0
         )
     }
@@ -53,7 +53,9 @@ pub(crate) struct Comparison {
     pub(crate) compared: usize,
     /// Of them, how many differ by no more than a tenth.
     pub(crate) alike: usize,
-    pub(crate) worse: Vec<Worse>,
+    pub(crate) worse: Vec<Changed>,
+    /// What differs by more than a tenth, either way, without being worse: its rounds differ as much, or it is better.
+    pub(crate) apart: Vec<Changed>,
     /// What was compared with others before, and is not now.
     pub(crate) gone: Vec<String>,
     /// What neither could measure, or had the time for.
@@ -61,11 +63,14 @@ pub(crate) struct Comparison {
 }
 
 impl Comparison {
-    fn look_at(&mut self, figure: Worse, sure: bool, slack: f64) {
+    fn look_at(&mut self, figure: Changed, sure: bool, slack: f64) {
         self.compared += 1;
-        self.alike += usize::from((SLACK..=1.0 / SLACK).contains(&figure.left));
+        let alike = (SLACK..=1.0 / SLACK).contains(&figure.left);
+        self.alike += usize::from(alike);
         if sure && figure.left < slack {
             self.worse.push(figure);
+        } else if !alike {
+            self.apart.push(figure);
         }
     }
 }
@@ -134,13 +139,13 @@ fn lacking(before: &Report, now: &Report) -> Vec<String> {
 }
 
 /// A ratio that both have, and whether its rounds, then and now, have nothing in common. Nothing of too few rounds.
-fn over(side: SideName, before: &Ratio, now: &Ratio) -> Option<(Worse, bool)> {
+fn over(side: SideName, before: &Ratio, now: &Ratio) -> Option<(Changed, bool)> {
     let of = |ratio: &Ratio| {
         let (_, found) = ratio.named().into_iter().find(|(one, _)| *one == side)?;
         Some((found?, *ratio.sure.get(&side)?))
     };
     let ((before, [lowest, _]), (found, [_, highest])) = (of(before)?, of(now)?);
-    let figure = Worse {
+    let figure = Changed {
         measure: now.measure.to_string(),
         path: now.path.clone(),
         of: format!("ours over {side}"),
@@ -152,7 +157,7 @@ fn over(side: SideName, before: &Ratio, now: &Ratio) -> Option<(Worse, bool)> {
 }
 
 /// Our own figure, without anybody to compare with, and whether all rounds are worse than all were.
-fn own(before: &Report, row: &Row) -> Option<(Worse, bool)> {
+fn own(before: &Report, row: &Row) -> Option<(Changed, bool)> {
     let old = before.row(row.measure, &row.path, SideName::Ours)?;
     if old.unit != row.unit || old.rounds.min(row.rounds) < FEW {
         return None;
@@ -162,7 +167,7 @@ fn own(before: &Report, row: &Row) -> Option<(Worse, bool)> {
     } else {
         (row.median / old.median, row.max < old.min)
     };
-    let figure = Worse {
+    let figure = Changed {
         measure: row.measure.to_string(),
         path: row.path.clone(),
         of: format!("ours, {}", row.unit.name()),
@@ -173,11 +178,11 @@ fn own(before: &Report, row: &Row) -> Option<(Worse, bool)> {
     Some((figure, sure))
 }
 
-fn larger(before: &Report, size: &Size) -> Option<Worse> {
+fn larger(before: &Report, size: &Size) -> Option<Changed> {
     let mut sizes = before.machine.sizes.iter();
     let old = sizes.find(|old| old.what == size.what)?;
     let (before, now) = (bytes_as_mebi(old.bytes), bytes_as_mebi(size.bytes));
-    Some(Worse {
+    Some(Changed {
         measure: "size".into(),
         path: size.what.clone(),
         of: "MiB".into(),
@@ -209,7 +214,7 @@ mod tests {
         }
     }
 
-    fn worse(before: &Report, now: &Report) -> Vec<Worse> {
+    fn worse(before: &Report, now: &Report) -> Vec<Changed> {
         compare(before, now).unwrap().worse
     }
 
@@ -244,8 +249,7 @@ mod tests {
             &report(vec![ratio(Some(0.97), Some(1.1))]),
         );
         let told: Vec<_> = worse.iter().map(ToString::to_string).collect();
-        let line =
-            "WORSE  tcp_crr, pod→VNet, ours over bridge: 1.300 before, 1.100 now, 85 % of it left";
+        let line = "tcp_crr, pod→VNet, ours over bridge: 1.300 before, 1.100 now, 85 % of it left";
         assert_eq!(told, [line]);
     }
 
@@ -254,6 +258,20 @@ mod tests {
         let before = report(vec![ratio(Some(1.0), Some(1.3))]);
         let now = report(vec![ratio(Some(0.91), Some(2.0))]);
         assert_eq!(worse(&before, &now), []);
+    }
+
+    #[test]
+    fn alike_is_what_differs_by_a_tenth_at_most_and_what_differs_more_without_being_worse_is_apart()
+    {
+        let before = report(vec![ratio(Some(1.0), None)]);
+        let counts = |now: f64| {
+            let found = compare(&before, &report(vec![ratio(Some(now), None)])).unwrap();
+            (found.alike, found.worse.len(), found.apart.len())
+        };
+        assert_eq!(counts(0.91), (1, 0, 0));
+        assert_eq!(counts(1.1), (1, 0, 0));
+        assert_eq!(counts(0.89), (0, 1, 0));
+        assert_eq!(counts(1.15), (0, 0, 1));
     }
 
     #[test]
