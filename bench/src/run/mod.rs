@@ -110,7 +110,12 @@ impl Book {
         }
     }
 
-    fn fail(&mut self, side: Option<SideName>, what: impl Into<String>, error: &anyhow::Error) {
+    pub(crate) fn fail(
+        &mut self,
+        side: Option<SideName>,
+        what: impl Into<String>,
+        error: &anyhow::Error,
+    ) {
         let (what, error) = (what.into(), format!("{error:#}"));
         let of = side.map_or("all sides", SideName::name);
         crate::say(&format!("  {of}: {what}: {error}"));
