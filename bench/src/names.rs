@@ -175,6 +175,11 @@ pub(crate) fn again(point: u32) -> String {
     format!("{point}, first point again")
 }
 
+/// The path of how much more a later point costs than the first one, round by round.
+pub(crate) fn grown(point: u32) -> String {
+    format!("{point}, × the first point")
+}
+
 /// What a figure counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Unit {
@@ -186,12 +191,15 @@ pub(crate) enum Unit {
     Milliseconds,
     #[serde(rename = "us")]
     Microseconds,
+    /// Of another figure.
+    #[serde(rename = "x")]
+    Times,
 }
 
 impl Unit {
     /// Whether more of it is worse.
-    pub(crate) fn is_time(self) -> bool {
-        matches!(self, Self::Milliseconds | Self::Microseconds)
+    pub(crate) fn less_is_better(self) -> bool {
+        matches!(self, Self::Milliseconds | Self::Microseconds | Self::Times)
     }
 
     pub(crate) fn name(self) -> &'static str {
@@ -200,6 +208,7 @@ impl Unit {
             Self::PerSecond => "1/s",
             Self::Milliseconds => "ms",
             Self::Microseconds => "µs",
+            Self::Times => "×",
         }
     }
 }

@@ -47,7 +47,7 @@ impl Line {
     fn ratio(&self, values: &[f64]) -> Option<Spread> {
         let (_, first) = self.found.first()?;
         let rounds = first.iter().zip(values).map(|(first, other)| {
-            if self.unit.is_time() {
+            if self.unit.less_is_better() {
                 first / other
             } else {
                 other / first

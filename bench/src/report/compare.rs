@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 
 use super::bars::bytes_as_mebi;
 use super::{Ratio, Report, Row, Size};
-use crate::names::SideName;
+use crate::names::{SideName, Unit};
 
 /// What may be lost before it is told.
 const SLACK: f64 = 0.9;
@@ -104,16 +104,19 @@ pub(crate) fn compare(before: &Report, now: &Report) -> Result<Comparison> {
             found.look_at(figure, sure, SLACK);
         }
     }
-    if now.machine.is_like(&before.machine) {
-        let has_ratio = |row: &Row| {
-            let mut ratios = before.ratios.iter().chain(&now.ratios);
-            ratios.any(|ratio| ratio.measure == row.measure && ratio.path == row.path)
-        };
-        let ours = now.rows.iter().filter(|row| row.side == SideName::Ours);
-        for row in ours.filter(|row| !row.is_detail() && !has_ratio(row)) {
-            if let Some((figure, sure)) = own(before, row) {
-                found.look_at(figure, sure, ALONE);
-            }
+    let has_ratio = |row: &Row| {
+        let mut ratios = before.ratios.iter().chain(&now.ratios);
+        ratios.any(|ratio| ratio.measure == row.measure && ratio.path == row.path)
+    };
+    let ours = now.rows.iter().filter(|row| row.side == SideName::Ours);
+    for row in ours.filter(|row| !row.is_detail() && !has_ratio(row)) {
+        // What we cost more beside more took turns with ourselves: the machine is not in it.
+        let is_growth = row.unit == Unit::Times;
+        if !is_growth && !now.machine.is_like(&before.machine) {
+            continue;
+        }
+        if let Some((figure, sure)) = own(before, row) {
+            found.look_at(figure, sure, if is_growth { SLACK } else { ALONE });
         }
     }
     found.lacking = lacking(before, now);
@@ -162,7 +165,7 @@ fn own(before: &Report, row: &Row) -> Option<(Changed, bool)> {
     if old.unit != row.unit || old.rounds.min(row.rounds) < FEW {
         return None;
     }
-    let (left, sure) = if row.unit.is_time() {
+    let (left, sure) = if row.unit.less_is_better() {
         (old.median / row.median, row.min > old.max)
     } else {
         (row.median / old.median, row.max < old.min)
@@ -195,7 +198,7 @@ fn larger(before: &Report, size: &Size) -> Option<Changed> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::names::{Measure, Unit};
+    use crate::names::Measure;
     use crate::report::Failure;
 
     fn ratio(over_host: Option<f64>, over_bridge: Option<f64>) -> Ratio {
@@ -312,6 +315,22 @@ mod tests {
         now.ratios[0].sure.clear();
         let found = compare(&before, &now).unwrap();
         assert_eq!(found.compared, 0, "too few rounds to know");
+    }
+
+    #[test]
+    fn what_grows_more_than_it_did_is_told_on_any_machine() {
+        let of = |times| {
+            let mut report = alone(times, Unit::Times);
+            report.rows[0].measure = Measure::GrowthPods;
+            (report.rows[0].min, report.rows[0].max) = (times * 0.98, times * 1.02);
+            report
+        };
+        let mut elsewhere = of(1.4);
+        elsewhere.machine.cpu = "another".into();
+        let told = worse(&of(1.0), &elsewhere);
+        assert_eq!(told.len(), 1);
+        assert_eq!(worse(&of(1.0), &of(1.05)), []);
+        assert_eq!(worse(&of(1.4), &of(1.0)), []);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The measurements: which sides take turns, how often, and what becomes of one that fails.
 
+mod bindings;
 mod growth;
 mod memory;
 mod plan;
