@@ -36,7 +36,7 @@ pub(crate) enum Measure {
     GrowthServicesIptables,
     /// The same in its nftables shape
     GrowthServicesNft,
-    /// ADD beside 0 to 250 pods
+    /// ADD beside 10 to 250 pods
     GrowthAdd,
 }
 
