@@ -1,6 +1,7 @@
 //! An allocator that gives the next bytes and takes nothing back: the least that allocating can cost, for `cargo xtask bench
 //! experiments` alone. No product has it: docs/adr/0016-experiments.md.
 
+use nix::libc;
 use std::alloc::{GlobalAlloc, Layout};
 use std::cell::UnsafeCell;
 use std::ptr::null_mut;
@@ -9,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// More than any call needs; what nobody touches is no memory.
 const SIZE: usize = 256 << 20;
 
+#[repr(align(4096))]
 struct Arena(UnsafeCell<[u8; SIZE]>);
 
 // SAFETY: each byte is given once, by the atomic counter below, and is nobody else's from then on.
@@ -26,6 +28,11 @@ static BUMP: Bump = Bump;
 unsafe impl GlobalAlloc for Bump {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let base = ARENA.0.get().cast::<u8>();
+        if NEXT.load(Ordering::Relaxed) == 0 {
+            // Where huge pages are always on, the first byte would cost the zeroing of two megabytes, more than all of glibc's work.
+            // SAFETY: the arena's own pages, whose content stays.
+            unsafe { libc::madvise(base.cast(), SIZE, libc::MADV_NOHUGEPAGE) };
+        }
         let given = NEXT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |next| {
             let end = start(base, next, layout).checked_add(layout.size())?;
             (end <= SIZE).then_some(end)
