@@ -210,7 +210,7 @@ fn without_the_product_the_other_sides_are_measured_and_ours_is_said_to_be_missi
     assert_eq!(run.report()["ratios"], serde_json::json!([]));
     assert!(
         run.failure("ours")
-            .contains("there is no azure-vnet-loader")
+            .contains("/azure-vnet-loader; build it first")
     );
     let text = fs::read_to_string(run.folder.path().join("report.md")).unwrap();
     assert!(text.contains("## What could not be measured"));
