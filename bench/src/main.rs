@@ -19,10 +19,10 @@ mod series;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Result;
-use clap::{Parser, Subcommand, ValueEnum as _};
+use anyhow::{Result, bail};
+use clap::{Parser, Subcommand};
 
-use crate::names::Measure;
+use crate::names::{Measure, SideName};
 use crate::report::{Comparison, Costs, Machine, Report, compare};
 use crate::run::{Book, Plan};
 
@@ -32,7 +32,8 @@ use crate::run::{Book, Plan};
 struct Arguments {
     #[command(subcommand)]
     verb: Option<Verb>,
-    /// Three minutes: shorter and fewer rounds, and of what grows two points only
+    /// Three minutes: shorter and fewer rounds, no 250 pods at once, and nothing of what grows unless --only names it, then two
+    /// points
     #[arg(long)]
     quick: bool,
     /// Only these; may be given several times
@@ -50,6 +51,18 @@ struct Arguments {
     /// What the programs cost alone, as the agreement test has found it; `cargo xtask bench` hands it over
     #[arg(long, value_name = "FILE")]
     costs: Option<PathBuf>,
+    /// Why there is no such file
+    #[arg(long, value_name = "TEXT", conflicts_with = "costs")]
+    costs_failed: Option<String>,
+}
+
+impl Arguments {
+    fn costs(&self) -> Result<Option<Costs>> {
+        if let Some(failed) = &self.costs_failed {
+            bail!("{failed}");
+        }
+        self.costs.as_deref().map(Costs::read).transpose()
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -99,8 +112,7 @@ fn run_verb() -> Result<ExitCode> {
     let before = arguments.compare.as_deref().map(Report::read).transpose()?;
     let default = root.join("target/bench");
     let folder = arguments.out.as_ref().unwrap_or(&default);
-    let costs = arguments.costs.as_deref().map(Costs::read).transpose()?;
-    let report = measure(&arguments, folder, costs);
+    let report = measure(&arguments, folder);
     report.write(folder)?;
     say(&format!("report: {}/report.md", folder.display()));
     match before {
@@ -113,7 +125,7 @@ fn run_verb() -> Result<ExitCode> {
     }
 }
 
-fn measure(arguments: &Arguments, folder: &Path, costs: Option<Costs>) -> Report {
+fn measure(arguments: &Arguments, folder: &Path) -> Report {
     let mut plan = if arguments.quick {
         Plan::quick()
     } else {
@@ -122,17 +134,13 @@ fn measure(arguments: &Arguments, folder: &Path, costs: Option<Costs>) -> Report
     if let Some(rounds) = arguments.rounds {
         plan.set_rounds(rounds.into());
     }
-    let wanted = if arguments.only.is_empty() {
-        Measure::value_variants()
-    } else {
-        &arguments.only
-    };
-    let machine = Machine {
-        costs,
-        ..Machine::describe(plan.quick)
-    };
+    let mut machine = Machine::describe(plan.quick);
+    let costs = arguments.costs().map(|costs| machine.costs = costs);
     let mut book = Book::new(plan, machine, Some(folder.to_path_buf()));
-    book.run(wanted);
+    if let Err(error) = costs {
+        book.fail(Some(SideName::Ours), "what the programs cost alone", &error);
+    }
+    book.run(&arguments.only);
     book.report()
 }
 
@@ -142,21 +150,29 @@ fn told(before: &Report, now: &Report) -> Result<ExitCode> {
         compared,
         alike,
         worse,
+        apart,
         gone,
+        lacking,
     } = compare(before, now)?;
     for (when, report) in [("before", before), ("now", now)] {
         if report.machine.is_busy() {
-            let (load, cpus) = (report.machine.load_before, report.machine.cpus);
+            let (busy, cpus) = (report.machine.busy_before, report.machine.cpus);
             say(&format!(
-                "BUSY   {when}: load {load:.1} on {cpus} CPUs; figures of such a run prove little"
+                "BUSY   {when}: others wanted {busy:.1} of {cpus} CPUs; figures of such a run prove little"
             ));
         }
     }
     for figure in &worse {
-        say(&figure.to_string());
+        say(&format!("WORSE  {figure}"));
+    }
+    for figure in &apart {
+        say(&format!("APART  {figure}"));
     }
     for figure in &gone {
         say(&format!("GONE   {figure}: cannot be compared"));
+    }
+    for what in &lacking {
+        say(&format!("NEITHER {what}: neither run has it"));
     }
     say(&format!(
         "{compared} figures compared: {alike} within a tenth, {} worse by more than that and than their rounds differ",
@@ -175,4 +191,19 @@ fn told(before: &Report, now: &Report) -> Result<ExitCode> {
 
 fn say(line: &str) {
     println!("{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn costs_that_could_not_be_measured_or_read_are_a_failure_with_its_reason_and_others_none() {
+        let costs = |line: &str| Arguments::parse_from(line.split(' ')).costs();
+        let failed = ["bench", "--costs-failed", "cargo test: exit status: 101"];
+        let failed = Arguments::parse_from(failed).costs().unwrap_err();
+        assert_eq!(failed.to_string(), "cargo test: exit status: 101");
+        costs("bench --costs /dev/null").unwrap_err();
+        assert_eq!(costs("bench").unwrap(), None);
+    }
 }

@@ -36,7 +36,7 @@ pub(crate) enum Measure {
     GrowthServicesIptables,
     /// The same in its nftables shape
     GrowthServicesNft,
-    /// ADD beside 0 to 250 pods
+    /// ADD beside 10 to 250 pods
     GrowthAdd,
 }
 
@@ -55,7 +55,7 @@ impl Measure {
         Self::GROWTH.contains(&self)
     }
 
-    /// How much there is of what grows. A quick run has the first two.
+    /// How much there is of what grows. A quick run that is asked for it by name has the first two.
     pub(crate) fn points(self) -> &'static [u32] {
         match self {
             Self::GrowthPods | Self::GrowthAdd => &[10, 50, 100, 175, 250],
@@ -162,9 +162,22 @@ impl Display for Path {
     }
 }
 
+/// What follows the path in `tcp_stream`: one connection, and as many as there are CPUs.
+pub(crate) const STREAMS: [&str; 2] = [", 1 stream", ", n streams"];
+
+/// The paths of `xdp_drop`: frames a second, of which making them is a part; that part alone; and what is left without it.
+pub(crate) const FLOOD: &str = "host: nft ingress, bridge and ptp: iptables, ours: guard";
+pub(crate) const MAKING: &str = "making the frame alone, dropped nowhere";
+pub(crate) const DROP: &str = "the drop alone, without making the frame";
+
 /// The path of the first point of something that grows, as it is beside a later one.
 pub(crate) fn again(point: u32) -> String {
     format!("{point}, first point again")
+}
+
+/// The path of how much more a later point costs than the first one, round by round.
+pub(crate) fn grown(point: u32) -> String {
+    format!("{point}, × the first point")
 }
 
 /// What a figure counts.
@@ -178,12 +191,15 @@ pub(crate) enum Unit {
     Milliseconds,
     #[serde(rename = "us")]
     Microseconds,
+    /// Of another figure.
+    #[serde(rename = "x")]
+    Times,
 }
 
 impl Unit {
     /// Whether more of it is worse.
-    pub(crate) fn is_time(self) -> bool {
-        matches!(self, Self::Milliseconds | Self::Microseconds)
+    pub(crate) fn less_is_better(self) -> bool {
+        matches!(self, Self::Milliseconds | Self::Microseconds | Self::Times)
     }
 
     pub(crate) fn name(self) -> &'static str {
@@ -192,6 +208,7 @@ impl Unit {
             Self::PerSecond => "1/s",
             Self::Milliseconds => "ms",
             Self::Microseconds => "µs",
+            Self::Times => "×",
         }
     }
 }

@@ -101,7 +101,7 @@ impl Series {
     /// How ours compares with each other side: the figure, and the CPU time where there is some. Nothing when ours was not
     /// measured, or nobody else was.
     pub(crate) fn ratios(&self) -> Vec<Ratio> {
-        let less_is_better = self.unit.is_time();
+        let less_is_better = self.unit.less_is_better();
         let value = |sample: &Sample| {
             Some(if less_is_better {
                 1.0 / sample.value

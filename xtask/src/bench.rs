@@ -2,7 +2,7 @@
 
 use crate::{build, build_variants, check, command, setup, workspace};
 use anyhow::{Context as _, Result, ensure};
-use std::path::PathBuf;
+use std::ffi::OsString;
 
 #[derive(Debug, clap::Args)]
 #[command(disable_help_flag = true)]
@@ -17,7 +17,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let measures = !["compare", "node", "publish", "help", "--help", "-h"]
         .iter()
         .any(|word| arguments.rest.iter().any(|given| given == word));
-    let costs = if measures { prepare(arguments)? } else { None };
+    let costs = if measures {
+        prepare(arguments)?
+    } else {
+        Vec::new()
+    };
     if measures && arguments.rest.iter().any(|word| word == "experiments") {
         build_variants::run(&[])?;
     }
@@ -25,18 +29,19 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     cargo
         .env("AZURE_VNET_BIN_DIR", workspace::product_dir())
         .env("AZURE_VNET_VARIANTS_DIR", workspace::variants_dir());
-    cargo.args(["run", "--release", "--quiet", "--package", "bench", "--"]);
-    if let Some(costs) = costs {
-        cargo.arg("--costs").arg(costs);
-    }
+    cargo.args(["run", "--release", "--quiet", "--manifest-path"]);
+    cargo.arg(workspace::root().join("Cargo.toml"));
+    cargo.args(["--package", "bench", "--"]).args(costs);
+    // Files are named as the caller sees them.
+    cargo.current_dir(std::env::current_dir().context("find the current folder")?);
     command::run(cargo.args(&arguments.rest)).context("run the benchmark")
 }
 
 /// Rounds of the programs alone in a quick run.
 const FEW: u32 = 5;
 
-/// All that is measured or measures, and the file with what the programs cost alone.
-fn prepare(arguments: &Arguments) -> Result<Option<PathBuf>> {
+/// All that is measured or measures, and for the benchmark what the programs cost alone: the file, or why there is none.
+fn prepare(arguments: &Arguments) -> Result<Vec<OsString>> {
     ensure!(
         nix::unistd::geteuid().is_root(),
         "the benchmark makes network namespaces and loads BPF programs: run it as root"
@@ -59,13 +64,15 @@ fn prepare(arguments: &Arguments) -> Result<Option<PathBuf>> {
     build::run()?;
     let given = |word| arguments.rest.iter().any(|given| given == word);
     if given("--only") || given("experiments") {
-        return Ok(None);
+        return Ok(Vec::new());
     }
     let costs = workspace::target_dir().join("costs.json");
     let found = check::budget(Some(&costs), given("--quick").then_some(FEW));
-    if let Err(error) = &found {
-        // The report says that it was not measured.
-        println!("bench: goes on without what the programs cost alone: {error:#}");
-    }
-    Ok(found.is_ok().then_some(costs))
+    Ok(match found {
+        Ok(()) => vec!["--costs".into(), costs.into()],
+        Err(error) => {
+            println!("bench: goes on without what the programs cost alone: {error:#}");
+            vec!["--costs-failed".into(), format!("{error:#}").into()]
+        }
+    })
 }

@@ -3,6 +3,7 @@
 //! An alternative is a setting of the lab, or the product with other programs, as `cargo xtask build-variants` leaves it.
 
 mod cables;
+mod netkit;
 mod plugin;
 mod programs;
 mod table;
@@ -33,8 +34,12 @@ pub(crate) enum Experiment {
     Prealloc,
     /// The plug-in linked statically and dynamically, and a program that does nothing
     Linking,
+    /// The plug-in with an allocator that never frees: all that allocation may cost
+    Allocation,
     /// What the exec of the IPAM plug-in is of ADD
     Ipam,
+    /// A cable of netkit beside one of veth, where the kernel has netkit
+    Netkit,
     /// Clearing the mark of what leaves by the NIC
     Mark,
     /// Ethernet addresses written by us instead of looked up by the kernel
@@ -116,8 +121,10 @@ impl Trial {
             Experiment::Gro => cables::run(self, name),
             Experiment::Guard => programs::guard(self, name),
             Experiment::Prealloc => programs::compare(self, name, "no-prealloc", &out),
-            Experiment::Linking => plugin::linking(self, name),
+            Experiment::Linking => plugin::otherwise(self, name, "dynamic"),
+            Experiment::Allocation => plugin::otherwise(self, name, "never-free"),
             Experiment::Ipam => plugin::ipam(self, name),
+            Experiment::Netkit => netkit::run(self, name),
             Experiment::Mark => programs::compare(self, name, "keep-mark", &out),
             Experiment::Mac => programs::compare(self, name, "direct-mac", &out),
             Experiment::Caches => programs::compare(self, name, "no-caches", &out),

@@ -21,21 +21,22 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Of the C library that does nothing: what starting a program costs by itself.
 const NOTHING: &str = "/bin/true";
 
-/// The plug-in of the product, and the same code with the C library loaded at run time.
-pub(super) fn linking(trial: &mut Trial, name: &str) -> Result<()> {
+/// The product's plug-ins beside another build of the same code (`dynamic`: the C library is loaded at run time; `never-free`: an
+/// allocator that only counts), and a program that does nothing.
+pub(super) fn otherwise(trial: &mut Trial, name: &str, other: &'static str) -> Result<()> {
     let build = |binaries: Option<&std::path::Path>| ours(Kind::Pods, binaries, &|_| Ok(()));
-    let (static_, dynamic) = (build(None)?, build(Some(&variant("dynamic")?))?);
+    let (plain, varied) = (build(None)?, build(Some(&variant(other)?))?);
     let version = |side: &'_ Side| -> Result<Go<'static>> {
         let (pod, network) = (side.node().new_netns("version")?, side.network()?.clone());
         Ok(Box::new(move || {
             middle(|| call(&pod, &network, Verb::Version))
         }))
     };
-    let node = static_.node();
+    let node = plain.node();
     let nothing: Go<'_> = Box::new(|| middle(|| started(node)));
     let turns: Vec<Turn<'_>> = vec![
-        ("static", version(&static_)?),
-        ("dynamic", version(&dynamic)?),
+        ("as it is", version(&plain)?),
+        (other, version(&varied)?),
         (NOTHING, nothing),
     ];
     let figures = [("VERSION, exec to exit".to_owned(), Unit::Milliseconds)];
@@ -43,7 +44,7 @@ pub(super) fn linking(trial: &mut Trial, name: &str) -> Result<()> {
 
     let pods =
         |side| -> Result<Go<'_>> { Ok(serially(side, Side::network(side)?.clone(), CALLS / 2)) };
-    let turns = vec![("static", pods(&static_)?), ("dynamic", pods(&dynamic)?)];
+    let turns = vec![("as it is", pods(&plain)?), (other, pods(&varied)?)];
     let figures = ["ADD", "DEL"].map(|verb| (verb.to_owned(), Unit::Milliseconds));
     trial.alternate(name, &figures, turns)
 }

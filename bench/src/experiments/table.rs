@@ -47,7 +47,7 @@ impl Line {
     fn ratio(&self, values: &[f64]) -> Option<Spread> {
         let (_, first) = self.found.first()?;
         let rounds = first.iter().zip(values).map(|(first, other)| {
-            if self.unit.is_time() {
+            if self.unit.less_is_better() {
                 first / other
             } else {
                 other / first
@@ -108,22 +108,25 @@ pub(super) struct Table {
     machine: String,
     lines: Vec<Line>,
     failures: Vec<String>,
+    /// What this machine has not.
+    left_out: Vec<String>,
 }
 
 impl Table {
     pub(super) fn new(machine: &Machine) -> Self {
         Self {
             machine: format!(
-                "{} × {}, {}, kernel {}, load before {:.2}, commit {}",
+                "{} × {}, {}, kernel {}, {:.2} CPUs busy before, commit {}",
                 machine.cpus,
                 machine.cpu,
                 machine.virtualization,
                 machine.kernel,
-                machine.load_before,
+                machine.busy_before,
                 machine.commit
             ),
             lines: Vec::new(),
             failures: Vec::new(),
+            left_out: Vec::new(),
         }
     }
 
@@ -134,6 +137,13 @@ impl Table {
     pub(super) fn fail(&mut self, name: &str, error: &anyhow::Error) {
         let text: String = format!("{error:#}").chars().take(MOST_TEXT).collect();
         self.failures.push(format!("{name}: {text}"));
+    }
+
+    /// Says that something cannot be tried here, which is nobody's failure.
+    pub(super) fn leave_out(&mut self, name: &str, why: &str) {
+        let text: String = why.chars().take(MOST_TEXT).collect();
+        self.left_out
+            .push(format!("{name}: {}", text.replace('\n', " ")));
     }
 
     pub(super) fn has_failed(&self) -> bool {
@@ -151,6 +161,9 @@ impl Display for Table {
         )?;
         for line in &self.lines {
             writeln!(f, "{line}")?;
+        }
+        for why in &self.left_out {
+            writeln!(f, "\nNot here: {why}")?;
         }
         for failure in &self.failures {
             writeln!(f, "\nNot measured: {failure}")?;
@@ -195,6 +208,13 @@ mod tests {
     fn what_failed_is_said_below_the_table() {
         let mut table = Table::new(&Machine::default());
         assert!(!table.has_failed());
+        table.leave_out("netkit", "this kernel has none");
+        assert!(!table.has_failed());
+        assert!(
+            table
+                .to_string()
+                .ends_with("Not here: netkit: this kernel has none\n")
+        );
         table.fail("gro", &anyhow::anyhow!("start ethtool: not found"));
         assert!(table.has_failed());
         assert!(

@@ -1,11 +1,10 @@
 //! What does a load cost the machine, and on which CPU does it run?
 
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use nix::sched::{CpuSet, sched_setaffinity};
-use nix::sys::resource::{UsageWho, getrusage};
 use nix::unistd::{Pid, SysconfVar, sysconf};
 
 /// Client and server each have a CPU, as on two machines: where the scheduler would put them decides more than what is measured.
@@ -32,10 +31,12 @@ impl Cpu {
     }
 }
 
-/// CPU time: of this process with all its children that have ended, and of all softirqs.
+/// CPU time of the whole machine since some moment, whoever used it: each tick once.
 ///
-/// A kernel that counts by ticks (`CONFIG_IRQ_TIME_ACCOUNTING` is not set) resolves 10 ms; the sum over a round of a second is
-/// good to some percent, the figure of a short one is not.
+/// The time of processes has the softirqs in it that ran in their context, on kernels that do not tell the two apart
+/// (`CONFIG_IRQ_TIME_ACCOUNTING` is not set), and veths and packet sockets do all their work there: beside the softirqs' own time it
+/// would count twice. A kernel that counts by ticks resolves 10 ms; the sum over a round of a second is good to some percent, the
+/// figure of a short one is not.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock(Duration);
 
@@ -49,23 +50,28 @@ impl Clock {
     }
 }
 
-fn used() -> Result<Duration> {
-    let mut used = softirq(&fs::read_to_string("/proc/stat").context("read /proc/stat")?)?;
-    for who in [UsageWho::RUSAGE_SELF, UsageWho::RUSAGE_CHILDREN] {
-        let usage = getrusage(who)?;
-        for time in [usage.user_time(), usage.system_time()] {
-            used += Duration::from_secs(u64::try_from(time.tv_sec())?);
-            used += Duration::from_micros(u64::try_from(time.tv_usec())?);
-        }
-    }
-    Ok(used)
+/// How many CPUs others keep busy at this moment, by a second of them. The load average would know our own build, and the run
+/// before, a minute long.
+pub(crate) fn busy_now() -> Result<f64> {
+    let (clock, start) = (Clock::start()?, Instant::now());
+    lab::pass(Duration::from_secs(1));
+    Ok(clock.elapsed()?.as_secs_f64() / start.elapsed().as_secs_f64())
 }
 
-/// Of the first line, `cpu  user nice system idle iowait irq softirq …`, in ticks.
-fn softirq(stat: &str) -> Result<Duration> {
+fn used() -> Result<Duration> {
+    busy(&fs::read_to_string("/proc/stat").context("read /proc/stat")?)
+}
+
+/// Of the first line, `cpu  user nice system idle iowait irq softirq steal …`, in ticks: all in which a CPU worked for us. `user` has
+/// that of guests in it.
+fn busy(stat: &str) -> Result<Duration> {
     let line = stat.lines().next().unwrap_or_default();
-    let ticks = line.split_whitespace().nth(7);
-    let ticks: u64 = ticks.context("/proc/stat has no softirq time")?.parse()?;
+    let fields: Vec<&str> = line.split_whitespace().collect();
+    let mut ticks = 0_u64;
+    for number in [1, 2, 3, 6, 7] {
+        let field = fields.get(number).context("/proc/stat lacks times")?;
+        ticks += field.parse::<u64>()?;
+    }
     let per_second = sysconf(SysconfVar::CLK_TCK)?.unwrap_or(100);
     let per_second = u64::try_from(per_second)?.max(1);
     Ok(Duration::from_millis(ticks * 1000 / per_second))
@@ -73,13 +79,58 @@ fn softirq(stat: &str) -> Result<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::UdpSocket;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
 
     #[test]
-    fn softirq_time_is_read_from_the_sum_of_all_cpus() {
-        let stat = "cpu  1 2 3 4 5 6 250 8 0 0\ncpu0 1 2 3 4 5 6 7 8 0 0\n";
-        assert_eq!(softirq(stat).unwrap(), Duration::from_millis(2500));
-        softirq("cpu 1 2").unwrap_err();
+    fn all_but_idle_and_stolen_time_of_all_cpus_is_counted_once() {
+        let stat = "cpu  100 20 30 4000 5000 6 250 8000 90 0\ncpu0 1 2 3 4 5 6 7 8 0 0\n";
+        assert_eq!(busy(stat).unwrap(), Duration::from_millis(4060));
+        busy("cpu 1 2").unwrap_err();
+    }
+
+    /// Datagrams over `lo` are received by a softirq in their sender's context.
+    #[test]
+    fn senders_use_no_more_cpu_time_than_there_is() {
+        let senders = std::thread::available_parallelism().unwrap().get();
+        let (clock, start) = (Clock::start().unwrap(), Instant::now());
+        std::thread::scope(|scope| {
+            for _ in 0..senders {
+                scope.spawn(|| {
+                    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+                    let to = socket.local_addr().unwrap();
+                    while start.elapsed() < Duration::from_millis(500) {
+                        socket.send_to(b"x", to).unwrap();
+                    }
+                });
+            }
+        });
+        let (used, there_is) = (clock.elapsed().unwrap(), start.elapsed());
+        let there_is = there_is * u32::try_from(senders).unwrap();
+        // Each CPU may end a tick that it had begun.
+        let most = there_is + Duration::from_millis(10) * u32::try_from(senders).unwrap() * 2;
+        assert!(used <= most, "{used:?} of {there_is:?}");
+        assert!(used >= there_is / 2, "{used:?} of {there_is:?}");
+    }
+
+    #[test]
+    fn what_others_do_at_this_moment_is_seen_and_no_more_than_all_cpus() {
+        let cpus = std::thread::available_parallelism().unwrap().get();
+        let done = AtomicBool::new(false);
+        let busy = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+            let busy = busy_now();
+            done.store(true, Ordering::Relaxed);
+            busy.unwrap()
+        });
+        let most = f64::from(u32::try_from(cpus).unwrap()) * 1.05;
+        assert!((0.5..=most).contains(&busy), "{busy}");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 
 use super::bars::bytes_as_mebi;
 use super::{Ratio, Report, Row, Size};
-use crate::names::SideName;
+use crate::names::{SideName, Unit};
 
 /// What may be lost before it is told.
 const SLACK: f64 = 0.9;
@@ -15,9 +15,9 @@ const ALONE: f64 = 0.67;
 /// Rounds that say something of how much they differ.
 const FEW: usize = 5;
 
-/// A figure that is worse than it was.
+/// A figure that is not what it was.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Worse {
+pub(crate) struct Changed {
     pub(crate) measure: String,
     pub(crate) path: String,
     /// What the figure is of.
@@ -28,7 +28,7 @@ pub(crate) struct Worse {
     pub(crate) left: f64,
 }
 
-impl Display for Worse {
+impl Display for Changed {
     fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
         let Self {
             measure,
@@ -40,7 +40,7 @@ impl Display for Worse {
         } = self;
         write!(
             f,
-            "WORSE  {measure}, {path}, {of}: {before:.3} before, {now:.3} now, {:.0} % of it left",
+            "{measure}, {path}, {of}: {before:.3} before, {now:.3} now, {:.0} % of it left",
             left * 100.0
         )
     }
@@ -53,17 +53,24 @@ pub(crate) struct Comparison {
     pub(crate) compared: usize,
     /// Of them, how many differ by no more than a tenth.
     pub(crate) alike: usize,
-    pub(crate) worse: Vec<Worse>,
+    pub(crate) worse: Vec<Changed>,
+    /// What differs by more than a tenth, either way, without being worse: its rounds differ as much, or it is better.
+    pub(crate) apart: Vec<Changed>,
     /// What was compared with others before, and is not now.
     pub(crate) gone: Vec<String>,
+    /// What neither could measure, or had the time for.
+    pub(crate) lacking: Vec<String>,
 }
 
 impl Comparison {
-    fn look_at(&mut self, figure: Worse, sure: bool, slack: f64) {
+    fn look_at(&mut self, figure: Changed, sure: bool, slack: f64) {
         self.compared += 1;
-        self.alike += usize::from((SLACK..=1.0 / SLACK).contains(&figure.left));
+        let alike = (SLACK..=1.0 / SLACK).contains(&figure.left);
+        self.alike += usize::from(alike);
         if sure && figure.left < slack {
             self.worse.push(figure);
+        } else if !alike {
+            self.apart.push(figure);
         }
     }
 }
@@ -97,18 +104,22 @@ pub(crate) fn compare(before: &Report, now: &Report) -> Result<Comparison> {
             found.look_at(figure, sure, SLACK);
         }
     }
-    if now.machine.is_like(&before.machine) {
-        let has_ratio = |row: &Row| {
-            let mut ratios = before.ratios.iter().chain(&now.ratios);
-            ratios.any(|ratio| ratio.measure == row.measure && ratio.path == row.path)
-        };
-        let ours = now.rows.iter().filter(|row| row.side == SideName::Ours);
-        for row in ours.filter(|row| !row.is_detail() && !has_ratio(row)) {
-            if let Some((figure, sure)) = own(before, row) {
-                found.look_at(figure, sure, ALONE);
-            }
+    let has_ratio = |row: &Row| {
+        let mut ratios = before.ratios.iter().chain(&now.ratios);
+        ratios.any(|ratio| ratio.measure == row.measure && ratio.path == row.path)
+    };
+    let ours = now.rows.iter().filter(|row| row.side == SideName::Ours);
+    for row in ours.filter(|row| !row.is_detail() && !has_ratio(row)) {
+        // What we cost more beside more took turns with ourselves: the machine is not in it.
+        let is_growth = row.unit == Unit::Times;
+        if !is_growth && !now.machine.is_like(&before.machine) {
+            continue;
+        }
+        if let Some((figure, sure)) = own(before, row) {
+            found.look_at(figure, sure, if is_growth { SLACK } else { ALONE });
         }
     }
+    found.lacking = lacking(before, now);
     for size in &now.machine.sizes {
         if let Some(figure) = larger(before, size) {
             found.look_at(figure, true, SLACK);
@@ -117,14 +128,27 @@ pub(crate) fn compare(before: &Report, now: &Report) -> Result<Comparison> {
     Ok(found)
 }
 
+/// What both say that they could not measure, each once: it is in no list of what is gone.
+fn lacking(before: &Report, now: &Report) -> Vec<String> {
+    let lacks = |report: &Report, what: &str| {
+        let mut failures = report.machine.failures.iter();
+        failures.any(|failure| failure.what == what)
+    };
+    let both = now.machine.failures.iter().map(|failure| &failure.what);
+    let mut both: Vec<_> = both.filter(|what| lacks(before, what)).cloned().collect();
+    both.sort();
+    both.dedup();
+    both
+}
+
 /// A ratio that both have, and whether its rounds, then and now, have nothing in common. Nothing of too few rounds.
-fn over(side: SideName, before: &Ratio, now: &Ratio) -> Option<(Worse, bool)> {
+fn over(side: SideName, before: &Ratio, now: &Ratio) -> Option<(Changed, bool)> {
     let of = |ratio: &Ratio| {
         let (_, found) = ratio.named().into_iter().find(|(one, _)| *one == side)?;
         Some((found?, *ratio.sure.get(&side)?))
     };
     let ((before, [lowest, _]), (found, [_, highest])) = (of(before)?, of(now)?);
-    let figure = Worse {
+    let figure = Changed {
         measure: now.measure.to_string(),
         path: now.path.clone(),
         of: format!("ours over {side}"),
@@ -136,17 +160,17 @@ fn over(side: SideName, before: &Ratio, now: &Ratio) -> Option<(Worse, bool)> {
 }
 
 /// Our own figure, without anybody to compare with, and whether all rounds are worse than all were.
-fn own(before: &Report, row: &Row) -> Option<(Worse, bool)> {
+fn own(before: &Report, row: &Row) -> Option<(Changed, bool)> {
     let old = before.row(row.measure, &row.path, SideName::Ours)?;
     if old.unit != row.unit || old.rounds.min(row.rounds) < FEW {
         return None;
     }
-    let (left, sure) = if row.unit.is_time() {
+    let (left, sure) = if row.unit.less_is_better() {
         (old.median / row.median, row.min > old.max)
     } else {
         (row.median / old.median, row.max < old.min)
     };
-    let figure = Worse {
+    let figure = Changed {
         measure: row.measure.to_string(),
         path: row.path.clone(),
         of: format!("ours, {}", row.unit.name()),
@@ -157,11 +181,11 @@ fn own(before: &Report, row: &Row) -> Option<(Worse, bool)> {
     Some((figure, sure))
 }
 
-fn larger(before: &Report, size: &Size) -> Option<Worse> {
+fn larger(before: &Report, size: &Size) -> Option<Changed> {
     let mut sizes = before.machine.sizes.iter();
     let old = sizes.find(|old| old.what == size.what)?;
     let (before, now) = (bytes_as_mebi(old.bytes), bytes_as_mebi(size.bytes));
-    Some(Worse {
+    Some(Changed {
         measure: "size".into(),
         path: size.what.clone(),
         of: "MiB".into(),
@@ -174,7 +198,8 @@ fn larger(before: &Report, size: &Size) -> Option<Worse> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::names::{Measure, Unit};
+    use crate::names::Measure;
+    use crate::report::Failure;
 
     fn ratio(over_host: Option<f64>, over_bridge: Option<f64>) -> Ratio {
         Ratio {
@@ -192,7 +217,7 @@ mod tests {
         }
     }
 
-    fn worse(before: &Report, now: &Report) -> Vec<Worse> {
+    fn worse(before: &Report, now: &Report) -> Vec<Changed> {
         compare(before, now).unwrap().worse
     }
 
@@ -227,8 +252,7 @@ mod tests {
             &report(vec![ratio(Some(0.97), Some(1.1))]),
         );
         let told: Vec<_> = worse.iter().map(ToString::to_string).collect();
-        let line =
-            "WORSE  tcp_crr, pod→VNet, ours over bridge: 1.300 before, 1.100 now, 85 % of it left";
+        let line = "tcp_crr, pod→VNet, ours over bridge: 1.300 before, 1.100 now, 85 % of it left";
         assert_eq!(told, [line]);
     }
 
@@ -237,6 +261,20 @@ mod tests {
         let before = report(vec![ratio(Some(1.0), Some(1.3))]);
         let now = report(vec![ratio(Some(0.91), Some(2.0))]);
         assert_eq!(worse(&before, &now), []);
+    }
+
+    #[test]
+    fn alike_is_what_differs_by_a_tenth_at_most_and_what_differs_more_without_being_worse_is_apart()
+    {
+        let before = report(vec![ratio(Some(1.0), None)]);
+        let counts = |now: f64| {
+            let found = compare(&before, &report(vec![ratio(Some(now), None)])).unwrap();
+            (found.alike, found.worse.len(), found.apart.len())
+        };
+        assert_eq!(counts(0.91), (1, 0, 0));
+        assert_eq!(counts(1.1), (1, 0, 0));
+        assert_eq!(counts(0.89), (0, 1, 0));
+        assert_eq!(counts(1.15), (0, 0, 1));
     }
 
     #[test]
@@ -250,6 +288,24 @@ mod tests {
     }
 
     #[test]
+    fn what_neither_of_them_has_is_said() {
+        let of = |what: &[&str]| {
+            let mut report = report(Vec::new());
+            report
+                .machine
+                .failures
+                .extend(what.iter().map(|what| Failure {
+                    side: None,
+                    what: (*what).into(),
+                    error: "left out".into(),
+                }));
+            report
+        };
+        let (before, now) = (of(&["a flood", "pods"]), of(&["pods", "pods", "serial"]));
+        assert_eq!(compare(&before, &now).unwrap().lacking, ["pods"]);
+    }
+
+    #[test]
     fn what_its_own_rounds_differ_by_is_noise() {
         let before = report(vec![ratio(Some(1.0), None)]);
         let mut now = report(vec![ratio(Some(0.7), None)]);
@@ -259,6 +315,22 @@ mod tests {
         now.ratios[0].sure.clear();
         let found = compare(&before, &now).unwrap();
         assert_eq!(found.compared, 0, "too few rounds to know");
+    }
+
+    #[test]
+    fn what_grows_more_than_it_did_is_told_on_any_machine() {
+        let of = |times| {
+            let mut report = alone(times, Unit::Times);
+            report.rows[0].measure = Measure::GrowthPods;
+            (report.rows[0].min, report.rows[0].max) = (times * 0.98, times * 1.02);
+            report
+        };
+        let mut elsewhere = of(1.4);
+        elsewhere.machine.cpu = "another".into();
+        let told = worse(&of(1.0), &elsewhere);
+        assert_eq!(told.len(), 1);
+        assert_eq!(worse(&of(1.0), &of(1.05)), []);
+        assert_eq!(worse(&of(1.4), &of(1.0)), []);
     }
 
     #[test]

@@ -1,14 +1,15 @@
 //! Has ours become slower beside more of something?
 
+use super::Report;
 use super::bars::{Judged, Verdict};
-use super::{Report, Row};
-use crate::names::{Measure, SideName, again};
+use crate::names::{Measure, SideName, grown};
 
 /// How much worse the largest number of something may be than the smallest, for ours.
 const MOST: f64 = 1.1;
 const MOST_OF_ADD: f64 = 1.2;
 
-/// The last point that was measured, against the first one that took turns with it.
+/// The last point that was measured: how much more it costs than the first one that took turns with it, the median of the rounds' own
+/// ratios.
 pub(super) fn growth(report: &Report, measure: Measure) -> Judged {
     let most = if measure == Measure::GrowthAdd {
         MOST_OF_ADD
@@ -17,50 +18,48 @@ pub(super) fn growth(report: &Report, measure: Measure) -> Judged {
     };
     let (what, bar) = (format!("{measure}, ours"), format!("≤ {most} ×"));
     let points = measure.points().iter();
-    let both = |point: &u32| {
-        let last = report.row(measure, &point.to_string(), SideName::Ours)?;
-        let first = report.row(measure, &again(*point), SideName::Ours)?;
-        Some((*point, cost(last) / cost(first)))
+    let taken = |point: &u32| {
+        let row = report.row(measure, &grown(*point), SideName::Ours)?;
+        Some((*point, row))
     };
-    let found = points.clone().skip(1).rev().find_map(both);
-    let (Some((last, factor)), Some(first)) = (found, points.clone().next()) else {
+    let found = points.clone().skip(1).rev().find_map(taken);
+    let (Some((last, row)), Some(first)) = (found, points.clone().next()) else {
         return Judged::not_measured(what, bar);
     };
     Judged {
         what,
         bar,
-        found: format!("{factor:.2} × from {first} to {last}"),
-        verdict: Verdict::of(factor <= most, measure.points().last() == Some(&last)),
-    }
-}
-
-/// Less is better.
-fn cost(row: &Row) -> f64 {
-    if row.unit.is_time() {
-        row.median
-    } else {
-        1.0 / row.median
+        found: format!(
+            "{:.2} × ({:.2}–{:.2}) from {first} to {last}",
+            row.median, row.min, row.max
+        ),
+        verdict: Verdict::of(row.median <= most, measure.points().last() == Some(&last)),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::names::Unit;
+    use crate::names::{Unit, again};
+    use crate::report::Row;
 
-    fn row(path: &str, median: f64) -> Row {
+    fn row(path: &str, unit: Unit, median: f64) -> Row {
         Row {
             measure: Measure::GrowthPods,
             path: path.into(),
             side: SideName::Ours,
-            unit: Unit::PerSecond,
+            unit,
             median,
             p50_us: None,
             p99_us: None,
-            min: 0.0,
-            max: 0.0,
+            min: median,
+            max: median,
             rounds: 7,
         }
+    }
+
+    fn rate(path: &str, median: f64) -> Row {
+        row(path, Unit::PerSecond, median)
     }
 
     fn judged(rows: Vec<Row>) -> (String, Verdict) {
@@ -73,41 +72,35 @@ mod tests {
     }
 
     #[test]
-    fn growth_is_the_last_point_against_the_first_one_that_took_turns_with_it() {
+    fn growth_is_the_median_of_the_rounds_own_ratios_at_the_last_point() {
         let rows = vec![
-            // The machine was slower then.
-            row("10", 500.0),
-            row("10, CPU each", 90.0),
-            row("100", 1.0),
-            row("250", 800.0),
-            row("250, CPU each", 96.0),
-            row("250, first point again", 1000.0),
-            row("250, first point again, CPU each", 90.0),
+            rate("10", 500.0),
+            row(&grown(50), Unit::Times, 3.0),
+            // The medians of both would say 1.0.
+            rate("250", 1000.0),
+            rate(&again(250), 1000.0),
+            row(&grown(250), Unit::Times, 1.25),
         ];
-        let missed = ("1.25 × from 10 to 250".to_owned(), Verdict::Missed);
+        let missed = (
+            "1.25 × (1.25–1.25) from 10 to 250".to_owned(),
+            Verdict::Missed,
+        );
         assert_eq!(judged(rows), missed);
     }
 
     #[test]
     fn a_nearer_last_point_meets_the_bar_in_part_only() {
-        let rows = |rate| {
-            vec![
-                row("10", 1000.0),
-                row("50", rate),
-                row("50, first point again", 1000.0),
-            ]
-        };
-        let partly = ("1.00 × from 10 to 50".to_owned(), Verdict::Partly);
-        assert_eq!(judged(rows(1000.0)), partly);
-        assert_eq!(judged(rows(500.0)).1, Verdict::Missed);
+        let rows = |times| vec![rate("10", 1000.0), row(&grown(50), Unit::Times, times)];
+        assert_eq!(judged(rows(1.0)).1, Verdict::Partly);
+        assert_eq!(judged(rows(2.0)).1, Verdict::Missed);
     }
 
     #[test]
     fn points_that_did_not_take_turns_are_not_compared() {
-        let rows = vec![row("10", 1000.0), row("250", 1000.0)];
+        let rows = vec![rate("10", 1000.0), rate("250", 1000.0)];
         assert_eq!(judged(rows).1, Verdict::NotMeasured);
         // Nor is the first point with itself.
-        let rows = vec![row("10", 10.0), row("10, first point again", 1000.0)];
+        let rows = vec![rate("10", 10.0), row(&grown(10), Unit::Times, 1.0)];
         assert_eq!(judged(rows).1, Verdict::NotMeasured);
     }
 }

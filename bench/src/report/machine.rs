@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use super::Costs;
+use crate::load::cpu::busy_now;
 use crate::names::SideName;
 
 /// Where and how a report came about.
@@ -17,8 +18,10 @@ pub(crate) struct Machine {
     pub(crate) memory_mib: u64,
     pub(crate) kernel: String,
     pub(crate) virtualization: String,
-    /// Runnable processes that were there already; a figure from a busy machine is worth little.
-    pub(crate) load_before: f64,
+    /// CPUs that others kept busy when all was built and nothing was measured yet; a figure from a busy machine is worth little.
+    /// Reports of before have the load average.
+    #[serde(alias = "load_before")]
+    pub(crate) busy_before: f64,
     pub(crate) commit: String,
     /// Seconds since 1970.
     pub(crate) time: u64,
@@ -55,6 +58,7 @@ pub(crate) struct Failure {
 
 impl Machine {
     /// This one, as it is before anything is measured.
+    #[expect(clippy::cast_precision_loss, reason = "no machine has 2^52 CPUs")]
     pub(crate) fn describe(quick: bool) -> Self {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let field = |text: &str, name: &str| {
@@ -68,13 +72,13 @@ impl Machine {
             .split(' ')
             .next()
             .map_or(0, |n| n.parse().unwrap_or(0));
-        let load = read("/proc/loadavg");
         let version = read("/proc/sys/kernel/osrelease");
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let hypervisor = cpuinfo.contains(" hypervisor");
+        let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Self {
             cpu: field(&cpuinfo, "model name"),
-            cpus: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            cpus,
             memory_mib: kib / 1024,
             kernel: version.trim().to_owned(),
             virtualization: if hypervisor {
@@ -83,10 +87,8 @@ impl Machine {
                 "none seen"
             }
             .into(),
-            load_before: load
-                .split(' ')
-                .next()
-                .map_or(0.0, |n| n.parse().unwrap_or(0.0)),
+            // What cannot be seen is no quiet machine.
+            busy_before: busy_now().unwrap_or(cpus as f64),
             commit: commit(),
             time: since.map_or(0, |since| since.as_secs()),
             quick,
@@ -97,11 +99,11 @@ impl Machine {
         }
     }
 
-    /// Whether others wanted more than half of it before anything was measured. Rounds tell how they differ among themselves, not
-    /// how a run differs from one at another load.
+    /// Whether others had more than a quarter of it before anything was measured. Rounds tell how they differ among themselves, not
+    /// how a run differs from one beside others.
     #[expect(clippy::cast_precision_loss, reason = "no machine has 2^52 CPUs")]
     pub(crate) fn is_busy(&self) -> bool {
-        self.load_before > self.cpus as f64 / 2.0
+        self.busy_before > self.cpus as f64 / 4.0
     }
 
     /// Whether absolute figures of the other machine mean anything here.
@@ -121,4 +123,22 @@ fn commit() -> String {
     output.map_or_else(String::new, |output| {
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_of_two_cpus_that_somebody_else_has_is_a_busy_machine_and_a_daemon_is_not() {
+        let of = |busy_before| {
+            let machine = Machine {
+                cpus: 2,
+                busy_before,
+                ..Machine::default()
+            };
+            machine.is_busy()
+        };
+        assert!(of(1.0) && !of(0.1));
+    }
 }

@@ -57,7 +57,10 @@ fn machine(text: &mut String, report: &Report) -> std::fmt::Result {
         ("memory", format!("{} MiB", machine.memory_mib)),
         ("kernel", machine.kernel.clone()),
         ("virtualization", machine.virtualization.clone()),
-        ("load before", format!("{:.2}", machine.load_before)),
+        (
+            "CPUs that others had before",
+            format!("{:.2}", machine.busy_before),
+        ),
         ("commit", machine.commit.clone()),
         (
             "run",
@@ -156,7 +159,10 @@ fn table(text: &mut String, report: &Report, measure: Measure, paths: &[&str]) -
     writeln!(text)
 }
 
-/// The median with its spread, and the latency of single requests if there is one.
+/// Fewer rounds than a report should have.
+const ENOUGH_ROUNDS: usize = 7;
+
+/// The median with its spread, and the latency of single requests if there is one; of how many rounds, where they are few.
 fn figure(row: &Row) -> String {
     let mut text = format!(
         "**{}** ({}–{})",
@@ -167,6 +173,9 @@ fn figure(row: &Row) -> String {
     if let (Some(p50), Some(p99)) = (row.p50_us, row.p99_us) {
         // Writing to a String cannot fail.
         write!(text, "; p50 {} p99 {} µs", number(p50), number(p99)).unwrap_or_default();
+    }
+    if row.rounds < ENOUGH_ROUNDS {
+        write!(text, "; of {} rounds", row.rounds).unwrap_or_default();
     }
     text
 }
@@ -255,6 +264,26 @@ mod tests {
         let line =
             "| serial | – | 5.000 (4.500–5.500) | 4.000 (3.900–4.100) | over bridge: 3.000–7.000 |";
         assert!(text.contains(line), "{text}");
+    }
+
+    #[test]
+    fn a_figure_of_few_rounds_says_so() {
+        let of = |rounds| {
+            figure(&Row {
+                measure: Measure::Add,
+                path: "serial".into(),
+                side: SideName::Ours,
+                unit: crate::names::Unit::Milliseconds,
+                median: 5.0,
+                p50_us: None,
+                p99_us: None,
+                min: 4.0,
+                max: 6.0,
+                rounds,
+            })
+        };
+        assert_eq!(of(3), "**5.00** (4.00–6.00); of 3 rounds");
+        assert_eq!(of(7), "**5.00** (4.00–6.00)");
     }
 
     #[test]

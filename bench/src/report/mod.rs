@@ -7,6 +7,7 @@ mod explained;
 mod growth;
 mod machine;
 mod markdown;
+mod parts;
 mod plot;
 mod publish;
 

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::markdown::number;
+use super::parts::{apart, by_unit, in_order};
 use super::{Report, Row};
 use crate::names::{Measure, SideName};
 
@@ -45,7 +46,7 @@ fn plots_of(report: &Report, measure: Measure) -> Vec<Plot> {
     let parts = if measure.grows() {
         vec![rows]
     } else {
-        apart(&rows)
+        by_unit(&rows).iter().flat_map(|rows| apart(rows)).collect()
     };
     let plots = parts.into_iter().zip(1_u32..).map(|(rows, number)| {
         let file = if number == 1 {
@@ -56,38 +57,6 @@ fn plots_of(report: &Report, measure: Measure) -> Vec<Plot> {
         plot(&rows, measure, file)
     });
     plots.flatten().collect()
-}
-
-/// Groups whose names fit beside each other.
-const MOST_GROUPS: usize = 8;
-/// A bar that is shorter than this part of another one is not seen.
-const MOST_TIMES: f64 = 10.0;
-
-/// The rows of each picture: as many paths as fit, of about the same size.
-fn apart<'a>(rows: &[&'a Row]) -> Vec<Vec<&'a Row>> {
-    let size = |path: &str| {
-        let of_path = rows.iter().filter(|row| row.path == path);
-        of_path.map(|row| row.median).fold(0.0, f64::max)
-    };
-    let mut paths = in_order(rows.iter().map(|row| row.path.as_str()));
-    paths.sort_by(|one, other| size(one).total_cmp(&size(other)));
-    let mut parts: Vec<Vec<&str>> = Vec::new();
-    for path in paths {
-        let fits = |part: &&mut Vec<&str>| {
-            let least = part.first().map_or(0.0, |first| size(first));
-            part.len() < MOST_GROUPS && size(path) <= least * MOST_TIMES
-        };
-        match parts.last_mut().filter(fits) {
-            Some(part) => part.push(path),
-            None => parts.push(vec![path]),
-        }
-    }
-    let of_part = |part: Vec<&str>| {
-        let rows = rows.iter().copied();
-        rows.filter(|row| part.contains(&row.path.as_str()))
-            .collect()
-    };
-    parts.into_iter().map(of_part).collect()
 }
 
 fn plot(rows: &[&Row], measure: Measure, file: String) -> Option<Plot> {
@@ -267,17 +236,6 @@ fn count(number: usize) -> f64 {
     f64::from(u32::try_from(number).unwrap_or(u32::MAX))
 }
 
-/// Each once.
-fn in_order<'a>(paths: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
-    let mut found = Vec::new();
-    for path in paths {
-        if !found.contains(&path) {
-            found.push(path);
-        }
-    }
-    found
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -346,6 +304,30 @@ mod tests {
         assert!(
             shown(1, ">7 at once<") && shown(2, ">8 at once<") && shown(2, ">250 at once<"),
             "eight names fit"
+        );
+    }
+
+    #[test]
+    fn a_rate_and_a_time_are_in_two_pictures_each_with_its_unit() {
+        let rate = row(Measure::TcpRr, "pod→VNet", SideName::Ours, 8000.0);
+        let time = Row {
+            unit: Unit::Microseconds,
+            ..row(Measure::TcpRr, "pod→VNet, p99", SideName::Ours, 9600.0)
+        };
+        let report = Report {
+            rows: vec![rate, time],
+            ..Report::default()
+        };
+        let plots = plots(&report);
+        assert_eq!(plots.len(), 2);
+        let (rates, times) = (&plots[0].svg, &plots[1].svg);
+        assert!(
+            rates.contains(", 1/s</text>") && !rates.contains("p99"),
+            "{rates}"
+        );
+        assert!(
+            times.contains(", µs</text>") && times.contains("p99"),
+            "{times}"
         );
     }
 

@@ -1,23 +1,21 @@
 //! What becomes of new connections, and of ADD, when there is more of everything?
 
-use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
-use std::ptr;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
-use hooks::{Maps, Pins};
+use anyhow::{Context as _, Result};
 use lab::libcni::Verb;
 use lab::{Proxy, Service, eventually};
 
 use super::memory::{locked, resident};
 use super::pods::{SIDES, call, masquerading, median, rest};
 use super::traffic::{requests_of, turns};
-use super::{Book, Go};
+use super::{Book, Go, bindings};
 use crate::load::{Times, tcp};
-use crate::names::{Measure, Path, SideName, Unit, again};
+use crate::names::{Measure, Path, SideName, Unit, again, grown};
 use crate::report::LARGEST_LOADER;
 use crate::scene::{Kind, Side};
-use crate::series::Series;
+use crate::series::{Sample, Series};
 
 /// Until the loader has taken over a new configuration.
 const SOON: Duration = Duration::from_secs(20);
@@ -29,7 +27,7 @@ pub(super) fn run(book: &mut Book, wanted: &[Measure]) {
         beside_pods(book, pods, add);
     }
     if wanted.contains(&Measure::GrowthBindings) {
-        bindings(book);
+        bindings::run(book);
     }
     if wanted.contains(&Measure::GrowthExclusions) {
         exclusions(book);
@@ -46,7 +44,7 @@ pub(super) fn run(book: &mut Book, wanted: &[Measure]) {
 
 /// A node of ours that stays as it is at the first point: with every later point it takes turns, so that what the machine does
 /// meanwhile is not growth.
-fn first_point(book: &mut Book, kind: Kind, pods: usize) -> Option<Side> {
+pub(super) fn first_point(book: &mut Book, kind: Kind, pods: usize) -> Option<Side> {
     let mut first = book.scene("the first point", kind, &[SideName::Ours], |_| Ok(()));
     change(book, &mut first, "the first point", |side| {
         side.add_pods(pods)
@@ -56,24 +54,28 @@ fn first_point(book: &mut Book, kind: Kind, pods: usize) -> Option<Side> {
 
 /// One point of one measure, with what was there first.
 #[derive(Clone, Copy)]
-struct At<'a> {
-    measure: Measure,
-    point: u32,
-    first: Option<&'a Side>,
+pub(super) struct At<'a> {
+    pub(super) measure: Measure,
+    pub(super) point: u32,
+    pub(super) first: Option<&'a Side>,
 }
 
 impl At<'_> {
-    /// A figure of every side, and one of the first point from ours.
+    /// A figure of every side, and from ours one of the first point and how much more the later one costs.
     fn series(self, unit: Unit) -> Vec<Series> {
-        let paths = [self.point.to_string(), again(self.point)];
+        let paths = [
+            (self.point.to_string(), unit),
+            (again(self.point), unit),
+            (grown(self.point), Unit::Times),
+        ];
         paths
-            .map(|path| Series::new(self.measure, path, unit))
+            .map(|(path, unit)| Series::new(self.measure, path, unit))
             .to_vec()
     }
 }
 
 /// Every side's turns, ours with one of the first point behind it.
-fn take_turns<'a>(
+pub(super) fn take_turns<'a>(
     book: &mut Book,
     sides: &'a [Side],
     at: At<'a>,
@@ -89,11 +91,23 @@ fn take_turns<'a>(
             let mut found = go()?;
             if let Some(first) = &mut first {
                 found.extend(first()?);
+                found.extend(growth(&found, unit));
             }
             Ok(found)
         }) as Go<'_>)
     });
     book.alternate(at.series(unit), book.plan.rounds_of_programs, turns);
+}
+
+/// How much more a point costs than the first one behind it.
+fn growth(found: &[Sample], unit: Unit) -> Option<Sample> {
+    let [now, first] = [found.first()?.value, found.get(1)?.value];
+    let times = if unit.less_is_better() {
+        now / first
+    } else {
+        first / now
+    };
+    Some(Sample::of(times))
 }
 
 /// Connections to the Internet.
@@ -105,7 +119,7 @@ fn connections<'a>(book: &mut Book, sides: &'a [Side], at: At<'a>) {
 }
 
 /// Keeps the sides that can be changed.
-fn change(
+pub(super) fn change(
     book: &mut Book,
     sides: &mut Vec<Side>,
     what: &str,
@@ -178,78 +192,6 @@ fn one_more<'a>(book: &mut Book, sides: &'a [Side], at: At<'a>) {
             Ok(vec![median(&times)?])
         }))
     });
-}
-
-/// Pods that share the bindings: each may have half of the ports only.
-const TALKERS: u32 = 16;
-/// Where their datagrams go: addresses of the Internet at which nobody is.
-const NOBODY: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 20);
-const PORTS: u32 = 20_000;
-
-/// Datagrams that nobody answers, each to a port of its own: a binding for us and a connection for netfilter. They live for half
-/// a minute, so that every round begins with sending all of them again.
-fn bindings(book: &mut Book) {
-    let mut sides = book.scene("bindings", Kind::Traffic, &SIDES, |_| Ok(()));
-    let talkers = usize::try_from(TALKERS).unwrap_or(usize::MAX);
-    change(book, &mut sides, "pods that talk", |side| {
-        side.add_pods(talkers)
-    });
-    let first = first_point(book, Kind::Traffic, talkers);
-    let times = Times::of(book.plan.time);
-    for point in book.plan.points(Measure::GrowthBindings).iter().copied() {
-        let at = At {
-            measure: Measure::GrowthBindings,
-            point,
-            first: first.as_ref(),
-        };
-        take_turns(book, &sides, at, Unit::PerSecond, |side| {
-            let mut connect = requests_of(&side.ends(Path::Internet)?, times, tcp::connect_close)?;
-            let is_first = first.as_ref().is_some_and(|first| ptr::eq(first, side));
-            let count = if is_first { 0 } else { point };
-            Ok(Box::new(move || {
-                talk(side, count)?;
-                let found = connect()?;
-                holds(side, count)?;
-                Ok(found)
-            }))
-        });
-    }
-}
-
-fn talk(side: &Side, count: u32) -> Result<()> {
-    let each = count / TALKERS;
-    for pod in side.pods.iter().take(usize::try_from(TALKERS)?) {
-        pod.run(|| {
-            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 5000))?;
-            for number in 0..each {
-                let to = Ipv4Addr::from_bits(NOBODY.to_bits() + number / PORTS);
-                let port = u16::try_from(10_000 + number % PORTS)?;
-                socket.send_to(b"x", SocketAddrV4::new(to, port))?;
-            }
-            Ok(())
-        })?;
-    }
-    Ok(())
-}
-
-/// The bindings are there still, or nothing was measured beside them.
-fn holds(side: &Side, count: u32) -> Result<()> {
-    let found = if side.name == SideName::Ours {
-        // The loader's own count is that of its last sweep.
-        let count = || Ok(Maps::from_pins(&Pins::default())?.snat.keys().count());
-        u64::try_from(side.node().run(count)?)?
-    } else {
-        let printed = side.node().exec(&["conntrack", "-C"])?;
-        printed
-            .trim()
-            .parse()
-            .with_context(|| format!("conntrack -C: {printed}"))?
-    };
-    ensure!(
-        found >= u64::from(count) * 95 / 100,
-        "only {found} bindings of {count}"
-    );
-    Ok(())
 }
 
 /// Prefixes of the Internet that are not masqueraded, and that nobody here talks with.
@@ -360,6 +302,14 @@ fn shown_short(result: Result<()>) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn growth_is_a_lower_rate_or_a_longer_time() {
+        let growth = |now, first, unit| growth(&[Sample::of(now), Sample::of(first)], unit);
+        let of = |now, first, unit| growth(now, first, unit).unwrap().value;
+        assert!((of(800.0, 1000.0, Unit::PerSecond) - 1.25).abs() < 1e-9);
+        assert!((of(10.0, 8.0, Unit::Milliseconds) - 1.25).abs() < 1e-9);
+    }
 
     #[test]
     fn exclusions_and_services_are_all_different() {

@@ -1,14 +1,16 @@
 //! The measurements: which sides take turns, how often, and what becomes of one that fails.
 
+mod bindings;
 mod growth;
 mod memory;
+mod plan;
 mod pods;
 mod steps;
 mod traffic;
 mod xdp;
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Result;
 use lab::Node;
@@ -17,60 +19,10 @@ use crate::names::{Measure, Path, SideName, Unit};
 use crate::report::{Failure, Machine, Report, Size};
 use crate::scene::{Kind, Side};
 use crate::series::{STEP, Sample, Series};
+pub(crate) use plan::Plan;
 pub(crate) use pods::{call, median, serially};
 pub(crate) use traffic::{flood_of, new_port, requests_of};
 pub(crate) use xdp::GUARD;
-
-/// How much is measured.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Plan {
-    pub(crate) quick: bool,
-    rounds: usize,
-    /// Of what starts programs or changes a whole node, and takes its time however short it measures.
-    rounds_of_programs: usize,
-    /// Of each load.
-    time: Duration,
-    /// When nothing more is begun.
-    limit: Option<Duration>,
-}
-
-impl Plan {
-    pub(crate) fn full() -> Self {
-        Self {
-            quick: false,
-            rounds: 9,
-            rounds_of_programs: 9,
-            time: Duration::from_secs(1),
-            limit: None,
-        }
-    }
-
-    /// Three minutes, what has begun included.
-    pub(crate) fn quick() -> Self {
-        Self {
-            quick: true,
-            // Many short rounds agree better than few long ones: what disturbs the machine hits one of them.
-            rounds: 15,
-            rounds_of_programs: 5,
-            time: Duration::from_millis(40),
-            limit: Some(Duration::from_secs(160)),
-        }
-    }
-
-    pub(crate) fn set_rounds(&mut self, rounds: usize) {
-        (self.rounds, self.rounds_of_programs) = (rounds, rounds);
-    }
-
-    /// The points of something that grows: all, or the first and a near one.
-    fn points(self, measure: Measure) -> &'static [u32] {
-        let all = measure.points();
-        if self.quick {
-            all.get(..2).unwrap_or(all)
-        } else {
-            all
-        }
-    }
-}
 
 /// What has been found so far.
 #[derive(Debug)]
@@ -101,8 +53,14 @@ impl Book {
         }
     }
 
-    /// Everything that is wanted; what cannot be measured is noted.
-    pub(crate) fn run(&mut self, wanted: &[Measure]) {
+    /// Everything that is wanted, or all that there is time for; what cannot be measured is noted.
+    pub(crate) fn run(&mut self, only: &[Measure]) {
+        let wanted = &self.plan.wanted(only);
+        if self.plan.quick && only.is_empty() {
+            let error =
+                anyhow::anyhow!("left out of a quick run; run without --quick, or name it: --only");
+            self.fail(None, "all that grows", &error);
+        }
         let any = |measures: &[Measure]| measures.iter().any(|one| wanted.contains(one));
         let traffic: Vec<_> = wanted
             .iter()
@@ -112,11 +70,12 @@ impl Book {
         if !traffic.is_empty() {
             traffic::run(self, &traffic);
         }
-        if any(&[Measure::Add, Measure::Del]) {
-            pods::run(self);
-        }
+        // A few seconds, and what shows best that a program has become slower: before what takes a quick run's last minute.
         if any(&[Measure::XdpDrop]) {
             xdp::run(self);
+        }
+        if any(&[Measure::Add, Measure::Del]) {
+            pods::run(self);
         }
         growth::run(self, wanted);
     }
@@ -152,7 +111,12 @@ impl Book {
         }
     }
 
-    fn fail(&mut self, side: Option<SideName>, what: impl Into<String>, error: &anyhow::Error) {
+    pub(crate) fn fail(
+        &mut self,
+        side: Option<SideName>,
+        what: impl Into<String>,
+        error: &anyhow::Error,
+    ) {
         let (what, error) = (what.into(), format!("{error:#}"));
         let of = side.map_or("all sides", SideName::name);
         crate::say(&format!("  {of}: {what}: {error}"));
@@ -277,6 +241,7 @@ mod tests {
     use super::*;
     use SideName::{Host, Ours};
     use anyhow::bail;
+    use std::time::Duration;
 
     fn book() -> Book {
         Book::new(Plan::full(), Machine::default(), None)

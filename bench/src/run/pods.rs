@@ -52,7 +52,7 @@ pub(super) fn run(book: &mut Book) {
     } else {
         let crowds = book.plan.rounds.min(7);
         together(book, &sides, CROWD, crowds, WITH);
-        together(book, &sides, CROWD, crowds.min(3), WITHOUT);
+        together(book, &sides, CROWD, crowds, WITHOUT);
     }
 }
 

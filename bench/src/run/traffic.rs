@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 
 use super::{Book, Go, on};
 use crate::load::{Counted, Length, Times, cpu::Cpu, sockperf, stream, tcp, udp};
-use crate::names::{Measure, Path, SideName, Unit};
+use crate::names::{Measure, Path, STREAMS, SideName, Unit};
 use crate::scene::{End, Kind, Side};
 use crate::series::{Sample, Series, percentiles};
 
@@ -95,16 +95,11 @@ fn streams_on(book: &mut Book, sides: &[Side], path: Path) {
         Length::Second
     };
     let rounds = book.plan.rounds_of_programs;
-    for count in [1, most.max(2)] {
+    for (count, name) in [1, most.max(2)].into_iter().zip(STREAMS) {
         if count > 1 && book.plan.quick && path != Path::ToVnet {
             continue;
         }
-        let label = format!("{path}, {count} streams");
-        let label = if count == 1 {
-            format!("{path}, 1 stream")
-        } else {
-            label
-        };
+        let label = format!("{path}{name}");
         let turns = turns(book, sides, &label, |side| {
             let (client, server) = side.ends(path)?;
             Ok(Box::new(move || {

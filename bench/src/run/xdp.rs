@@ -1,10 +1,10 @@
 //! How fast is a flood dropped? By the guard, by nftables as early as it can and by iptables, each with one source that is refused.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use lab::frame::udp;
-use lab::{Node, VIRTUAL_MAC};
+use lab::{Node, Sender, VIRTUAL_MAC};
 use serde_json::Value;
 use std::net::Ipv4Addr;
 
@@ -12,7 +12,7 @@ use super::traffic::turns;
 use super::{Book, Go};
 use crate::load::Times;
 use crate::load::cpu::{Clock, Cpu};
-use crate::names::{Measure, SideName, Unit};
+use crate::names::{DROP, FLOOD, MAKING, Measure, SideName, Unit};
 use crate::scene::{Kind, Side};
 use crate::series::{Sample, Series};
 
@@ -27,13 +27,72 @@ pub(super) fn run(book: &mut Book) {
     let guard = |node: &Node| node.write("/etc/azure-vnet/loader.yaml", GUARD);
     let sides = book.scene("a flood", Kind::Traffic, &SideName::ALL, guard);
     let times = Times::of(book.plan.time);
-    let path = "host: nft ingress, bridge and ptp: iptables, ours: guard";
     let turns = turns(book, &sides, "xdp_drop", |side| {
         refuse(side)?;
-        Ok(Box::new(move || flood(side, times).map(|sample| vec![sample])) as Go<'_>)
+        side.lab().fabric().ip(NOWHERE)?;
+        Ok(Box::new(move || {
+            let making = made(side, times)?;
+            let dropped = flood(side, times)?;
+            let mut found = vec![Sample::of(alone(dropped.value, making)), Sample::of(making)];
+            found.insert(0, dropped);
+            // It has nothing to do with the sides: a ratio would only tell of noise.
+            found.truncate(if side.name == SideName::Host { 3 } else { 2 });
+            Ok(found)
+        }) as Go<'_>)
     });
-    let series = vec![Series::new(Measure::XdpDrop, path, Unit::PerSecond)];
-    book.alternate(series, book.plan.rounds, turns);
+    let series = [
+        (FLOOD, Unit::PerSecond),
+        (DROP, Unit::Microseconds),
+        (MAKING, Unit::PerSecond),
+    ];
+    let series = series.map(|(path, unit)| Series::new(Measure::XdpDrop, path, unit));
+    book.alternate(series.to_vec(), book.plan.rounds, turns);
+}
+
+/// A cable whose far end is down: its near end has no carrier, so that the kernel throws a frame away where it would go onto the
+/// wire.
+const NOWHERE: &str = "link add alone type veth peer name nowhere\nlink set alone up";
+/// Less than this cannot be told from nothing, microseconds.
+const LEAST: f64 = 0.01;
+
+/// What is left of a frame's time without that of making it, microseconds.
+fn alone(dropped: f64, made: f64) -> f64 {
+    (1e6 / dropped - 1e6 / made).max(LEAST)
+}
+
+/// How many frames a second the same sender makes, when they end before they are on a wire.
+fn made(side: &Side, times: Times) -> Result<f64> {
+    let sender = side.lab().fabric().sender("alone")?;
+    let frame = frame(side);
+    send_for(&sender, &frame, times.warm)?;
+    let (sent, took, _) = send_for(&sender, &frame, times.counted)?;
+    Ok(f64::from(sent) / took.as_secs_f64())
+}
+
+fn frame(side: &Side) -> Vec<u8> {
+    let node = side.node();
+    let to = (node.mac(), node.addr(), 4000);
+    udp(to, (VIRTUAL_MAC, SOURCE, 4000), b"flood")
+}
+
+/// As many frames as one CPU sends in a time: how many, how long it took and the CPU time.
+fn send_for(sender: &Sender, frame: &[u8], time: Duration) -> Result<(u32, Duration, Duration)> {
+    let send = || -> Result<_> {
+        Cpu::Client.pin()?;
+        let (cpu, start) = (Clock::start()?, Instant::now());
+        let mut sent = 0_u32;
+        while start.elapsed() < time {
+            for _ in 0..BATCH {
+                sender.send(frame)?;
+            }
+            sent += BATCH;
+        }
+        Ok((sent, start.elapsed(), cpu.elapsed()?))
+    };
+    std::thread::scope(|scope| {
+        let sending = scope.spawn(send).join();
+        sending.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 /// Makes the node drop the flood; the loader has done it for ours.
@@ -64,31 +123,11 @@ fn refuse(side: &Side) -> Result<()> {
 
 /// As many frames as one CPU puts onto the node's wire and the node drops there. Dropped a second, by the node's own count.
 fn flood(side: &Side, times: Times) -> Result<Sample> {
-    let node = side.node();
-    let to = (node.mac(), node.addr(), 4000);
-    let frame = udp(to, (VIRTUAL_MAC, SOURCE, 4000), b"flood");
-    let sender = side.lab().fabric().sender(node.name())?;
-    let send_for = |time| -> Result<_> {
-        Cpu::Client.pin()?;
-        let (cpu, start) = (Clock::start()?, Instant::now());
-        let mut sent = 0_u32;
-        while start.elapsed() < time {
-            for _ in 0..BATCH {
-                sender.send(&frame)?;
-            }
-            sent += BATCH;
-        }
-        Ok((sent, start.elapsed(), cpu.elapsed()?))
-    };
-    let send_for = |time| {
-        std::thread::scope(|scope| {
-            let sending = scope.spawn(|| send_for(time)).join();
-            sending.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        })
-    };
-    send_for(times.warm)?;
+    let frame = frame(side);
+    let sender = side.lab().fabric().sender(side.node().name())?;
+    send_for(&sender, &frame, times.warm)?;
     let before = dropped(side)?;
-    let (sent, took, cpu) = send_for(times.counted)?;
+    let (sent, took, cpu) = send_for(&sender, &frame, times.counted)?;
     let count = dropped(side)?.saturating_sub(before);
     let count = f64::from(u32::try_from(count)?);
     ensure!(
@@ -132,6 +171,12 @@ fn counted(text: &str, word: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_drop_alone_is_what_is_left_of_a_frames_time_and_never_less_than_nothing() {
+        assert!((alone(500_000.0, 1_000_000.0) - 1.0).abs() < 1e-9);
+        assert!((alone(1_000_000.0, 990_000.0) - LEAST).abs() < 1e-9);
+    }
 
     #[test]
     fn the_drops_of_nft_are_read() {

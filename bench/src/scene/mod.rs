@@ -72,7 +72,7 @@ impl Side {
         if side.network.is_some() {
             side.add_pods(2)?;
         } else {
-            side.pods = cabled(side.node())?;
+            side.pods = cabled(side.node(), "end", VETH)?;
         }
         Ok(side)
     }
@@ -117,8 +117,7 @@ impl Side {
             Path::Local if self.name == SideName::Host => {
                 let end = |number| {
                     let pod: &Pod = self.pods.get(number).context("a pod is missing")?;
-                    let address = CABLE.get(number).context("no address")?;
-                    Ok::<_, anyhow::Error>(End::new(pod, *address))
+                    at_cable(pod, number)
                 };
                 (end(0)?, end(1)?)
             }
@@ -143,17 +142,26 @@ impl Side {
 /// At the ends of the cable.
 const CABLE: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 241, 0, 1), Ipv4Addr::new(10, 241, 0, 2)];
 
+/// What a cable is made of, as `ip link` has it.
+pub(crate) const VETH: &str = "veth";
+
 /// Two namespaces with nothing but a cable between them: the least that two pods can have.
-fn cabled(node: &Node) -> Result<Vec<Pod>> {
-    let ends = ["end0", "end1"].map(|name| node.new_netns(name));
+pub(crate) fn cabled(node: &Node, name: &str, kind: &str) -> Result<Vec<Pod>> {
+    let ends = [0, 1].map(|number| node.new_netns(&format!("{name}{number}")));
     let ends: Vec<Pod> = ends.into_iter().collect::<Result<_>>()?;
-    node.ip("link add end0 type veth peer name end1")?;
+    node.ip(&format!("link add {name}0 type {kind} peer name {name}1"))?;
     for (number, (pod, address)) in ends.iter().zip(CABLE).enumerate() {
         let netns = pod.netns().display();
-        node.ip(&format!("link set end{number} netns {netns}"))?;
+        node.ip(&format!("link set {name}{number} netns {netns}"))?;
         pod.ip(&format!(
-            "addr add {address}/24 dev end{number}\nlink set end{number} up"
+            "addr add {address}/24 dev {name}{number}\nlink set {name}{number} up"
         ))?;
     }
     Ok(ends)
+}
+
+/// Who talks at one end of such a cable.
+pub(crate) fn at_cable(pod: &Pod, number: usize) -> Result<End> {
+    let address = CABLE.get(number).context("no address")?;
+    Ok(End::new(pod, *address))
 }

@@ -22,6 +22,9 @@ const SOURCES: [Ip4; 5] = [
     Ip4::new([198, 51, 100, 7]),
 ];
 
+/// All that the guard says.
+pub(crate) const VERDICTS: [&str; 5] = ["pass", "malformed", "martian", "own_source", "deny_list"];
+
 pub(crate) fn agree(frames: usize) {
     enter_new_namespace();
     let mut kernel = Kernel::load();
@@ -45,7 +48,7 @@ pub(crate) fn agree(frames: usize) {
     }
     assert_same(&kernel.maps, &world.memory);
     println!("xdp_guard  {frames} frames: {verdicts:?}");
-    for verdict in ["pass", "malformed", "martian", "own_source", "deny_list"] {
+    for verdict in VERDICTS {
         let count = verdicts.get(verdict).copied().unwrap_or(0);
         assert!(count >= 20, "too few of {verdict}: {verdicts:?}");
     }

@@ -10,6 +10,7 @@ mod empty;
 mod frames;
 mod guard;
 mod kernel;
+mod packets;
 mod tables;
 mod world;
 
@@ -17,15 +18,16 @@ use std::collections::BTreeMap;
 use std::sync::RwLock;
 
 use abi::pins::program;
-use abi::{Port, proto};
+use abi::{DropReason, Port, proto};
 use datapath::{Verdict, flow_key};
 use hooks::Abi;
 use hooks::model::action;
 use nix::time::{ClockId, clock_gettime};
 
-use crate::costs::{ACK, tcp};
+use crate::costs::cases;
 use crate::frames::Shaper;
 use crate::kernel::Kernel;
+use crate::packets::{ACK, tcp};
 use crate::tables::assert_same;
 use crate::world::{POD, VNET, World, enter_new_namespace};
 
@@ -128,6 +130,15 @@ const FROM_POD: [&str; 12] = [
     "wire, tunnel",
 ];
 
+const FROM_WIRE: [&str; 6] = [
+    "stack",
+    "peer",
+    "peer, answer",
+    "peer, fragment",
+    "peer, quoted answer",
+    "icmp_redirect",
+];
+
 #[test]
 fn from_pod_agrees() {
     agree(
@@ -174,18 +185,7 @@ fn to_pod_agrees() {
 
 #[test]
 fn from_wire_agrees() {
-    agree(
-        program::FROM_WIRE,
-        World::roomy(),
-        &[
-            "stack",
-            "peer",
-            "peer, answer",
-            "peer, fragment",
-            "peer, quoted answer",
-            "icmp_redirect",
-        ],
-    );
+    agree(program::FROM_WIRE, World::roomy(), &FROM_WIRE);
 }
 
 #[test]
@@ -213,6 +213,42 @@ fn xdp_guard_agrees() {
 fn every_verdict_is_within_its_budget() {
     let _quiet = QUIET.write();
     budget::check();
+}
+
+#[test]
+fn every_verdict_and_drop_reason_has_a_cost_in_the_budget() {
+    let _busy = QUIET.read();
+    enter_new_namespace();
+    let cases = cases(&mut Kernel::load(), &mut World::roomy());
+    let reached = |program: &str, verdict: &str| {
+        let mut cases = cases.iter();
+        cases.any(|case| (case.program, case.verdict) == (program, verdict))
+    };
+    for (program, verdicts) in [
+        (
+            program::FROM_POD,
+            [FROM_POD.as_slice(), &["wireserver"]].concat(),
+        ),
+        (program::FROM_WIRE, FROM_WIRE.to_vec()),
+        (program::TO_POD, vec!["stack"]),
+        (program::TO_WIRE, vec!["stack"]),
+        (program::XDP_GUARD, guard::VERDICTS.to_vec()),
+    ] {
+        for verdict in verdicts {
+            assert!(reached(program, verdict), "{program}, {verdict}: no case");
+        }
+    }
+    for reason in DropReason::ALL.map(DropReason::name) {
+        assert!(
+            cases.iter().any(|case| case.verdict == reason),
+            "{reason}: no case"
+        );
+    }
+    let unbounded = budget::unbounded(&cases);
+    assert!(
+        unbounded.is_empty(),
+        "not in bench/budget.json: {unbounded:?}"
+    );
 }
 
 /// The other tests stop the programs' clock.

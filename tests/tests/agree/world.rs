@@ -30,7 +30,7 @@ pub(crate) const SERVICE: Ip4 = Ip4::new([172, 30, 0, 1]);
 
 pub(crate) const POD_MAC: Mac = Mac::new([2, 0, 0, 0, 0, 10]);
 pub(crate) const HOST_MAC: Mac = Mac::new([2, 0, 0, 0, 1, 10]);
-const MARK: u32 = 0x1000;
+pub(crate) const MARK: u32 = 0x1000;
 /// The programs' clock stands still, so that both sides act at the same time.
 const NOW: Seconds = Seconds(0);
 
@@ -242,11 +242,16 @@ impl World {
     }
 
     pub(crate) fn decide(&mut self, name: &str, frame: &Frame) -> Decided {
+        self.decide_at(name, VETH, frame)
+    }
+
+    /// About a frame from this veth, where the program asks for it.
+    pub(crate) fn decide_at(&mut self, name: &str, veth: IfIndex, frame: &Frame) -> Decided {
         let mut frame = frame.clone();
         let (tables, now) = (&self.memory, NOW);
         let verdict = match name {
-            program::FROM_POD => from_pod(&mut frame, tables, VETH, || now),
-            program::TO_POD => to_pod(&mut frame, tables, VETH, || now),
+            program::FROM_POD => from_pod(&mut frame, tables, veth, || now),
+            program::TO_POD => to_pod(&mut frame, tables, veth, || now),
             program::FROM_WIRE => from_wire(&mut frame, tables, || now),
             _ => to_wire(&mut frame, tables, || now),
         };

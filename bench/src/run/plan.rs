@@ -1,0 +1,83 @@
+//! How much is measured, and what of all that there is?
+
+use std::time::Duration;
+
+use clap::ValueEnum as _;
+
+use crate::names::Measure;
+
+/// How much is measured.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plan {
+    pub(crate) quick: bool,
+    pub(super) rounds: usize,
+    /// Of what starts programs or changes a whole node, and takes its time however short it measures.
+    pub(super) rounds_of_programs: usize,
+    /// Of each load.
+    pub(super) time: Duration,
+    /// When nothing more is begun.
+    pub(super) limit: Option<Duration>,
+}
+
+impl Plan {
+    pub(crate) fn full() -> Self {
+        Self {
+            quick: false,
+            rounds: 9,
+            rounds_of_programs: 9,
+            time: Duration::from_secs(1),
+            limit: None,
+        }
+    }
+
+    /// Three minutes, what has begun included.
+    pub(crate) fn quick() -> Self {
+        Self {
+            quick: true,
+            // Many short rounds agree better than few long ones: what disturbs the machine hits one of them.
+            rounds: 15,
+            rounds_of_programs: 5,
+            time: Duration::from_millis(40),
+            limit: Some(Duration::from_secs(160)),
+        }
+    }
+
+    pub(crate) fn set_rounds(&mut self, rounds: usize) {
+        (self.rounds, self.rounds_of_programs) = (rounds, rounds);
+    }
+
+    /// The points of something that grows: all, or the first and a near one.
+    pub(super) fn points(self, measure: Measure) -> &'static [u32] {
+        let all = measure.points();
+        if self.quick {
+            all.get(..2).unwrap_or(all)
+        } else {
+            all
+        }
+    }
+
+    /// What was asked for. Otherwise everything, but in a quick run nothing of what grows: each point is another set of nodes.
+    pub(super) fn wanted(self, only: &[Measure]) -> Vec<Measure> {
+        if !only.is_empty() {
+            return only.to_vec();
+        }
+        let all = Measure::value_variants().iter().copied();
+        all.filter(|measure| !self.quick || !measure.grows())
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quick_run_has_the_flood_but_nothing_that_grows_unless_it_is_named() {
+        let wanted = Plan::quick().wanted(&[]);
+        assert!(wanted.contains(&Measure::XdpDrop));
+        assert!(!wanted.iter().any(|measure| measure.grows()));
+        let named = [Measure::GrowthPods];
+        assert_eq!(Plan::quick().wanted(&named), named);
+        assert_eq!(Plan::full().wanted(&[]), Measure::value_variants());
+    }
+}
