@@ -4,18 +4,8 @@
 mod support;
 
 use abi::{FlowFlags, Ip4};
-use datapath::model::Memory;
 use datapath::{Seconds, Verdict};
 use support::*;
-
-/// Opens a connection from pod A and returns the port that the wire shows.
-fn open(node: &Memory, port: u16) -> u16 {
-    let (verdict, frame) = from_a_pod(node, &tcp((A, port), (INTERNET, 443), SYN));
-    assert_eq!(verdict, Verdict::Wire(NIC), "port {port}");
-    let ((addr, nat_port), remote) = ends(&frame);
-    assert_eq!((addr, remote), (PRIMARY, (INTERNET, 443)));
-    nat_port
-}
 
 #[test]
 fn the_internet_sees_the_primary_address_and_the_answer_finds_the_pod() {
@@ -181,81 +171,6 @@ fn a_flow_of_the_kernel_stays_with_the_kernel_in_mid_flow() {
 }
 
 #[test]
-fn an_expired_binding_is_taken_over() {
-    let node = node(1);
-    open(&node, 40_000);
-    let later = Seconds(NOW.0 + 61);
-    let syn = tcp((A, 40_001), (INTERNET, 443), SYN);
-    assert_eq!(
-        send(&node, VETH_A, &syn, NOW).0,
-        Verdict::Stack,
-        "not yet: a SYN has 60 s"
-    );
-    node.flows.borrow_mut().clear();
-    assert_eq!(send(&node, VETH_A, &syn, later).0, Verdict::Wire(NIC));
-}
-
-/// Whether another connection gets the only port `after` seconds after the pod sent `closing` and the remote `answer`.
-fn gets_the_port(closing: &[u8], answer: &[u8], after: u32) -> bool {
-    let node = node(1);
-    let nat_port = open(&node, 40_000);
-    receive(
-        &node,
-        &tcp((INTERNET, 443), (PRIMARY, nat_port), SYN | ACK),
-        NOW,
-    );
-    for flags in closing {
-        from_a_pod(&node, &tcp((A, 40_000), (INTERNET, 443), *flags));
-    }
-    for flags in answer {
-        receive(
-            &node,
-            &tcp((INTERNET, 443), (PRIMARY, nat_port), *flags),
-            NOW,
-        );
-    }
-    let syn = tcp((A, 40_001), (INTERNET, 443), SYN);
-    send(&node, VETH_A, &syn, Seconds(NOW.0 + after)).0 == Verdict::Wire(NIC)
-}
-
-#[test]
-fn a_closed_connections_port_is_taken_over_after_a_second_and_a_half_closed_ones_is_not() {
-    for (closing, answer) in [
-        (&[RST][..], &[][..]),
-        (&[FIN | ACK], &[FIN | ACK]),
-        (&[], &[RST]),
-    ] {
-        assert!(!gets_the_port(closing, answer, 1), "{closing:?} {answer:?}");
-        assert!(gets_the_port(closing, answer, 2), "{closing:?} {answer:?}");
-    }
-    for (closing, answer) in [(&[FIN | ACK][..], &[][..]), (&[], &[FIN | ACK])] {
-        assert!(
-            !gets_the_port(closing, answer, 119),
-            "{closing:?} {answer:?}"
-        );
-        assert!(
-            gets_the_port(closing, answer, 121),
-            "{closing:?} {answer:?}"
-        );
-    }
-}
-
-#[test]
-fn a_free_port_is_preferred_to_a_closed_connections() {
-    let node = node(2);
-    let first = open(&node, 40_000);
-    from_a_pod(&node, &tcp((A, 40_000), (INTERNET, 443), RST));
-    let later = Seconds(NOW.0 + 5);
-    let (_, frame) = send(
-        &node,
-        VETH_A,
-        &tcp((A, 40_001), (INTERNET, 443), SYN),
-        later,
-    );
-    assert_ne!(ends(&frame).0.1, first);
-}
-
-#[test]
 fn a_released_pods_bindings_are_dead_at_once() {
     let mut node = node(1);
     let nat_port = open(&node, 40_000);
@@ -328,30 +243,6 @@ fn a_reset_that_nobody_believes_closes_nothing() {
         send(&node, VETH_A, &syn, Seconds(NOW.0 + 100)).0,
         Verdict::Stack,
         "the port is still in use"
-    );
-}
-
-#[test]
-fn a_port_that_the_pod_uses_again_is_a_new_connection() {
-    let node = node(1);
-    let nat_port = open(&node, 40_000);
-    receive(
-        &node,
-        &tcp((INTERNET, 443), (PRIMARY, nat_port), SYN | ACK),
-        NOW,
-    );
-    from_a_pod(&node, &tcp((A, 40_000), (INTERNET, 443), FIN | ACK));
-    open(&node, 40_000);
-    receive(
-        &node,
-        &tcp((INTERNET, 443), (PRIMARY, nat_port), SYN | ACK),
-        NOW,
-    );
-    let syn = tcp((A, 40_001), (INTERNET, 443), SYN);
-    assert_eq!(
-        send(&node, VETH_A, &syn, Seconds(NOW.0 + 7000)).0,
-        Verdict::Stack,
-        "established for two hours"
     );
 }
 

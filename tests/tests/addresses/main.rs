@@ -4,6 +4,7 @@
 mod host_ports;
 mod leaks;
 mod originals;
+mod reclaimed;
 
 use std::time::Duration;
 

@@ -323,3 +323,12 @@ pub fn counted(node: &Memory, path: Path) -> u64 {
         .get(&path.index(Slot::new(10)))
         .map_or(0, |counter| counter.packets)
 }
+
+/// Opens a connection from pod A to the Internet and returns the port that the wire shows.
+pub fn open(node: &Memory, port: u16) -> u16 {
+    let (verdict, frame) = from_a_pod(node, &tcp((A, port), (INTERNET, 443), SYN));
+    assert_eq!(verdict, Verdict::Wire(NIC), "port {port}");
+    let ((addr, nat_port), remote) = ends(&frame);
+    assert_eq!((addr, remote), (PRIMARY, (INTERNET, 443)));
+    nat_port
+}
