@@ -9,8 +9,8 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
 use crate::lock::LockError;
 
-/// Sees every [`crate::lock::Lock`] in a directory that is let go, without a clock: the kernel queues the removal of its file
-/// before anybody else can have the lock.
+/// Sees every call that lets go a [`crate::lock::Lock`] in a directory and leaves no draft, without a clock: the kernel queues the
+/// removal of the lock's file before anybody else can have the lock.
 pub(crate) struct Ended {
     inotify: Inotify,
     names: BTreeSet<OsString>,
@@ -26,8 +26,12 @@ impl Ended {
             inotify.add_watch(locks, AddWatchFlags::IN_DELETE | AddWatchFlags::IN_ONLYDIR)?;
             Ok(inotify)
         });
+        let failed = |errno: Errno| LockError::Watch {
+            path: locks.to_owned(),
+            source: errno.into(),
+        };
         Ok(Self {
-            inotify: inotify.map_err(|errno| LockError::io("watch", locks, errno.into()))?,
+            inotify: inotify.map_err(failed)?,
             names: BTreeSet::new(),
             overflowed: false,
         })

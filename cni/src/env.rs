@@ -171,7 +171,7 @@ impl Environment {
             only_if: OnlyIf::parse(&checked(
                 ONLY_IF,
                 |text| text.is_empty() || OnlyIf::parse(text).is_some(),
-                "it is for azure-vnet-loader alone, gone or not-alive; unset it",
+                "it is for azure-vnet-loader and vnetctl alone, gone or not-alive; unset it",
             )?),
         })
     }

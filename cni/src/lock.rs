@@ -29,6 +29,10 @@ pub(crate) enum LockError {
         source: io::Error,
     },
     #[error(
+        "watch {path} for calls that end: {source}; raise fs.inotify.max_user_instances or fs.inotify.max_user_watches, which all processes of root share"
+    )]
+    Watch { path: PathBuf, source: io::Error },
+    #[error(
         "wait for the lock {path}: {} held it for {patience}; try again, and if it is that one again, see what it waits for",
         holder.map_or_else(|| "another call".into(), |pid| format!("process {pid}"))
     )]
@@ -53,7 +57,7 @@ impl LockError {
     pub(crate) fn code(&self) -> u32 {
         match self {
             Self::Io { .. } => code::IO,
-            Self::Busy { .. } => code::TRY_AGAIN,
+            Self::Watch { .. } | Self::Busy { .. } => code::TRY_AGAIN,
         }
     }
 }
@@ -151,7 +155,7 @@ impl Lock {
         Ok(())
     }
 
-    /// The operation is done, or undone.
+    /// What was begun is done, or undone.
     pub(crate) fn clear_draft(&mut self) -> Result<(), LockError> {
         self.file
             .set_len(0)
@@ -159,6 +163,14 @@ impl Lock {
         self.end = 0;
         self.draft.clear();
         Ok(())
+    }
+
+    /// Lets go, and leaves no draft. One that cannot be emptied goes with its file: who reads it would take away what lives.
+    pub(crate) fn end(mut self) -> Result<(), LockError> {
+        match self.clear_draft() {
+            Err(_) if fs::remove_file(&self.path).is_ok() => Ok(()),
+            cleared => cleared,
+        }
     }
 
     fn draft_error(&self, source: io::Error) -> LockError {

@@ -109,7 +109,7 @@ fn add_from(call: &mut Call, stdin: &[u8]) -> Result<(), Error> {
     let added = make(call, &node, &request, &mut lock, &pod);
     // What could not be undone stays in the draft, for DEL.
     let is_over = !matches!(&added, Err(Error::At { left, .. }) if !left.is_empty());
-    if is_over && let Err(error) = lock.clear_draft() {
+    if is_over && let Err(error) = lock.end() {
         // The answer is out. A draft that stays makes the next call clean up first, no more.
         call.warn(&error);
     }

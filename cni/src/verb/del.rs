@@ -44,11 +44,14 @@ fn del_without_name(call: &mut Call, broken: NetconfError) -> Result<(), Error> 
     let node = Node::open(&call.deadline)?;
     let mut left = Vec::new();
     for key in attachments(&node)? {
-        let is_it = (&key.container_id, &key.ifname) == (&call.env.container_id, &call.env.ifname);
-        // Whom to ask for the address of a record that cannot be read, only a good configuration tells.
-        let is_told = !node.records.has(&key) || node.records.get(&key)?.is_some();
-        if is_it && is_told {
-            left.extend(release(call, &node, &key, None).err());
+        if (&key.container_id, &key.ifname) != (&call.env.container_id, &call.env.ifname) {
+            continue;
+        }
+        match node.records.get(&key) {
+            // Whom to ask for the address of a record that is damaged, only a good configuration tells.
+            Ok(None) if node.records.has(&key) => {}
+            Ok(_) => left.extend(release(call, &node, &key, None).err()),
+            Err(error) => left.push(error.into()),
         }
     }
     Err(Error::At {
@@ -80,7 +83,7 @@ pub(super) fn release_locked(
     node: &Node,
     key: &Key,
     current: Option<&Leaving<'_>>,
-    mut lock: Lock,
+    lock: Lock,
 ) -> Result<(), Error> {
     let was_interrupted = !lock.draft().is_empty();
     let known = Known::of(node, key, &lock)?;
@@ -109,7 +112,7 @@ pub(super) fn release_locked(
     if was_interrupted {
         node.records.sweep(key)?;
     }
-    Ok(lock.clear_draft()?)
+    Ok(lock.end()?)
 }
 
 /// Whether the attachment is as dead as this DEL insists on, as far as lease and record tell. Where there is neither, there is

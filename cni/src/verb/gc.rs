@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use netconf::{Attachments, Leaving, Netconf, code};
-use rpc::{Key, StateError};
+use rpc::{Key, RunDirectory, StateError};
 
 use super::Node;
 use super::del::release_locked;
@@ -13,6 +13,7 @@ use crate::ended::Ended;
 use crate::error::Error;
 use crate::lock::Lock;
 use crate::program::Call;
+use crate::record::make_directory;
 
 /// GC does not succeed.
 #[derive(Debug, thiserror::Error)]
@@ -79,13 +80,21 @@ fn gc_from(call: &mut Call, stdin: &[u8]) -> Result<(), Error> {
     call.require_root()?;
 
     call.steps.begin("collect");
+    // Before all else: what a call has made that ends from now on is younger than the list.
+    let locks = RunDirectory::default().locks();
+    make_directory(&locks)?;
+    let ended = Ended::watch(&locks);
     let node = Node::open(&call.deadline)?;
-    // Before anything is looked at: what a call makes that ends from now on is younger than the list.
-    let mut ended = Ended::watch(&node.run.locks())?;
     let current = Leaving::parse(stdin)?;
     let mut failures = Vec::new();
-    for key in unlisted(&node, &netconf.name, &valid)? {
-        failures.extend(collect(call, &node, &key, &mut ended, &current).err());
+    match ended {
+        Ok(mut ended) => {
+            for key in unlisted(&node, &netconf.name, &valid)? {
+                failures.extend(collect(call, &node, &key, &mut ended, &current).err());
+            }
+        }
+        // Nobody would know what is stale.
+        Err(blind) => failures.push(blind.into()),
     }
     // Last: what has a record, because it could not be removed, keeps its address.
     call.steps.begin("ipam");

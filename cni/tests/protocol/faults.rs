@@ -22,7 +22,7 @@ const WATCHED: [(c_long, &str, Names); 20] = [
     (libc::SYS_unlinkat, "unlink", Names::Path(1)),
     (libc::SYS_renameat2, "rename", Names::Path(1)),
     (libc::SYS_mkdirat, "mkdir", Names::Path(1)),
-    (libc::SYS_linkat, "link", Names::Path(3)),
+    (libc::SYS_inotify_add_watch, "watch", Names::Path(1)),
     (libc::SYS_statx, "stat", Names::Path(1)),
     (libc::SYS_flock, "lock", Names::Descriptor),
     (libc::SYS_read, "read", Names::Descriptor),

@@ -6,10 +6,12 @@ use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
+use nix::errno::Errno;
 use serde_json::{Value, json};
 
 use crate::delegate::eventually;
 use crate::exec::{Exec, netconf_with};
+use crate::faults::Fault;
 use crate::full::{host_veth, node};
 use crate::loader::{Loader, Manner};
 use crate::sandbox::Sandbox;
@@ -247,6 +249,32 @@ fn what_is_made_while_gc_works_is_not_collected() {
     assert!(exists(&added), "an ADD that was under way");
     assert!(exists(&anew), "an ADD of what was stale");
     assert!(exists(&pod), "an ADD that only had to answer");
+}
+
+/// A node whose processes have used up inotify: blind, GC takes no attachment away, frees what nobody has, and says what to raise.
+#[test]
+fn a_gc_that_cannot_watch_takes_no_attachment_away() {
+    let (sandbox, _loader) = node(Manner::Helpful);
+    let pod = add(&sandbox, "a", "azure");
+    sandbox
+        .ipam("ADD")
+        .env("CNI_CONTAINERID", "b")
+        .run()
+        .document();
+    let mut fault = Fault {
+        below: "/run/azure-vnet/locks",
+        first: usize::MAX,
+        lasts: false,
+        errno: Errno::EMFILE,
+    };
+    let nothing = listed(&["a", "b"]);
+    let (_, operations) = gc(&sandbox, &json!({VALID: nothing})).run_with(fault);
+    let watch = |operation: &String| operation.starts_with("watch ");
+    fault.first = operations.iter().position(watch).expect("a watch");
+    let (answer, _) = gc(&sandbox, &json!({VALID: []})).run_with(fault);
+    answer.error_saying(11, &["fs.inotify.max_user_instances"]);
+    assert!(exists(&pod));
+    assert_eq!(leases(), 1);
 }
 
 /// An ADD that waits until there is `/run/go`, and where its IPAM plug-in is.

@@ -34,7 +34,8 @@ pub(crate) struct Object<'a> {
     fields: &'a Map<String, Value>,
 }
 
-/// Reads a document, with every key in lower case. Of two that differ only in case the last counts, as in Go.
+/// Reads a document, with every key in lower case. Of two that differ only in case the last counts, unless it is `null`, as in Go;
+/// two objects are not merged, which Go does.
 pub fn lowered(bytes: &[u8]) -> serde_json::Result<Value> {
     serde_json::from_slice(bytes).map(|Lowered(value)| value)
 }
@@ -91,7 +92,10 @@ impl<'de> Visitor<'de> for Lowering {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
         let mut fields = Map::new();
         while let Some((key, Lowered(value))) = map.next_entry::<String, _>()? {
-            fields.insert(key.to_lowercase(), value);
+            let key = key.to_lowercase();
+            if !value.is_null() || !fields.contains_key(&key) {
+                fields.insert(key, value);
+            }
         }
         Ok(Value::Object(fields))
     }
@@ -212,11 +216,13 @@ mod tests {
     #[test]
     fn of_keys_that_differ_in_case_only_the_last_counts() {
         for (text, name) in [
-            (br#"{"name": "a", "NAME": "b"}"#, "b"),
-            (br#"{"NAME": "a", "name": "b"}"#, "b"),
-            (br#"{"Name": "b", "nAmE": "a"}"#, "a"),
+            (r#"{"name": "a", "NAME": "b"}"#, "b"),
+            (r#"{"NAME": "a", "name": "b"}"#, "b"),
+            (r#"{"Name": "b", "nAmE": "a"}"#, "a"),
+            (r#"{"name": "a", "NAME": null}"#, "a"),
+            (r#"{"name": null, "NAME": "b"}"#, "b"),
         ] {
-            assert_eq!(lowered(text).unwrap()["name"], name);
+            assert_eq!(lowered(text.as_bytes()).unwrap()["name"], name);
         }
     }
 
