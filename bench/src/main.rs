@@ -39,7 +39,7 @@ struct Arguments {
     /// Only these; may be given several times
     #[arg(long, value_enum, num_args = 1.., value_delimiter = ',')]
     only: Vec<Measure>,
-    /// Rounds, instead of 9, or of 15 and 5 in a quick run
+    /// Rounds, instead of 9, or of 13 and 5 in a quick run
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=100))]
     rounds: Option<u16>,
     /// A report.json of before: what is worse by more than a tenth, and than its rounds differ, is told; the exit status is 1 then
