@@ -42,7 +42,8 @@ struct Arguments {
     /// Rounds, instead of 9, or of 13 and 5 in a quick run
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=100))]
     rounds: Option<u16>,
-    /// A report.json of before: what is worse by more than a tenth, and than its rounds differ, is told; the exit status is 1 then
+    /// A report.json of before: what is worse by more than a tenth, and than its rounds differ, is told; the exit status is 1 then. Of two quick
+    /// runs p99, CPU time and the drop alone are not judged: their rounds are too short
     #[arg(long, value_name = "FILE")]
     compare: Option<PathBuf>,
     /// Where the report goes

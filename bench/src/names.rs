@@ -165,6 +165,10 @@ impl Display for Path {
 /// What follows the path in `tcp_stream`: one connection, and as many as there are CPUs.
 pub(crate) const STREAMS: [&str; 2] = [", 1 stream", ", n streams"];
 
+/// What follows the path of each round's latency: half, and all but the slowest of a hundred, took no longer.
+pub(crate) const HALF: &str = ", p50";
+pub(crate) const SLOWEST: &str = ", p99";
+
 /// The paths of `xdp_drop`: frames a second, of which making them is a part; that part alone; and what is left without it.
 pub(crate) const FLOOD: &str = "host: nft ingress, bridge and ptp: iptables, ours: guard";
 pub(crate) const MAKING: &str = "making the frame alone, dropped nowhere";

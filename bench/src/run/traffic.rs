@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 
 use super::{Book, Go, on};
 use crate::load::{Counted, Length, Times, cpu::Cpu, sockperf, stream, tcp, udp};
-use crate::names::{Measure, Path, STREAMS, SideName, Unit};
+use crate::names::{HALF, Measure, Path, SLOWEST, STREAMS, SideName, Unit};
 use crate::scene::{End, Kind, Side};
 use crate::series::{Sample, Series, percentiles};
 
@@ -129,7 +129,7 @@ fn requests(book: &mut Book, sides: &[Side], measure: Measure, path: Path, load:
     let mut series = on(measure, path, Unit::PerSecond);
     if measure == Measure::TcpRr {
         // Each round's, so that they have ratios, too.
-        let labels = ["p50", "p99"].map(|name| format!("{path}, {name}"));
+        let labels = [HALF, SLOWEST].map(|name| format!("{path}{name}"));
         series.extend(labels.map(|label| Series::new(measure, label, Unit::Microseconds)));
     }
     book.alternate(series, book.plan.rounds, turns);
