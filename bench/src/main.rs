@@ -70,10 +70,10 @@ impl Arguments {
 enum Verb {
     /// Compares two reports without measuring anything
     Compare { before: PathBuf, now: PathBuf },
-    /// Writes a report.json into docs/performance.md, with its plots beside it
+    /// Writes a report.json into docs/performance.md, with its plots beside it: of a full run of a commit that was finished
     Publish {
         report: PathBuf,
-        /// Another document with the same marks
+        /// Another document with the same marks, also for a quick run or one beside what is not committed
         #[arg(long, value_name = "FILE")]
         into: Option<PathBuf>,
     },
@@ -100,7 +100,15 @@ fn run_verb() -> Result<ExitCode> {
         Some(Verb::Publish { report, into }) => {
             let default = root.join("docs/performance.md");
             let document = into.as_ref().unwrap_or(&default);
-            Report::read(report)?.publish(document)?;
+            let report = Report::read(report)?;
+            report.may_be_published(into.is_some())?;
+            report.publish(document)?;
+            let machine = &report.machine;
+            let (kind, commit, busy) = (machine.kind(), &machine.commit, machine.busy_before);
+            say(&format!(
+                "published: a {kind} run of {commit:?}; others wanted {busy:.2} of {} CPUs before it",
+                machine.cpus
+            ));
             return Ok(ExitCode::SUCCESS);
         }
         Some(Verb::Experiments(arguments)) => {
