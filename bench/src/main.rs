@@ -32,8 +32,8 @@ use crate::run::{Book, Plan};
 struct Arguments {
     #[command(subcommand)]
     verb: Option<Verb>,
-    /// Three minutes: shorter and fewer rounds, no 250 pods at once, and nothing of what grows unless --only names it, then two
-    /// points
+    /// Three minutes: shorter and fewer rounds, no 250 pods at once, and nothing of what grows unless --only names it, then its
+    /// first points
     #[arg(long)]
     quick: bool,
     /// Only these; may be given several times

@@ -55,11 +55,12 @@ impl Plan {
         }
     }
 
-    /// The points of something that grows: all, or the first and a near one.
+    /// The points of something that grows: all, or those up to the nearest one that is compared with another.
     pub(super) fn points(self, measure: Measure) -> &'static [u32] {
         let all = measure.points();
         if self.quick {
-            all.get(..2).unwrap_or(all)
+            let compared = all.iter().position(|point| *point > measure.base());
+            compared.map_or(all, |last| all.get(..=last).unwrap_or(all))
         } else {
             all
         }
@@ -90,6 +91,14 @@ mod tests {
     fn what_a_quick_run_begins_last_has_ten_seconds_until_three_minutes_are_over() {
         let limit = Plan::quick().limit.unwrap();
         assert!(limit + Duration::from_secs(10) <= Duration::from_mins(3));
+    }
+
+    #[test]
+    fn a_quick_run_has_a_point_that_is_compared_and_those_before_it() {
+        let points = |measure| Plan::quick().points(measure);
+        assert_eq!(points(Measure::GrowthPods), [10, 50]);
+        assert_eq!(points(Measure::GrowthAdd), [0, 10, 50]);
+        assert_eq!(points(Measure::GrowthExclusions), [0, 250]);
     }
 
     #[test]
