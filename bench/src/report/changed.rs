@@ -2,6 +2,9 @@
 
 use std::fmt::{Display, Formatter};
 
+/// What may be lost before it is told.
+pub(super) const SLACK: f64 = 0.9;
+
 /// A figure that is not what it was.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Changed {
@@ -47,4 +50,17 @@ pub(crate) struct Comparison {
     pub(crate) gone: Vec<String>,
     /// What neither could measure, or had the time for.
     pub(crate) lacking: Vec<String>,
+}
+
+impl Comparison {
+    pub(super) fn look_at(&mut self, figure: Changed, sure: bool, slack: f64) {
+        self.compared += 1;
+        let alike = (SLACK..=1.0 / SLACK).contains(&figure.left);
+        self.alike += usize::from(alike);
+        if sure && figure.left < slack {
+            self.worse.push(figure);
+        } else if !alike {
+            self.apart.push(figure);
+        }
+    }
 }

@@ -3,14 +3,12 @@
 use anyhow::{Result, ensure};
 
 use super::bars::bytes_as_mebi;
-use super::changed::{Changed, Comparison};
+use super::changed::{Changed, Comparison, SLACK};
 use super::{Ratio, Report, Row, Size};
 use crate::names::{DROP, SLOWEST, SideName, Unit};
 use crate::series::CPU;
 
-/// What may be lost before it is told.
-const SLACK: f64 = 0.9;
-/// The same where nobody took turns with us, so that the machine is in the figure.
+/// What may be lost before it is told where nobody took turns with us, so that the machine is in the figure.
 const ALONE: f64 = 0.67;
 /// Rounds that say something of how much they differ.
 const FEW: usize = 5;
@@ -20,19 +18,6 @@ const FEW: usize = 5;
 /// difference of two times, with the noise of both. Whatever is slower in the programs is in the figures that these come from.
 fn is_too_short_for(path: &str) -> bool {
     path == DROP || path.ends_with(SLOWEST) || path.ends_with(CPU)
-}
-
-impl Comparison {
-    fn look_at(&mut self, figure: Changed, sure: bool, slack: f64) {
-        self.compared += 1;
-        let alike = (SLACK..=1.0 / SLACK).contains(&figure.left);
-        self.alike += usize::from(alike);
-        if sure && figure.left < slack {
-            self.worse.push(figure);
-        } else if !alike {
-            self.apart.push(figure);
-        }
-    }
 }
 
 /// Every ratio that fell by more than a tenth and by more than its rounds differ among themselves. Where there is no ratio,
@@ -65,6 +50,7 @@ pub(crate) fn compare(before: &Report, now: &Report) -> Result<Comparison> {
             found.look_at(figure, sure, SLACK);
         }
     }
+    found.gone.extend(growth_gone(before, now));
     let has_ratio = |row: &Row| {
         let mut ratios = before.ratios.iter().chain(&now.ratios);
         ratios.any(|ratio| ratio.measure == row.measure && ratio.path == row.path)
@@ -88,6 +74,14 @@ pub(crate) fn compare(before: &Report, now: &Report) -> Result<Comparison> {
         }
     }
     Ok(found)
+}
+
+/// What we cost more beside more, before and not now: nobody else has such a figure, so that no ratio is missed.
+fn growth_gone(before: &Report, now: &Report) -> Vec<String> {
+    let old = before.rows.iter().filter(|row| row.unit == Unit::Times);
+    let gone = old.filter(|old| now.row(old.measure, &old.path, old.side).is_none());
+    gone.map(|old| format!("{}, {}, {}", old.measure, old.path, old.side))
+        .collect()
 }
 
 /// What both say that they could not measure, each once: it is in no list of what is gone.
@@ -160,7 +154,7 @@ fn larger(before: &Report, size: &Size) -> Option<Changed> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::names::Measure;
+    use crate::names::{Measure, grown};
     use crate::report::Failure;
 
     fn ratio(over_host: Option<f64>, over_bridge: Option<f64>) -> Ratio {
@@ -293,6 +287,17 @@ mod tests {
         assert_eq!(told.len(), 1);
         assert_eq!(worse(&of(1.0), &of(1.05)), []);
         assert_eq!(worse(&of(1.4), &of(1.0)), []);
+    }
+
+    #[test]
+    fn growth_that_was_measured_before_and_is_not_now_is_gone() {
+        let mut before = alone(1.0, Unit::Times);
+        before.rows[0].measure = Measure::GrowthPods;
+        before.rows[0].path = grown(250);
+        before.rows.extend(alone(10.0, Unit::Milliseconds).rows);
+        let told = compare(&before, &Report::default()).unwrap();
+        assert_eq!(told.gone, ["growth_pods, 250, × the first point, ours"]);
+        assert_eq!(compare(&before, &before).unwrap().gone, [""; 0]);
     }
 
     #[test]
