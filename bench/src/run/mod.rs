@@ -97,7 +97,7 @@ impl Book {
         }
     }
 
-    /// Writes what there is: whoever interrupts a run of half an hour keeps the figures.
+    /// Writes what there is: whoever interrupts a run of an hour keeps the figures.
     fn save(&self) {
         let Some(folder) = &self.folder else { return };
         let mut report = self.report();
