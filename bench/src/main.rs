@@ -32,17 +32,18 @@ use crate::run::{Book, Plan};
 struct Arguments {
     #[command(subcommand)]
     verb: Option<Verb>,
-    /// Three minutes: shorter and fewer rounds, no 250 pods at once, and nothing of what grows unless --only names it, then two
-    /// points
+    /// Three minutes: shorter and fewer rounds, no 250 pods at once, and nothing of what grows unless --only names it, then its
+    /// first points
     #[arg(long)]
     quick: bool,
     /// Only these; may be given several times
     #[arg(long, value_enum, num_args = 1.., value_delimiter = ',')]
     only: Vec<Measure>,
-    /// Rounds, instead of 9, or of 15 and 5 in a quick run
+    /// Rounds, instead of 9, or of 13 and 5 in a quick run
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=100))]
     rounds: Option<u16>,
-    /// A report.json of before: what is worse by more than a tenth, and than its rounds differ, is told; the exit status is 1 then
+    /// A report.json of before: what is worse by more than a tenth, and than its rounds differ, is told; the exit status is 1 then. Of two quick
+    /// runs p99, CPU time and the drop alone are not judged: their rounds are too short
     #[arg(long, value_name = "FILE")]
     compare: Option<PathBuf>,
     /// Where the report goes
@@ -69,10 +70,10 @@ impl Arguments {
 enum Verb {
     /// Compares two reports without measuring anything
     Compare { before: PathBuf, now: PathBuf },
-    /// Writes a report.json into docs/performance.md, with its plots beside it
+    /// Writes a report.json into docs/performance.md, with its plots beside it: of a full run of a commit that was finished
     Publish {
         report: PathBuf,
-        /// Another document with the same marks
+        /// Another document with the same marks, also for a quick run or one beside what is not committed
         #[arg(long, value_name = "FILE")]
         into: Option<PathBuf>,
     },
@@ -99,7 +100,15 @@ fn run_verb() -> Result<ExitCode> {
         Some(Verb::Publish { report, into }) => {
             let default = root.join("docs/performance.md");
             let document = into.as_ref().unwrap_or(&default);
-            Report::read(report)?.publish(document)?;
+            let report = Report::read(report)?;
+            report.may_be_published(into.is_some())?;
+            report.publish(document)?;
+            let machine = &report.machine;
+            let (kind, commit, busy) = (machine.kind(), &machine.commit, machine.busy_before);
+            say(&format!(
+                "published: a {kind} run of {commit:?}; others wanted {busy:.2} of {} CPUs before it",
+                machine.cpus
+            ));
             return Ok(ExitCode::SUCCESS);
         }
         Some(Verb::Experiments(arguments)) => {

@@ -36,7 +36,7 @@ pub(crate) enum Measure {
     GrowthServicesIptables,
     /// The same in its nftables shape
     GrowthServicesNft,
-    /// ADD beside 10 to 250 pods
+    /// ADD beside 0 to 250 pods
     GrowthAdd,
 }
 
@@ -55,10 +55,11 @@ impl Measure {
         Self::GROWTH.contains(&self)
     }
 
-    /// How much there is of what grows. A quick run that is asked for it by name has the first two.
+    /// How much there is of what grows.
     pub(crate) fn points(self) -> &'static [u32] {
         match self {
-            Self::GrowthPods | Self::GrowthAdd => &[10, 50, 100, 175, 250],
+            Self::GrowthPods => &[10, 50, 100, 175, 250],
+            Self::GrowthAdd => &[0, 10, 50, 100, 175, 250],
             Self::GrowthBindings => &[0, 50_000, 100_000, 200_000],
             Self::GrowthExclusions => &[0, 250, 500, 1000],
             Self::GrowthServicesIptables | Self::GrowthServicesNft => &[0, 1000, 2500, 5000],
@@ -71,6 +72,14 @@ impl Measure {
             | Self::Del
             | Self::XdpDrop => &[],
         }
+    }
+
+    /// With what the later points are compared: the first point, but of ADD beside pods the 10 that its bar is about.
+    pub(crate) fn base(self) -> u32 {
+        if self == Self::GrowthAdd {
+            return 10;
+        }
+        self.points().first().copied().unwrap_or_default()
     }
 
     /// A heading.
@@ -165,12 +174,16 @@ impl Display for Path {
 /// What follows the path in `tcp_stream`: one connection, and as many as there are CPUs.
 pub(crate) const STREAMS: [&str; 2] = [", 1 stream", ", n streams"];
 
+/// What follows the path of each round's latency: half, and all but the slowest of a hundred, took no longer.
+pub(crate) const HALF: &str = ", p50";
+pub(crate) const SLOWEST: &str = ", p99";
+
 /// The paths of `xdp_drop`: frames a second, of which making them is a part; that part alone; and what is left without it.
 pub(crate) const FLOOD: &str = "host: nft ingress, bridge and ptp: iptables, ours: guard";
 pub(crate) const MAKING: &str = "making the frame alone, dropped nowhere";
 pub(crate) const DROP: &str = "the drop alone, without making the frame";
 
-/// The path of the first point of something that grows, as it is beside a later one.
+/// The path of the first point of something that grows (`Measure::base`), as it is beside a later one.
 pub(crate) fn again(point: u32) -> String {
     format!("{point}, first point again")
 }
@@ -210,5 +223,18 @@ impl Unit {
             Self::Microseconds => "µs",
             Self::Times => "×",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn add_grows_from_no_pods_and_otherwise_beside_as_many_as_connections_do() {
+        let (add, connections) = (Measure::GrowthAdd, Measure::GrowthPods);
+        assert_eq!(add.points(), [&[0], connections.points()].concat());
+        assert_eq!((add.base(), connections.base()), (10, 10));
+        assert_eq!(Measure::GrowthBindings.base(), 0);
     }
 }

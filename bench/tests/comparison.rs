@@ -216,7 +216,15 @@ fn a_report_is_published_between_the_marks_with_its_plots_beside_it() {
         .arg(fixture("before.json"))
         .arg("--into")
         .arg(&document);
-    assert!(bench.status().unwrap().success());
+    let output = bench.output().unwrap();
+    assert!(output.status.success());
+    let told = said(&output);
+    assert!(
+        told.starts_with(
+            "published: a quick run of \"30885d6-dirty\"; others wanted 33.02 of 2 CPUs"
+        ),
+        "{told}"
+    );
     let published = std::fs::read_to_string(&document).unwrap();
     assert!(published.starts_with(before) && published.ends_with("<!-- report: end -->\n"));
     assert!(
@@ -224,4 +232,25 @@ fn a_report_is_published_between_the_marks_with_its_plots_beside_it() {
         "{published}"
     );
     assert!(folder.path().join("performance/add.svg").is_file());
+}
+
+#[test]
+fn what_an_interrupted_run_has_left_is_published_nowhere() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let mut report = read(&fixture("before.json"));
+    let unfinished = serde_json::json!({"side": null, "what": "everything else", "error": "the run was not finished"});
+    let failures = report["machine"]["failures"].as_array_mut().unwrap();
+    failures.push(unfinished);
+    let file = folder.path().join("report.json");
+    std::fs::write(&file, report.to_string()).unwrap();
+    let document = folder.path().join("performance.md");
+    let text = "<!-- report: begin; written by `cargo xtask bench publish` --><!-- report: end -->";
+    std::fs::write(&document, text).unwrap();
+    let mut bench = Command::new(env!("CARGO_BIN_EXE_bench"));
+    bench.arg("publish").arg(&file).arg("--into").arg(&document);
+    let output = bench.output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(error.contains("the run was not finished"), "{error}");
+    assert_eq!(std::fs::read_to_string(&document).unwrap(), text);
 }

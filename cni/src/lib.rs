@@ -4,7 +4,7 @@
 //! before anything is touched; `verb` holds the main plug-in's verbs, `ipam` the IPAM plug-in's. All netlink is in `link`;
 //! everything that a failed ADD, an interrupted one and DEL must take away is in `teardown`.
 
-#[cfg(feature = "never-free")]
+#[cfg(any(test, feature = "never-free"))]
 mod bump;
 mod clock;
 mod deadline;

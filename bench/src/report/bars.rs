@@ -2,7 +2,7 @@
 
 use super::growth::growth;
 use super::{LARGEST_LOADER, LARGEST_PLUGIN, Report, costs};
-use crate::names::{FLOOD, Measure, Path, STREAMS, SideName};
+use crate::names::{FLOOD, HALF, Measure, Path, SLOWEST, STREAMS, SideName};
 use Measure::{Add, Del, TcpCrr, TcpRr, TcpStream, UdpPps, XdpDrop};
 use SideName::{Bridge, Host, Ptp};
 
@@ -31,7 +31,7 @@ const INSIDE: &[&str] = &[
 const INTERNET: &[&str] = &[Path::Internet.name()];
 const OUT: &[&str] = &[Path::ToVnet.name(), Path::Internet.name()];
 const PLAIN: &[&str] = &[""];
-const LATENCIES: &[&str] = &["", ", p50", ", p99"];
+const LATENCIES: &[&str] = &["", HALF, SLOWEST];
 const CROWD: &str = "250 at once";
 /// The middle one of those that come together, and until the last one of them is done.
 const PODS: &[&str] = &[

@@ -1,96 +1,42 @@
 //! Has anything become worse since another run?
 
-use std::fmt::{Display, Formatter};
-
 use anyhow::{Result, ensure};
 
 use super::bars::bytes_as_mebi;
+use super::changed::{Changed, Comparison, SLACK};
 use super::{Ratio, Report, Row, Size};
-use crate::names::{SideName, Unit};
+use crate::names::{DROP, SLOWEST, SideName, Unit};
+use crate::series::CPU;
 
-/// What may be lost before it is told.
-const SLACK: f64 = 0.9;
-/// The same where nobody took turns with us, so that the machine is in the figure.
+/// What may be lost before it is told where nobody took turns with us, so that the machine is in the figure.
 const ALONE: f64 = 0.67;
 /// Rounds that say something of how much they differ.
 const FEW: usize = 5;
 
-/// A figure that is not what it was.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Changed {
-    pub(crate) measure: String,
-    pub(crate) path: String,
-    /// What the figure is of.
-    pub(crate) of: String,
-    pub(crate) before: f64,
-    pub(crate) now: f64,
-    /// What is left of it: better is higher.
-    pub(crate) left: f64,
-}
-
-impl Display for Changed {
-    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
-        let Self {
-            measure,
-            path,
-            of,
-            before,
-            now,
-            left,
-        } = self;
-        write!(
-            f,
-            "{measure}, {path}, {of}: {before:.3} before, {now:.3} now, {:.0} % of it left",
-            left * 100.0
-        )
-    }
-}
-
-/// What two reports say of each other.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Comparison {
-    /// How many figures both have.
-    pub(crate) compared: usize,
-    /// Of them, how many differ by no more than a tenth.
-    pub(crate) alike: usize,
-    pub(crate) worse: Vec<Changed>,
-    /// What differs by more than a tenth, either way, without being worse: its rounds differ as much, or it is better.
-    pub(crate) apart: Vec<Changed>,
-    /// What was compared with others before, and is not now.
-    pub(crate) gone: Vec<String>,
-    /// What neither could measure, or had the time for.
-    pub(crate) lacking: Vec<String>,
-}
-
-impl Comparison {
-    fn look_at(&mut self, figure: Changed, sure: bool, slack: f64) {
-        self.compared += 1;
-        let alike = (SLACK..=1.0 / SLACK).contains(&figure.left);
-        self.alike += usize::from(alike);
-        if sure && figure.left < slack {
-            self.worse.push(figure);
-        } else if !alike {
-            self.apart.push(figure);
-        }
-    }
+/// Whether rounds of a quick run are too short for what stands on the path, so that two runs of one commit differ by more than a tenth
+/// and nothing can be said of it: the slowest hundredth of 40 ms is a few requests; CPU time comes in ticks; and the drop alone is a
+/// difference of two times, with the noise of both. Whatever is slower in the programs is in the figures that these come from.
+fn is_too_short_for(path: &str) -> bool {
+    path == DROP || path.ends_with(SLOWEST) || path.ends_with(CPU)
 }
 
 /// Every ratio that fell by more than a tenth and by more than its rounds differ among themselves. Where there is no ratio,
 /// because no peer could be measured then or now, our own figure counts, if it is from a machine like this one. What only one of
-/// the reports has is not compared.
+/// the reports has is not compared, nor, of two quick runs, what their rounds are too short for.
 pub(crate) fn compare(before: &Report, now: &Report) -> Result<Comparison> {
     ensure!(
         before.machine.quick == now.machine.quick,
         "one of the reports is of a quick run, the other one of a full run: their rounds do not compare"
     );
     let mut found = Comparison::default();
+    let is_judged = |path: &str| !(now.machine.quick && is_too_short_for(path));
     let pairs = |ratio: &Ratio| {
         ratio
             .named()
             .into_iter()
             .filter(|(_, value)| value.is_some())
     };
-    for old in &before.ratios {
+    for old in before.ratios.iter().filter(|old| is_judged(&old.path)) {
         let same = |new: &&Ratio| new.measure == old.measure && new.path == old.path;
         let new = now.ratios.iter().find(same);
         for (side, _) in pairs(old) {
@@ -104,12 +50,14 @@ pub(crate) fn compare(before: &Report, now: &Report) -> Result<Comparison> {
             found.look_at(figure, sure, SLACK);
         }
     }
+    found.gone.extend(growth_gone(before, now));
     let has_ratio = |row: &Row| {
         let mut ratios = before.ratios.iter().chain(&now.ratios);
         ratios.any(|ratio| ratio.measure == row.measure && ratio.path == row.path)
     };
     let ours = now.rows.iter().filter(|row| row.side == SideName::Ours);
-    for row in ours.filter(|row| !row.is_detail() && !has_ratio(row)) {
+    let ours = ours.filter(|row| !row.is_detail() && is_judged(&row.path));
+    for row in ours.filter(|row| !has_ratio(row)) {
         // What we cost more beside more took turns with ourselves: the machine is not in it.
         let is_growth = row.unit == Unit::Times;
         if !is_growth && !now.machine.is_like(&before.machine) {
@@ -126,6 +74,14 @@ pub(crate) fn compare(before: &Report, now: &Report) -> Result<Comparison> {
         }
     }
     Ok(found)
+}
+
+/// What we cost more beside more, before and not now: nobody else has such a figure, so that no ratio is missed.
+fn growth_gone(before: &Report, now: &Report) -> Vec<String> {
+    let old = before.rows.iter().filter(|row| row.unit == Unit::Times);
+    let gone = old.filter(|old| now.row(old.measure, &old.path, old.side).is_none());
+    gone.map(|old| format!("{}, {}, {}", old.measure, old.path, old.side))
+        .collect()
 }
 
 /// What both say that they could not measure, each once: it is in no list of what is gone.
@@ -198,7 +154,7 @@ fn larger(before: &Report, size: &Size) -> Option<Changed> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::names::Measure;
+    use crate::names::{Measure, grown};
     use crate::report::Failure;
 
     fn ratio(over_host: Option<f64>, over_bridge: Option<f64>) -> Ratio {
@@ -334,10 +290,56 @@ mod tests {
     }
 
     #[test]
+    fn growth_that_was_measured_before_and_is_not_now_is_gone() {
+        let mut before = alone(1.0, Unit::Times);
+        before.rows[0].measure = Measure::GrowthPods;
+        before.rows[0].path = grown(250);
+        before.rows.extend(alone(10.0, Unit::Milliseconds).rows);
+        let told = compare(&before, &Report::default()).unwrap();
+        assert_eq!(told.gone, ["growth_pods, 250, × the first point, ours"]);
+        assert_eq!(compare(&before, &before).unwrap().gone, [""; 0]);
+    }
+
+    #[test]
     fn a_quick_run_is_not_compared_with_a_full_one() {
         let mut now = report(Vec::new());
         now.machine.quick = true;
         compare(&report(Vec::new()), &now).unwrap_err();
+    }
+
+    #[test]
+    fn of_two_quick_runs_what_their_rounds_are_too_short_for_is_not_judged() {
+        let too_short = [
+            (Measure::TcpRr, "pod→VNet, p99"),
+            (Measure::TcpStream, "pod→VNet, 1 stream, CPU each"),
+            (Measure::XdpDrop, DROP),
+        ];
+        let of = |(measure, path): (Measure, &str), times: f64, quick| {
+            let mut report = alone(10.0 / times, Unit::PerSecond);
+            report.rows[0].measure = measure;
+            report.rows[0].path = path.into();
+            report.rows.extend(alone(10.0, Unit::PerSecond).rows);
+            report.ratios = vec![Ratio {
+                measure,
+                path: path.into(),
+                ..ratio(Some(1.0 / times), None)
+            }];
+            report.machine.quick = quick;
+            report
+        };
+        for what in too_short {
+            let told = |quick| compare(&of(what, 1.0, quick), &of(what, 4.0, quick)).unwrap();
+            assert_eq!(told(false).worse.len(), 1, "{what:?}");
+            let quick = told(true);
+            assert_eq!((quick.worse, quick.apart), (vec![], vec![]), "{what:?}");
+            let mut without = of(what, 4.0, true);
+            without.ratios.clear();
+            let gone = compare(&of(what, 1.0, true), &without).unwrap();
+            assert_eq!((gone.worse, gone.gone), (vec![], vec![]), "{what:?}");
+        }
+        let rate = (Measure::TcpRr, "pod→VNet, p50");
+        let quick = compare(&of(rate, 1.0, true), &of(rate, 4.0, true)).unwrap();
+        assert_eq!(quick.worse.len(), 1);
     }
 
     #[test]

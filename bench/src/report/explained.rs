@@ -103,8 +103,10 @@ pub(super) fn of(report: &Report, judged: &Judged, known: &[Explained]) -> Strin
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::names::{DROP, MAKING, Unit};
+    use crate::names::{DROP, FLOOD, MAKING, Path, Unit};
+    use crate::report::bars::judge;
     use crate::report::{Costs, Ratio, Row};
+    use serde_json::Value;
 
     fn missed() -> Judged {
         Judged {
@@ -115,7 +117,7 @@ mod tests {
         }
     }
 
-    fn shown_by(shown_by: &serde_json::Value) -> Explained {
+    fn shown_by(shown_by: &Value) -> Explained {
         let explained = serde_json::json!({
             "what": missed().what, "because": "the cable alone costs it", "shown_by": shown_by
         });
@@ -213,9 +215,102 @@ mod tests {
         assert_eq!(alone, "no measurement explains it yet");
     }
 
+    /// What a list says of bars that nobody judges, and of figures that no run has.
+    fn nonsense(text: &str) -> Vec<String> {
+        let list: Vec<Explained> = serde_json::from_str(text).unwrap();
+        let bars = judge(&Report::default());
+        let budget: Value = serde_json::from_str(include_str!("../../budget.json")).unwrap();
+        let mut found = Vec::new();
+        for explained in &list {
+            if !bars.iter().any(|bar| bar.what == explained.what) {
+                found.push(format!("no bar: {}", explained.what));
+            }
+            let shown_by = &explained.shown_by;
+            let known = match shown_by {
+                Shown::Row { measure, path, .. } | Shown::Ratio { measure, path, .. } => {
+                    is_path(*measure, path)
+                }
+                Shown::Cost { program, verdict } => budget["ratios"][program][verdict].is_number(),
+            };
+            if !known {
+                found.push(format!("no figure: {}", shown_by.name()));
+            }
+        }
+        found
+    }
+
+    /// Whether a measure may have such a path: one of those that are known, alone or before what is measured there.
+    fn is_path(measure: Measure, path: &str) -> bool {
+        let words = |words: &[&str]| words.iter().map(ToString::to_string).collect();
+        let known: Vec<String> = if measure.grows() {
+            measure.points().iter().map(u32::to_string).collect()
+        } else if measure == Measure::XdpDrop {
+            words(&[FLOOD, MAKING, DROP])
+        } else if [Measure::Add, Measure::Del].contains(&measure) {
+            words(&["serial", "32 at once", "250 at once"])
+        } else {
+            words(&Path::ALL.map(Path::name))
+        };
+        let mut rest = known.iter().filter_map(|known| path.strip_prefix(known));
+        rest.any(|rest| rest.is_empty() || rest.starts_with(", "))
+    }
+
     #[test]
-    fn the_file_can_be_read() {
-        let text = include_str!("../../explained.json");
-        serde_json::from_str::<Vec<Explained>>(text).unwrap();
+    fn the_file_explains_bars_that_there_are_by_figures_that_there_are() {
+        assert_eq!(
+            nonsense(include_str!("../../explained.json")),
+            Vec::<String>::new()
+        );
+    }
+
+    #[test]
+    fn a_bar_that_nobody_judges_and_a_figure_that_no_run_has_are_told() {
+        let of = |what: &str, shown_by: &Value| {
+            let explained =
+                serde_json::json!([{"what": what, "because": "x", "shown_by": shown_by}]);
+            nonsense(&explained.to_string())
+        };
+        let row = |measure: &str, path: &str| serde_json::json!({"row": {"measure": measure, "path": path, "side": "host"}});
+        let cost = |verdict: &str| serde_json::json!({"cost": {"program": "from_pod", "verdict": verdict}});
+        let fine = row("tcp_crr", "pod↔pod");
+        for bar in [
+            "tcp_crr, pod→VNet, ours over host",
+            "growth_add, ours",
+            "binary azure-vnet, static",
+            "time of from_pod, local",
+        ] {
+            assert_eq!(of(bar, &fine), Vec::<String>::new());
+        }
+        let wrong = "tcp_crr, pod→VNet, ours over hosts";
+        assert_eq!(of(wrong, &fine), [format!("no bar: {wrong}")]);
+        let bar = "tcp_crr, pod→VNet, ours over host";
+        for shown_by in [
+            cost("local"),
+            row("growth_pods", "250"),
+            row("tcp_rr", "pod→VNet, p99"),
+            row("add", "serial, step IPAM"),
+            row("xdp_drop", MAKING),
+        ] {
+            assert_eq!(of(bar, &shown_by), Vec::<String>::new(), "{shown_by}");
+        }
+        for shown_by in [
+            cost("nowhere"),
+            row("growth_pods", "251"),
+            row("tcp_rr", "pod→Net"),
+            row("add", "33 at once"),
+            row("xdp_drop", "pod→VNet"),
+        ] {
+            let told = of(bar, &shown_by);
+            assert!(told[0].starts_with("no figure: "), "{told:?} {shown_by}");
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "unknown variant `tcp_cr`")]
+    fn a_measure_that_there_is_not_cannot_be_read() {
+        let shown_by = r#"{"row": {"measure": "tcp_cr", "path": "pod↔pod", "side": "host"}}"#;
+        nonsense(&format!(
+            r#"[{{"what": "x", "because": "x", "shown_by": {shown_by}}}]"#
+        ));
     }
 }

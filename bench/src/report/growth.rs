@@ -8,8 +8,8 @@ use crate::names::{Measure, SideName, grown};
 const MOST: f64 = 1.1;
 const MOST_OF_ADD: f64 = 1.2;
 
-/// The last point that was measured: how much more it costs than the first one that took turns with it, the median of the rounds' own
-/// ratios.
+/// The last point that was measured: how much more it costs than the one that it is compared with, and that took turns with it, the
+/// median of the rounds' own ratios.
 pub(super) fn growth(report: &Report, measure: Measure) -> Judged {
     let most = if measure == Measure::GrowthAdd {
         MOST_OF_ADD
@@ -17,20 +17,20 @@ pub(super) fn growth(report: &Report, measure: Measure) -> Judged {
         MOST
     };
     let (what, bar) = (format!("{measure}, ours"), format!("≤ {most} ×"));
-    let points = measure.points().iter();
+    let (base, points) = (measure.base(), measure.points().iter());
     let taken = |point: &u32| {
         let row = report.row(measure, &grown(*point), SideName::Ours)?;
         Some((*point, row))
     };
-    let found = points.clone().skip(1).rev().find_map(taken);
-    let (Some((last, row)), Some(first)) = (found, points.clone().next()) else {
+    let later = points.filter(|point| **point > base);
+    let Some((last, row)) = later.rev().find_map(taken) else {
         return Judged::not_measured(what, bar);
     };
     Judged {
         what,
         bar,
         found: format!(
-            "{:.2} × ({:.2}–{:.2}) from {first} to {last}",
+            "{:.2} × ({:.2}–{:.2}) from {base} to {last}",
             row.median, row.min, row.max
         ),
         verdict: Verdict::of(row.median <= most, measure.points().last() == Some(&last)),
@@ -93,6 +93,33 @@ mod tests {
         let rows = |times| vec![rate("10", 1000.0), row(&grown(50), Unit::Times, times)];
         assert_eq!(judged(rows(1.0)).1, Verdict::Partly);
         assert_eq!(judged(rows(2.0)).1, Verdict::Missed);
+    }
+
+    #[test]
+    fn add_beside_no_pods_is_measured_and_compared_with_nothing() {
+        let of = |path: &str, unit, median| Row {
+            measure: Measure::GrowthAdd,
+            ..row(path, unit, median)
+        };
+        let mut report = Report {
+            rows: vec![
+                of("0", Unit::Milliseconds, 1.0),
+                of("10", Unit::Milliseconds, 10.0),
+                of(&grown(10), Unit::Times, 9.0),
+                of("250", Unit::Milliseconds, 11.0),
+            ],
+            ..Report::default()
+        };
+        assert!(Measure::GrowthAdd.points().starts_with(&[0, 10]));
+        let of_report = |report: &Report| growth(report, Measure::GrowthAdd);
+        assert_eq!(of_report(&report).verdict, Verdict::NotMeasured);
+        report.rows.push(of(&grown(250), Unit::Times, 1.1));
+        let judged = of_report(&report);
+        assert_eq!(judged.found, "1.10 × (1.10–1.10) from 10 to 250");
+        assert_eq!(
+            (judged.bar.as_str(), judged.verdict),
+            ("≤ 1.2 ×", Verdict::Met)
+        );
     }
 
     #[test]

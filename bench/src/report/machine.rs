@@ -56,6 +56,17 @@ pub(crate) struct Failure {
     pub(crate) error: String,
 }
 
+impl Failure {
+    /// What a report says of itself until its run is over.
+    pub(crate) fn unfinished() -> Self {
+        Self {
+            side: None,
+            what: "everything else".into(),
+            error: "the run was not finished".into(),
+        }
+    }
+}
+
 impl Machine {
     /// This one, as it is before anything is measured.
     #[expect(clippy::cast_precision_loss, reason = "no machine has 2^52 CPUs")]
@@ -99,6 +110,20 @@ impl Machine {
         }
     }
 
+    pub(crate) fn kind(&self) -> &'static str {
+        if self.quick { "quick" } else { "full" }
+    }
+
+    /// Whether the report is what an interrupted run has left.
+    pub(crate) fn is_unfinished(&self) -> bool {
+        self.failures.contains(&Failure::unfinished())
+    }
+
+    /// Whether the commit says all that was measured.
+    pub(crate) fn is_of_a_commit(&self) -> bool {
+        !self.commit.is_empty() && !self.commit.ends_with(DIRTY)
+    }
+
     /// Whether others had more than a quarter of it before anything was measured. Rounds tell how they differ among themselves, not
     /// how a run differs from one beside others.
     #[expect(clippy::cast_precision_loss, reason = "no machine has 2^52 CPUs")]
@@ -111,6 +136,9 @@ impl Machine {
         (&self.cpu, self.cpus, &self.kernel) == (&other.cpu, other.cpus, &other.kernel)
     }
 }
+
+/// What follows a commit beside which something was changed.
+const DIRTY: &str = "-dirty";
 
 /// The commit that was measured; empty outside a repository.
 fn commit() -> String {

@@ -65,12 +65,8 @@ fn machine(text: &mut String, report: &Report) -> std::fmt::Result {
         (
             "run",
             format!(
-                "{} of {:.0} s, at {} s since 1970",
-                if machine.quick {
-                    "a quick one"
-                } else {
-                    "a full one"
-                },
+                "a {} one of {:.0} s, at {} s since 1970",
+                machine.kind(),
                 machine.seconds,
                 machine.time
             ),

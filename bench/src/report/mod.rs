@@ -1,6 +1,7 @@
 //! What a run found: `report.json`, and what is written from it.
 
 mod bars;
+mod changed;
 mod compare;
 mod costs;
 mod explained;
@@ -20,7 +21,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::names::{Measure, SideName, Unit};
 use crate::series::{CPU, STEP};
-pub(crate) use compare::{Comparison, compare};
+pub(crate) use changed::Comparison;
+pub(crate) use compare::compare;
 pub(crate) use costs::Costs;
 pub(crate) use machine::{Failure, LARGEST_LOADER, LARGEST_PLUGIN, Machine, Size};
 pub(crate) use markdown::number;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use super::Report;
 use super::{markdown, plot};
@@ -14,6 +14,25 @@ const END: &str = "<!-- report: end -->";
 const PLOTS: &str = "performance";
 
 impl Report {
+    /// Whether the report may stand for the product: in its own document, or in another one, where a draft may be, too.
+    pub(crate) fn may_be_published(&self, elsewhere: bool) -> Result<()> {
+        let machine = &self.machine;
+        ensure!(
+            !machine.is_unfinished(),
+            "the run was not finished: its report would pass for all that there is"
+        );
+        ensure!(
+            elsewhere || !machine.quick,
+            "a quick run lacks what grows; run without --quick, or name another document: --into"
+        );
+        ensure!(
+            elsewhere || machine.is_of_a_commit(),
+            "measured beside what no commit has ({:?}); commit first, or name another document: --into",
+            machine.commit
+        );
+        Ok(())
+    }
+
     /// Puts the report into `document`, and its plots beside it.
     pub(crate) fn publish(&self, document: &Path) -> Result<()> {
         let text =
@@ -46,6 +65,7 @@ fn between(text: &str, report: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::{Failure, Machine};
 
     #[test]
     fn only_what_is_between_the_marks_changes() {
@@ -54,6 +74,37 @@ mod tests {
         assert_eq!(new, format!("one\n{BEGIN}\n\nnew\n\n{END}\ntwo\n"));
         assert_eq!(between(&new, "new").unwrap(), new);
         assert_eq!(between("no marks", "new"), None);
+    }
+
+    fn refused(machine: Machine) -> [bool; 2] {
+        let report = Report {
+            machine,
+            ..Report::default()
+        };
+        [false, true].map(|elsewhere| report.may_be_published(elsewhere).is_err())
+    }
+
+    #[test]
+    fn only_a_whole_full_run_of_a_commit_is_published_and_elsewhere_a_quick_or_dirty_one_too() {
+        let full = Machine {
+            commit: "30885d6".into(),
+            ..Machine::default()
+        };
+        let of = |commit: &str| Machine {
+            commit: commit.into(),
+            ..full.clone()
+        };
+        assert_eq!(refused(full.clone()), [false, false]);
+        assert_eq!(refused(of("30885d6-dirty")), [true, false]);
+        assert_eq!(refused(of("")), [true, false]);
+        let quick = Machine {
+            quick: true,
+            ..full.clone()
+        };
+        assert_eq!(refused(quick), [true, false]);
+        let mut interrupted = full;
+        interrupted.failures.push(Failure::unfinished());
+        assert_eq!(refused(interrupted), [true, true]);
     }
 
     #[test]

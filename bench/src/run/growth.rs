@@ -135,21 +135,26 @@ pub(super) fn change(
 }
 
 fn beside_pods(book: &mut Book, pods: bool, add: bool) {
-    let mut sides = book.scene("pods", Kind::Pods, &SIDES, |_| Ok(()));
-    let points = book.plan.points(Measure::GrowthPods);
-    let few = points.first().copied().unwrap_or_default();
-    let first = first_point(book, Kind::Pods, usize::try_from(few).unwrap_or(usize::MAX));
-    for point in points.iter().copied() {
+    let mut sides = book.scene("pods", Kind::NoPods, &SIDES, |_| Ok(()));
+    // The points of ADD are those of connections, and 0 before: without pods nobody connects.
+    let longer = if add {
+        Measure::GrowthAdd
+    } else {
+        Measure::GrowthPods
+    };
+    let few = usize::try_from(longer.base()).unwrap_or(usize::MAX);
+    let first = first_point(book, Kind::Pods, few);
+    for point in book.plan.points(longer).iter().copied() {
         let count = usize::try_from(point).unwrap_or(usize::MAX);
-        let at = |measure| At {
+        let at = |measure: Measure| At {
             measure,
             point,
-            first: first.as_ref(),
+            first: first.as_ref().filter(|_| point >= measure.base()),
         };
         change(book, &mut sides, &format!("{point} pods"), |side| {
             side.add_pods(count)
         });
-        if pods {
+        if pods && Measure::GrowthPods.points().contains(&point) {
             connections(book, &sides, at(Measure::GrowthPods));
         }
         if add {

@@ -97,15 +97,11 @@ impl Book {
         }
     }
 
-    /// Writes what there is: whoever interrupts a run of half an hour keeps the figures.
+    /// Writes what there is: whoever interrupts a run of an hour keeps the figures.
     fn save(&self) {
         let Some(folder) = &self.folder else { return };
         let mut report = self.report();
-        report.machine.failures.push(Failure {
-            side: None,
-            what: "everything else".into(),
-            error: "the run was not finished".into(),
-        });
+        report.machine.failures.push(Failure::unfinished());
         if let Err(error) = report.write(folder) {
             crate::say(&format!("  the report so far: {error:#}"));
         }
@@ -349,7 +345,6 @@ mod tests {
         book.alternate(series(), 5, vec![(Ours, works)]);
         let report = Report::read(&folder.path().join("report.json")).unwrap();
         assert_eq!(report.rows[0].rounds, 5);
-        let failure = &report.machine.failures[0];
-        assert_eq!(failure.error, "the run was not finished");
+        assert!(report.machine.is_unfinished());
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::ValueEnum as _;
 
-use crate::names::Measure;
+use crate::names::{Measure, Path};
 
 /// How much is measured.
 #[derive(Clone, Copy, Debug)]
@@ -35,10 +35,10 @@ impl Plan {
         Self {
             quick: true,
             // Many short rounds agree better than few long ones: what disturbs the machine hits one of them.
-            rounds: 15,
+            rounds: 13,
             rounds_of_programs: 5,
             time: Duration::from_millis(40),
-            limit: Some(Duration::from_secs(160)),
+            limit: Some(Duration::from_secs(168)),
         }
     }
 
@@ -46,11 +46,21 @@ impl Plan {
         (self.rounds, self.rounds_of_programs) = (rounds, rounds);
     }
 
-    /// The points of something that grows: all, or the first and a near one.
+    /// Where streams go: they take longest and say least.
+    pub(super) fn streams(self) -> &'static [Path] {
+        if self.quick {
+            &[Path::ToVnet]
+        } else {
+            &Path::ALL
+        }
+    }
+
+    /// The points of something that grows: all, or those up to the nearest one that is compared with another.
     pub(super) fn points(self, measure: Measure) -> &'static [u32] {
         let all = measure.points();
         if self.quick {
-            all.get(..2).unwrap_or(all)
+            let compared = all.iter().position(|point| *point > measure.base());
+            compared.map_or(all, |last| all.get(..=last).unwrap_or(all))
         } else {
             all
         }
@@ -70,6 +80,26 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_quick_run_has_streams_of_one_path_so_that_thirty_two_pods_at_once_are_in_time() {
+        assert_eq!(Plan::quick().streams(), [Path::ToVnet]);
+        assert_eq!(Plan::full().streams(), Path::ALL);
+    }
+
+    #[test]
+    fn what_a_quick_run_begins_last_has_ten_seconds_until_three_minutes_are_over() {
+        let limit = Plan::quick().limit.unwrap();
+        assert!(limit + Duration::from_secs(10) <= Duration::from_mins(3));
+    }
+
+    #[test]
+    fn a_quick_run_has_a_point_that_is_compared_and_those_before_it() {
+        let points = |measure| Plan::quick().points(measure);
+        assert_eq!(points(Measure::GrowthPods), [10, 50]);
+        assert_eq!(points(Measure::GrowthAdd), [0, 10, 50]);
+        assert_eq!(points(Measure::GrowthExclusions), [0, 250]);
+    }
 
     #[test]
     fn a_quick_run_has_the_flood_but_nothing_that_grows_unless_it_is_named() {

@@ -27,8 +27,8 @@ const PARALLEL: usize = 32;
 const CROWD: usize = 250;
 
 pub(super) fn run(book: &mut Book) {
-    sizes(book);
     let sides = book.scene("ADD and DEL", Kind::Pods, &SIDES, |_| Ok(()));
+    sizes(book, &sides);
     let quick = book.plan.quick;
     let (rounds, serial) = (book.plan.rounds, if quick { QUICK_SERIAL } else { SERIAL });
     one_by_one(book, &sides, serial, rounds, WITH);
@@ -201,12 +201,9 @@ pub(crate) fn median(times: &[Duration]) -> Result<Sample> {
     })
 }
 
-/// The binaries as they are on the node.
-fn sizes(book: &mut Book) {
-    let Some(side) = book
-        .scene("sizes", Kind::Traffic, &[SideName::Ours], |_| Ok(()))
-        .pop()
-    else {
+/// The binaries as they are on our node. That there is none has been noted.
+fn sizes(book: &mut Book, sides: &[Side]) {
+    let Some(side) = sides.iter().find(|side| side.name == SideName::Ours) else {
         return;
     };
     for plugin in ["azure-vnet", "azure-vnet-ipam"] {

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 
 use super::{Book, Go, on};
 use crate::load::{Counted, Length, Times, cpu::Cpu, sockperf, stream, tcp, udp};
-use crate::names::{Measure, Path, STREAMS, SideName, Unit};
+use crate::names::{HALF, Measure, Path, SLOWEST, STREAMS, SideName, Unit};
 use crate::scene::{End, Kind, Side};
 use crate::series::{Sample, Series, percentiles};
 
@@ -35,14 +35,16 @@ pub(super) fn does(measure: Measure) -> bool {
 pub(super) fn run(book: &mut Book, wanted: &[Measure]) {
     let sides = book.scene("traffic", Kind::Traffic, &SideName::ALL, |_| Ok(()));
     let quick = book.plan.quick;
-    // Streams take longest and say least: a quick run that has no time for all should lack them.
+    // Streams take longest and say least: behind all else that needs these nodes. What other nodes measure comes later still.
     let (streams, others): (Vec<_>, Vec<_>) =
         wanted.iter().partition(|one| **one == Measure::TcpStream);
     for measure in others.into_iter().chain(streams) {
         for path in Path::ALL {
             let main = matches!(path, Path::ToVnet | Path::Internet);
             match measure {
-                Measure::TcpStream if !quick || main => streams_on(book, &sides, path),
+                Measure::TcpStream if book.plan.streams().contains(&path) => {
+                    streams_on(book, &sides, path);
+                }
                 Measure::TcpRr => requests(book, &sides, measure, path, tcp::request_response),
                 Measure::TcpCrr => requests(book, &sides, measure, path, tcp::connect_close),
                 Measure::UdpPps if path != Path::Local => {
@@ -96,9 +98,6 @@ fn streams_on(book: &mut Book, sides: &[Side], path: Path) {
     };
     let rounds = book.plan.rounds_of_programs;
     for (count, name) in [1, most.max(2)].into_iter().zip(STREAMS) {
-        if count > 1 && book.plan.quick && path != Path::ToVnet {
-            continue;
-        }
         let label = format!("{path}{name}");
         let turns = turns(book, sides, &label, |side| {
             let (client, server) = side.ends(path)?;
@@ -130,7 +129,7 @@ fn requests(book: &mut Book, sides: &[Side], measure: Measure, path: Path, load:
     let mut series = on(measure, path, Unit::PerSecond);
     if measure == Measure::TcpRr {
         // Each round's, so that they have ratios, too.
-        let labels = ["p50", "p99"].map(|name| format!("{path}, {name}"));
+        let labels = [HALF, SLOWEST].map(|name| format!("{path}{name}"));
         series.extend(labels.map(|label| Series::new(measure, label, Unit::Microseconds)));
     }
     book.alternate(series, book.plan.rounds, turns);

@@ -17,9 +17,11 @@ pub(crate) enum Kind {
     Traffic,
     /// Room for hundreds of pods.
     Pods,
+    /// The same, and none there yet.
+    NoPods,
 }
 
-/// One side: a node with its network set up, and two pods if it is one with pods.
+/// One side: a node with its network set up, and two pods if it is one with pods and not to be without.
 #[derive(Debug)]
 pub(crate) struct Side {
     pub(crate) name: SideName,
@@ -57,7 +59,7 @@ impl Side {
         // Recording every frame is the fabric's habit, and would be what is measured.
         let lab = match kind {
             Kind::Traffic => Lab::new().nodes(2).secondaries(240),
-            Kind::Pods => Lab::new().nodes(1).secondaries(1000),
+            Kind::Pods | Kind::NoPods => Lab::new().nodes(1).secondaries(1000),
         };
         let lab = binaries.map_or(lab.clone(), |folder| lab.binaries(folder));
         let lab = lab.record(false).build()?;
@@ -69,10 +71,10 @@ impl Side {
             pods: Vec::new(),
             lab,
         };
-        if side.network.is_some() {
-            side.add_pods(2)?;
-        } else {
+        if side.network.is_none() {
             side.pods = cabled(side.node(), "end", VETH)?;
+        } else if kind != Kind::NoPods {
+            side.add_pods(2)?;
         }
         Ok(side)
     }

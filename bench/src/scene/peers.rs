@@ -45,7 +45,7 @@ const PTP_GATEWAY: &str = "10.240.1.1";
 fn ipam(kind: Kind, gateway: &str) -> Value {
     let last = match kind {
         Kind::Traffic => "10.240.1.249",
-        Kind::Pods => "10.240.4.240",
+        Kind::Pods | Kind::NoPods => "10.240.4.240",
     };
     json!({"type": "host-local", "subnet": SUBNET, "rangeStart": "10.240.1.10", "rangeEnd": last, "gateway": gateway,
         "routes": [{"dst": "0.0.0.0/0"}]})
