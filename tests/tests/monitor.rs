@@ -264,7 +264,9 @@ fn a_capture_that_is_ended_tells_what_it_has_and_the_file_does_too() -> Result {
     let node = lab.node(1);
     let pod = node.add_pod("web")?;
     for signal in [Signal::SIGINT, Signal::SIGTERM] {
-        let line = format!("rm -f {FILE}; exec vnetctl capture web -w {FILE} >&2");
+        // Before, and not by the shell: the file of the capture before is none of this one's.
+        node.exec(&["rm", "-f", FILE])?;
+        let line = format!("exec vnetctl capture web -w {FILE} >&2");
         let capture = node.start(&["sh", "-c", &line])?;
         let bytes = || node.run(|| Ok(std::fs::read(FILE)?));
         let count = || Some(packets(&bytes().ok()?)?.len());
