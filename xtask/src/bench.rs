@@ -67,7 +67,10 @@ fn prepare(arguments: &Arguments) -> Result<Vec<OsString>> {
         return Ok(Vec::new());
     }
     let costs = workspace::target_dir().join("costs.json");
-    let found = check::budget(Some(&costs), given("--quick").then_some(FEW));
+    let found = check::budget(&check::Costs::Found(
+        &costs,
+        given("--quick").then_some(FEW),
+    ));
     Ok(match found {
         Ok(()) => vec!["--costs".into(), costs.into()],
         Err(error) => {

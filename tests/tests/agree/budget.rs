@@ -5,9 +5,11 @@
 //! the figures: the program that does nothing shows it. All verdicts take turns, round after round; the middle of each round is
 //! taken, and the quietest round counts, because what else the machine does is not the program's cost. Figures are in multiples
 //! of the program that does nothing, so that they hold for machines of any speed; what a verdict costs itself is what it needs
-//! beyond that program, and it is this that may not grow.
+//! beyond that program, and it is this that may not grow. Where programs and maps lie in memory differs from load to load and may be
+//! worth a tenth: what seems to have grown is loaded and measured again, and only what has grown each time has.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::Path;
 use std::time::Duration;
 
@@ -21,9 +23,13 @@ use crate::world::{World, enter_new_namespace};
 /// Rounds, and runs of each verdict in a round: short ones, some of which nothing disturbs.
 const ROUNDS: u32 = 50;
 const REPEATS: usize = 10_000;
+/// Loads of the programs before something has grown.
+const LOADS: u32 = 4;
 /// What may become of a cost before somebody has to look: a tenth more.
 const GROWTH: f64 = 1.1;
-/// Where figures go instead of being judged.
+/// Where figures go instead of being judged: those of several loads, to be the budget, …
+const WRITTEN: &str = "AZURE_VNET_BUDGET_WRITTEN";
+/// … or this one's.
 const FOUND: &str = "AZURE_VNET_BUDGET_FOUND";
 /// Fewer rounds.
 const QUICK: &str = "AZURE_VNET_BUDGET_ROUNDS";
@@ -34,23 +40,42 @@ type Ratios = BTreeMap<&'static str, BTreeMap<&'static str, f64>>;
 pub(crate) fn check() {
     enter_new_namespace();
     let mut kernel = Kernel::load();
-    let mut world = World::roomy();
-    let cases = cases(&mut kernel, &mut world);
-    let (nothing, ratios) = measure(&mut kernel, &cases);
+    let (nothing, ratios) = measure(&mut kernel, |_, _| true);
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     let release: Vec<&str> = release.splitn(3, '.').take(2).collect();
     let running = release.join(".");
     let instructions: BTreeMap<_, _> = kernel.verified_instructions().into_iter().collect();
-    let found = json!({
-        "kernel": running, "nothing_ns": nothing, "instructions": instructions, "ratios": ratios
-    });
-    let budget = std::env::var_os(FOUND).map_or_else(budget, |path| {
+    drop(kernel);
+    let write = |path: OsString, ratios: &Ratios| {
+        let found = json!({
+            "kernel": running, "nothing_ns": nothing, "instructions": instructions, "ratios": ratios
+        });
         let text = serde_json::to_string_pretty(&found).unwrap() + "\n";
         std::fs::write(path, text).unwrap();
         found
-    });
+    };
+    let budget = if let Some(path) = std::env::var_os(WRITTEN) {
+        let most = (1..LOADS).fold(ratios.clone(), |most, _| {
+            the_greater(most, &measure(&mut Kernel::load(), |_, _| true).1)
+        });
+        write(path, &most)
+    } else if let Some(path) = std::env::var_os(FOUND) {
+        write(path, &ratios)
+    } else {
+        budget()
+    };
     let mut over = too_many_instructions(&budget, &instructions, &running);
-    over.extend(too_slow(&budget, nothing, &ratios));
+    let mut slow = too_slow(&budget, nothing, &ratios);
+    for _ in 1..LOADS {
+        if slow.is_empty() {
+            break;
+        }
+        println!("once more, loaded anew: {slow:?}");
+        let is_slow = |program, what| slow.contains(&(program, what));
+        let (nothing, ratios) = measure(&mut Kernel::load(), is_slow);
+        slow = too_slow(&budget, nothing, &ratios);
+    }
+    over.extend(slow.iter().map(|(name, what)| format!("{name}, {what}")));
     assert!(
         over.is_empty(),
         "more than a tenth above bench/budget.json: {over:?}; what is meant to cost more is written there by \
@@ -97,7 +122,20 @@ fn too_many_instructions(
     over
 }
 
-fn too_slow(budget: &Value, nothing: f64, ratios: &Ratios) -> Vec<String> {
+fn the_greater(mut most: Ratios, others: &Ratios) -> Ratios {
+    for (program, of_program) in others {
+        for (what, ratio) in of_program {
+            let most = most.entry(program).or_default().entry(what).or_default();
+            *most = most.max(*ratio);
+        }
+    }
+    most
+}
+
+/// Programs and verdicts.
+type Names = Vec<(&'static str, &'static str)>;
+
+fn too_slow(budget: &Value, nothing: f64, ratios: &Ratios) -> Names {
     println!(
         "{:<10} {:<24} {:>8} {:>8} {:>8}",
         "PROGRAM", "VERDICT", "OWN ns", "RATIO", "BUDGET"
@@ -106,7 +144,7 @@ fn too_slow(budget: &Value, nothing: f64, ratios: &Ratios) -> Vec<String> {
     let mut over = Vec::new();
     for (name, what, ratio) in ratios
         .iter()
-        .flat_map(|(name, all)| all.iter().map(move |(what, ratio)| (name, what, *ratio)))
+        .flat_map(|(name, all)| all.iter().map(move |(what, ratio)| (*name, *what, *ratio)))
     {
         let found = budget["ratios"][name][what].as_f64();
         let found =
@@ -114,7 +152,7 @@ fn too_slow(budget: &Value, nothing: f64, ratios: &Ratios) -> Vec<String> {
         let own = (ratio - 1.0) * nothing;
         println!("{name:<10} {what:<24} {own:>8.0} {ratio:>8.2} {found:>8.2}");
         if has_grown(ratio, found) {
-            over.push(format!("{name}, {what}"));
+            over.push((name, what));
         }
     }
     over
@@ -126,8 +164,14 @@ fn has_grown(ratio: f64, found: f64) -> bool {
     ratio - 1.0 > GROWTH * (found - 1.0)
 }
 
-/// What the program that does nothing takes, nanoseconds, and all others as multiples of it.
-fn measure(kernel: &mut Kernel, cases: &[Case]) -> (f64, Ratios) {
+/// What the program that does nothing takes, nanoseconds, and those verdicts of the others that are wanted, as multiples of it.
+fn measure(
+    kernel: &mut Kernel,
+    wanted: impl Fn(&'static str, &'static str) -> bool,
+) -> (f64, Ratios) {
+    let mut world = World::roomy();
+    let mut cases = cases(kernel, &mut world);
+    cases.retain(|case| wanted(case.program, case.what));
     let empty = Empty::load();
     let rounds = std::env::var(QUICK).map_or(ROUNDS, |rounds| rounds.parse().unwrap());
     let mut nothing = f64::INFINITY;

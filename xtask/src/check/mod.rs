@@ -59,7 +59,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             "only `budget` can be written: cargo xtask check budget --write"
         );
         build_ebpf::run()?;
-        return budget(Some(&workspace::root().join("bench/budget.json")), None);
+        return budget(&Costs::Budget);
     }
     setup::ensure(setup::Needs {
         lint: true,
@@ -134,15 +134,24 @@ impl Name {
             Self::Loops => loops::check(),
             Self::Docs => docs::check(),
             Self::Evidence => evidence::check(),
-            Self::Budget => budget(None, None),
+            Self::Budget => budget(&Costs::Judged),
             Self::Directions => directions::check(),
         }
     }
 }
 
-/// The agreement test has the programs, the frames and the clock; here it is asked for this alone. What it finds is judged, or
-/// written to `found`.
-pub(crate) fn budget(found: Option<&Path>, rounds: Option<u32>) -> Result<()> {
+/// What becomes of what the programs cost alone.
+pub(crate) enum Costs<'a> {
+    /// It is compared with bench/budget.json.
+    Judged,
+    /// It is bench/budget.json from now on: of several loads the most.
+    Budget,
+    /// It is written to a file, after so many rounds instead of all.
+    Found(&'a Path, Option<u32>),
+}
+
+/// The agreement test has the programs, the frames and the clock; here it is asked for this alone.
+pub(crate) fn budget(costs: &Costs<'_>) -> Result<()> {
     if !nix::unistd::geteuid().is_root() {
         println!("left out: loading programs needs root");
         return Ok(());
@@ -155,11 +164,18 @@ pub(crate) fn budget(found: Option<&Path>, rounds: Option<u32>) -> Result<()> {
         "--ignored",
         "--nocapture",
     ]);
-    if let Some(found) = found {
-        test.env("AZURE_VNET_BUDGET_FOUND", found);
-    }
-    if let Some(rounds) = rounds {
-        test.env("AZURE_VNET_BUDGET_ROUNDS", rounds.to_string());
+    match costs {
+        Costs::Judged => {}
+        Costs::Budget => {
+            let budget = workspace::root().join("bench/budget.json");
+            test.env("AZURE_VNET_BUDGET_WRITTEN", budget);
+        }
+        Costs::Found(file, rounds) => {
+            test.env("AZURE_VNET_BUDGET_FOUND", file);
+            if let Some(rounds) = rounds {
+                test.env("AZURE_VNET_BUDGET_ROUNDS", rounds.to_string());
+            }
+        }
     }
     command::run(&mut test)
         .context("more instructions or time than bench/budget.json allows, see above")
