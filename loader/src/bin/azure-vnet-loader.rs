@@ -20,6 +20,7 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
+    share_one_arena();
     let arguments = Arguments::parse();
     tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::new(&arguments.log))
@@ -46,4 +47,11 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// A heap for all threads. The runtime's come and go, and glibc gives each new one a heap that keeps the most that a sweep has
+/// ever taken.
+fn share_one_arena() {
+    // SAFETY: `mallopt` takes two numbers and no pointer, and no other thread is there yet. Failure changes nothing.
+    let _ = unsafe { nix::libc::mallopt(nix::libc::M_ARENA_MAX, 1) };
 }
