@@ -342,6 +342,20 @@ mod tests {
         assert!(!path.exists());
     }
 
+    #[test]
+    fn a_draft_that_cannot_be_emptied_goes_with_its_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x");
+        let mut lock = Lock::acquire(&path, soon()).unwrap();
+        lock.write_draft(b"draft").unwrap();
+        // Opened for reading only, it cannot be cut.
+        lock.file = File::open(&path).unwrap();
+        lock.clear_draft().unwrap_err();
+        lock.end().unwrap();
+        assert!(!path.exists());
+        assert_eq!(Lock::acquire(&path, soon()).unwrap().draft(), b"");
+    }
+
     /// A writer that is killed has written any first part of its line.
     #[test]
     fn a_draft_that_is_cut_short_leaves_the_one_before() {

@@ -179,7 +179,8 @@ fn keep(run: &RunDirectory, path: &Path) -> Result<(), StateError> {
     make_directory(&run.originals())?;
     let kept = run.originals().join(name);
     remove_durably(&kept)?;
-    fs::hard_link(path, &kept).map_err(|source| StateError::io("keep", path, source))
+    fs::hard_link(path, &kept)
+        .map_err(|source| StateError::io("keep Azure's file as", &kept, source))
 }
 
 #[cfg(test)]

@@ -17,11 +17,12 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use crate::exec::{Answer, Exec};
 
 /// What the kernel asks about, and which argument says on what.
-const WATCHED: [(c_long, &str, Names); 20] = [
+const WATCHED: [(c_long, &str, Names); 21] = [
     (libc::SYS_openat, "open", Names::Path(1)),
     (libc::SYS_unlinkat, "unlink", Names::Path(1)),
     (libc::SYS_renameat2, "rename", Names::Path(1)),
     (libc::SYS_mkdirat, "mkdir", Names::Path(1)),
+    (libc::SYS_linkat, "link", Names::Path(3)),
     (libc::SYS_inotify_add_watch, "watch", Names::Path(1)),
     (libc::SYS_statx, "stat", Names::Path(1)),
     (libc::SYS_flock, "lock", Names::Descriptor),

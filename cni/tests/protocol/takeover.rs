@@ -3,9 +3,11 @@
 use std::fs;
 use std::path::Path;
 
+use nix::errno::Errno;
 use serde_json::{Value, json};
 
 use crate::exec::{Answer, Exec, netconf_with};
+use crate::faults::Fault;
 use crate::full::node;
 use crate::loader::Manner;
 use crate::sandbox::Sandbox;
@@ -243,4 +245,47 @@ fn a_damaged_file_of_azures_is_refused_with_the_remedy_and_an_empty_one_is_none(
         fs::remove_file(path).unwrap();
         assert_eq!(address(&add(&sandbox, "second")), "10.240.0.6/16");
     }
+}
+
+/// A disk that fails once at any moment of the take-over: no live pod's address is given, then or by the next ADD, and both files are
+/// kept.
+#[test]
+fn whatever_fails_on_the_disk_the_next_call_takes_over() {
+    let mut failed = Vec::new();
+    for first in 0.. {
+        let (sandbox, _loader) = migrated();
+        let fault = Fault {
+            below: KEPT,
+            first,
+            lasts: false,
+            errno: Errno::EIO,
+        };
+        let adding = sandbox.ipam("ADD").env("CNI_CONTAINERID", "new");
+        let (answer, operations) = adding.run_with(fault);
+        let operation = operations.get(first);
+        if !answer.status.success() {
+            answer.error_saying(5, &[KEPT]);
+        }
+        assert_eq!(
+            address(&add(&sandbox, "new")),
+            "10.240.0.7/16",
+            "{operation:?}"
+        );
+        for file in [ADDRESSES, ENDPOINTS] {
+            let kept = Path::new(KEPT).join(Path::new(file).file_name().unwrap());
+            assert_eq!(
+                fs::read(kept).unwrap(),
+                fs::read(file).unwrap(),
+                "{operation:?}"
+            );
+        }
+        let Some(operation) = operation else { break };
+        let (kind, _) = operation.split_once(' ').unwrap();
+        failed.push(kind.to_owned());
+    }
+    assert_eq!(
+        failed.iter().filter(|kind| *kind == "link").count(),
+        2,
+        "{failed:?}"
+    );
 }
