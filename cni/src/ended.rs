@@ -26,9 +26,14 @@ impl Ended {
             inotify.add_watch(locks, AddWatchFlags::IN_DELETE | AddWatchFlags::IN_ONLYDIR)?;
             Ok(inotify)
         });
-        let failed = |errno: Errno| LockError::Watch {
-            path: locks.to_owned(),
-            source: errno.into(),
+        let failed = |errno: Errno| {
+            let is_used_up = matches!(errno, Errno::EMFILE | Errno::ENOSPC);
+            let (path, source) = (locks.to_owned(), errno.into());
+            if is_used_up {
+                LockError::Watch { path, source }
+            } else {
+                LockError::io("watch", locks, source)
+            }
         };
         Ok(Self {
             inotify: inotify.map_err(failed)?,

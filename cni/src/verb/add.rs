@@ -110,7 +110,7 @@ fn add_from(call: &mut Call, stdin: &[u8]) -> Result<(), Error> {
     // What could not be undone stays in the draft, for DEL.
     let is_over = !matches!(&added, Err(Error::At { left, .. }) if !left.is_empty());
     if is_over && let Err(error) = lock.end() {
-        // The answer is out. A draft that stays makes the next call clean up first, no more.
+        // The answer is out, and a draft that stays makes the next call take this pod down first: it must be told.
         call.warn(&error);
     }
     added

@@ -83,18 +83,13 @@ fn gc_from(call: &mut Call, stdin: &[u8]) -> Result<(), Error> {
     // Before all else: what a call has made that ends from now on is younger than the list.
     let locks = RunDirectory::default().locks();
     make_directory(&locks)?;
-    let ended = Ended::watch(&locks);
+    // Blind, nobody knows what is stale; nor does an IPAM plug-in that knows none of our records.
+    let mut ended = Ended::watch(&locks)?;
     let node = Node::open(&call.deadline)?;
     let current = Leaving::parse(stdin)?;
     let mut failures = Vec::new();
-    match ended {
-        Ok(mut ended) => {
-            for key in unlisted(&node, &netconf.name, &valid)? {
-                failures.extend(collect(call, &node, &key, &mut ended, &current).err());
-            }
-        }
-        // Nobody would know what is stale.
-        Err(blind) => failures.push(blind.into()),
+    for key in unlisted(&node, &netconf.name, &valid)? {
+        failures.extend(collect(call, &node, &key, &mut ended, &current).err());
     }
     // Last: what has a record, because it could not be removed, keeps its address.
     call.steps.begin("ipam");

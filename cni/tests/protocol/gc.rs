@@ -251,30 +251,34 @@ fn what_is_made_while_gc_works_is_not_collected() {
     assert!(exists(&pod), "an ADD that only had to answer");
 }
 
-/// A node whose processes have used up inotify: blind, GC takes no attachment away, frees what nobody has, and says what to raise.
+/// A node whose processes have used up inotify, or a directory that fails: blind, GC takes nothing away, no address either, and
+/// says what to do.
 #[test]
-fn a_gc_that_cannot_watch_takes_no_attachment_away() {
+fn a_gc_that_cannot_watch_takes_nothing_away() {
     let (sandbox, _loader) = node(Manner::Helpful);
     let pod = add(&sandbox, "a", "azure");
-    sandbox
-        .ipam("ADD")
-        .env("CNI_CONTAINERID", "b")
-        .run()
-        .document();
+    let other = sandbox.ipam("ADD").env("CNI_CONTAINERID", "b");
+    other.run().document();
     let mut fault = Fault {
         below: "/run/azure-vnet/locks",
         first: usize::MAX,
         lasts: false,
-        errno: Errno::EMFILE,
+        errno: Errno::ENOSPC,
     };
-    let nothing = listed(&["a", "b"]);
-    let (_, operations) = gc(&sandbox, &json!({VALID: nothing})).run_with(fault);
+    let both = listed(&["a", "b"]);
+    let (_, operations) = gc(&sandbox, &json!({VALID: both})).run_with(fault);
     let watch = |operation: &String| operation.starts_with("watch ");
     fault.first = operations.iter().position(watch).expect("a watch");
-    let (answer, _) = gc(&sandbox, &json!({VALID: []})).run_with(fault);
-    answer.error_saying(11, &["fs.inotify.max_user_instances"]);
-    assert!(exists(&pod));
-    assert_eq!(leases(), 1);
+    for (errno, code, remedy) in [
+        (Errno::ENOSPC, 11, "fs.inotify.max_user_watches"),
+        (Errno::EIO, 5, "check its file system"),
+    ] {
+        fault.errno = errno;
+        let (answer, _) = gc(&sandbox, &json!({VALID: []})).run_with(fault);
+        answer.error_saying(code, &[remedy]);
+        assert!(exists(&pod));
+        assert_eq!(leases(), 2);
+    }
 }
 
 /// An ADD that waits until there is `/run/go`, and where its IPAM plug-in is.

@@ -35,7 +35,7 @@ pub(crate) struct Object<'a> {
 }
 
 /// Reads a document, with every key in lower case. Of two that differ only in case the last counts, unless it is `null`, as in Go;
-/// two objects are not merged, which Go does.
+/// two objects are not merged, and a list is not emptied by `null`, which Go does.
 pub fn lowered(bytes: &[u8]) -> serde_json::Result<Value> {
     serde_json::from_slice(bytes).map(|Lowered(value)| value)
 }
