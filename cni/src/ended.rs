@@ -1,4 +1,4 @@
-//! Which calls have ended since some moment, by the lock files that they took away.
+//! Which calls have ended since some moment, by the lock files that they closed.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -9,8 +9,9 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
 use crate::lock::LockError;
 
-/// Sees every call that lets go a [`crate::lock::Lock`] in a directory and leaves no draft, without a clock: the kernel queues the
-/// removal of the lock's file before anybody else can have the lock.
+/// Sees every call that lets go a [`crate::lock::Lock`] in a directory, or dies under it, without a clock. The kernel tells of a file
+/// that was open for writing, removed or not, before it gives the lock on it to anybody else (`__fput` of Linux's
+/// `fs/file_table.c`); who only looks opens it for reading.
 pub(crate) struct Ended {
     inotify: Inotify,
     names: BTreeSet<OsString>,
@@ -23,7 +24,8 @@ impl Ended {
     pub(crate) fn watch(locks: &Path) -> Result<Self, LockError> {
         let flags = InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC;
         let inotify = Inotify::init(flags).and_then(|inotify| {
-            inotify.add_watch(locks, AddWatchFlags::IN_DELETE | AddWatchFlags::IN_ONLYDIR)?;
+            let flags = AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_ONLYDIR;
+            inotify.add_watch(locks, flags)?;
             Ok(inotify)
         });
         let failed = |errno: Errno| {
@@ -68,6 +70,7 @@ impl Ended {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::time::Duration;
 
     use super::*;
@@ -77,22 +80,25 @@ mod tests {
     #[test]
     fn calls_that_end_are_seen_and_those_before_are_not() {
         let locks = tempfile::tempdir().unwrap();
-        let acquire = |name: &str| {
-            let patience = Deadline::after(Duration::from_secs(1)).spare(Duration::from_secs(1));
-            Lock::acquire(&locks.path().join(name), patience).unwrap()
-        };
+        let patience = || Deadline::after(Duration::from_secs(1)).spare(Duration::from_secs(1));
+        let acquire = |name: &str| Lock::acquire(&locks.path().join(name), patience()).unwrap();
         drop(acquire("before"));
         let (at_work, mut killed) = (acquire("at work"), acquire("killed"));
         killed.write_draft(b"draft").unwrap();
+        let stays = Lock::acquire_permanent(&locks.path().join("stays"), patience()).unwrap();
+        let looked_at = locks.path().join("looked at");
+        drop(File::create(&looked_at).unwrap());
         let mut ended = Ended::watch(locks.path()).unwrap();
         assert!(!ended.includes("at work"));
         drop(at_work);
         drop(acquire("since"));
         drop(killed);
-        let names = ["before", "at work", "since", "killed"];
+        drop(stays);
+        drop(File::open(&looked_at).unwrap());
+        let names = ["before", "at work", "since", "killed", "stays", "looked at"];
         assert_eq!(
             names.map(|name| ended.includes(name)),
-            [false, true, true, false]
+            [false, true, true, true, true, false]
         );
     }
 }

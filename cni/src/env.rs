@@ -168,11 +168,15 @@ impl Environment {
             netns: text(NETNS)?,
             args: text(ARGS)?,
             path: text(PATH)?,
-            only_if: OnlyIf::parse(&checked(
-                ONLY_IF,
-                |text| text.is_empty() || OnlyIf::parse(text).is_some(),
-                "it is for azure-vnet-loader and vnetctl alone, gone or not-alive; unset it",
-            )?),
+            only_if: if command == Command::Del {
+                OnlyIf::parse(&checked(
+                    ONLY_IF,
+                    |text| text.is_empty() || OnlyIf::parse(text).is_some(),
+                    "it is for azure-vnet-loader and vnetctl alone, gone or not-alive; unset it",
+                )?)
+            } else {
+                None
+            },
         })
     }
 }

@@ -113,11 +113,11 @@ impl Records {
         Ok(records)
     }
 
-    /// The attachments that have a record, readable or not. One whose name is too long to be read off the
-    /// file's is only known by its record.
-    pub(crate) fn keys(&self) -> Result<BTreeSet<Key>, StateError> {
+    /// The attachments that have a record, readable or not. One whose name is too long to be read off the file's is only known
+    /// by its record; what keeps those from being read is told beside the others.
+    pub(crate) fn keys(&self) -> Result<(BTreeSet<Key>, Vec<StateError>), StateError> {
         let error = |source| StateError::io("list", &self.directory, source);
-        let mut keys = BTreeSet::new();
+        let (mut keys, mut unreadable) = (BTreeSet::new(), Vec::new());
         for entry in fs::read_dir(&self.directory).map_err(error)? {
             let path = entry.map_err(error)?.path();
             let is_record = path.extension().is_some_and(|found| found == "json");
@@ -125,15 +125,19 @@ impl Records {
             match name.filter(|_| is_record).map(Key::of_file_name) {
                 None => {}
                 Some(Some(key)) => drop(keys.insert(key)),
-                Some(None) => keys.extend(self.load(&path)?.map(|record| record.endpoint.key)),
+                Some(None) => match self.load(&path) {
+                    Ok(record) => keys.extend(record.map(|record| record.endpoint.key)),
+                    Err(error) => unreadable.push(error),
+                },
             }
         }
-        Ok(keys)
+        Ok((keys, unreadable))
     }
 
     /// Whether there is a file for `key`, readable or not.
-    pub(crate) fn has(&self, key: &Key) -> bool {
-        self.path(key).exists()
+    pub(crate) fn has(&self, key: &Key) -> Result<bool, StateError> {
+        let path = self.path(key);
+        fs::exists(&path).map_err(|source| StateError::io("look at", &path, source))
     }
 
     /// Removes what calls on `key` that were killed have left half-written. Under the attachment's lock.

@@ -1,7 +1,7 @@
 //! Which addresses are given to nobody that lives? Looked at by the loader and by `vnetctl ipam`, which both free them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{File, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::net::Ipv4Addr;
 
@@ -147,7 +147,7 @@ impl Node<'_> {
         let is_routed = self.routed.contains(&lease.ip);
         let lost = || {
             // A record that cannot be read is one, and a pod with a route is served, whatever became of its record.
-            let has_record = record_of(run, &lease.key).exists();
+            let has_record = fs::exists(record_of(run, &lease.key)).unwrap_or(true);
             let is_seen = blind.is_none() && is_ours && lease.plugin == MAIN;
             is_seen && !has_record && call == Call::None && !is_routed
         };

@@ -35,7 +35,7 @@ fn free(ipam: &Ipam, key: &Key) -> Result<(), Error> {
     let Some(lock) = Lock::try_acquire(&path, &ipam.deadline)? else {
         return Ok(());
     };
-    let is_attached = Records::open(&ipam.run)?.has(key) || !lock.draft().is_empty();
+    let is_attached = !lock.draft().is_empty() || Records::open(&ipam.run)?.has(key)?;
     if is_attached {
         return Ok(());
     }

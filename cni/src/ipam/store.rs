@@ -125,7 +125,8 @@ impl Store {
                 container_id: container_id.to_owned(),
                 ifname: String::new(),
             };
-            if self.owner(&theirs).exists() {
+            let owner = self.owner(&theirs);
+            if fs::exists(&owner).map_err(|source| StateError::io("look at", &owner, source))? {
                 let leases = self.leases_of(&theirs)?;
                 found.extend(leases.into_iter().map(|lease| (lease.ip, lease)));
                 // Of a lease that is damaged the owner's own file says the same.

@@ -42,7 +42,7 @@ impl Known {
         Ok(Self {
             record,
             netconf,
-            begun: node.records.has(key) || !draft.is_empty(),
+            begun: !draft.is_empty() || node.records.has(key)?,
         })
     }
 

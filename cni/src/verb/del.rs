@@ -42,14 +42,15 @@ fn del_without_name(call: &mut Call, broken: NetconfError) -> Result<(), Error> 
     call.require_root()?;
     let step = call.steps.current();
     let node = Node::open(&call.deadline)?;
-    let mut left = Vec::new();
-    for key in attachments(&node)? {
+    let (found, unreadable) = attachments(&node)?;
+    let mut left: Vec<Error> = unreadable.into_iter().map(Error::from).collect();
+    for key in found {
         if (&key.container_id, &key.ifname) != (&call.env.container_id, &call.env.ifname) {
             continue;
         }
         match node.records.get(&key) {
             // Whom to ask for the address of a record that is damaged, only a good configuration tells.
-            Ok(None) if node.records.has(&key) => {}
+            Ok(None) if node.records.has(&key)? => {}
             Ok(_) => left.extend(release(call, &node, &key, None).err()),
             Err(error) => left.push(error.into()),
         }

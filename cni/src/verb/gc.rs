@@ -87,8 +87,9 @@ fn gc_from(call: &mut Call, stdin: &[u8]) -> Result<(), Error> {
     let mut ended = Ended::watch(&locks)?;
     let node = Node::open(&call.deadline)?;
     let current = Leaving::parse(stdin)?;
-    let mut failures = Vec::new();
-    for key in unlisted(&node, &netconf.name, &valid)? {
+    let (unlisted, unreadable) = unlisted(&node, &netconf.name, &valid)?;
+    let mut failures: Vec<Error> = unreadable.into_iter().map(Error::from).collect();
+    for key in unlisted {
         failures.extend(collect(call, &node, &key, &mut ended, &current).err());
     }
     // Last: what has a record, because it could not be removed, keeps its address.
@@ -110,18 +111,21 @@ fn delegate(call: &Call, node: &Node, netconf: &Netconf, stdin: &[u8]) -> Result
 }
 
 /// The attachments of the network that are not in the list.
-fn unlisted(node: &Node, network: &str, valid: &Attachments) -> Result<BTreeSet<Key>, Error> {
-    let mut found = attachments(node)?;
+fn unlisted(node: &Node, network: &str, valid: &Attachments) -> Result<Found, StateError> {
+    let (mut found, unreadable) = attachments(node)?;
     found.retain(|key| key.network == network && !valid.keep(&key.container_id, &key.ifname));
-    Ok(found)
+    Ok((found, unreadable))
 }
 
+/// Attachments, and what keeps others from being known.
+type Found = (BTreeSet<Key>, Vec<StateError>);
+
 /// All that have a record or a lock file.
-pub(super) fn attachments(node: &Node) -> Result<BTreeSet<Key>, Error> {
-    let mut found = node.records.keys()?;
+pub(super) fn attachments(node: &Node) -> Result<Found, StateError> {
+    let (mut found, unreadable) = node.records.keys()?;
     let begun = lock_files(node)?.into_iter();
     found.extend(begun.filter_map(|name| Key::of_file_name(&name)));
-    Ok(found)
+    Ok((found, unreadable))
 }
 
 /// The names of the files of locks that calls work under, or did when they were killed.
@@ -145,7 +149,7 @@ fn collect(
     let Some(lock) = Lock::try_acquire(&node.lock_of(key), &node.deadline)? else {
         return Ok(());
     };
-    let is_there = node.records.has(key) || !lock.draft().is_empty();
+    let is_there = !lock.draft().is_empty() || node.records.has(key)?;
     if !is_there || ended.includes(&key.file_name()) {
         return Ok(());
     }

@@ -8,9 +8,10 @@ use nix::errno::Errno;
 use serde_json::{Value, json};
 
 use crate::disk::{address, other};
-use crate::exec::netconf_with;
+use crate::exec::{Exec, netconf_with};
 use crate::faults::Fault;
 use crate::full::node;
+use crate::gc::{VALID, exists, gc, leases};
 use crate::loader::Manner;
 use crate::sandbox::Sandbox;
 
@@ -157,6 +158,40 @@ fn a_state_file_that_cannot_be_read_is_told_and_frees_no_address() {
         sandbox.ipam("DEL").run().silence();
         assert!(!fs::exists(LEASE).unwrap());
     }
+}
+
+/// The file of a long name is named by a digest, and only what is in it says whose it is: it holds nobody else up.
+#[test]
+fn a_record_of_an_unknown_pod_that_cannot_be_read_is_told_and_all_else_is_taken_away() {
+    let (sandbox, _loader) = node(Manner::Helpful);
+    sandbox.add_netns("long");
+    let id = "c".repeat(200);
+    let long = |verb| other(&sandbox, "long", verb).env("CNI_CONTAINERID", &id);
+    let stays = long("ADD").run().document();
+    let key = rpc::Key {
+        network: "azure".into(),
+        container_id: id.clone(),
+        ifname: "eth0".into(),
+    };
+    let record = format!("/run/azure-vnet/endpoints/{}.json", key.file_name());
+    let fault = Fault {
+        below: record.leak(),
+        first: 0,
+        lasts: true,
+        errno: Errno::EIO,
+    };
+    let collecting = || gc(&sandbox, &json!({VALID: []}));
+    let leaving = || sandbox.azure_vnet("DEL").stdin(b"{");
+    for (verb, code) in [(&leaving as &dyn Fn() -> Exec, 6), (&collecting, 5)] {
+        let goes = sandbox.azure_vnet("ADD").run().document();
+        let (answer, _) = verb().run_with(fault);
+        answer.error_saying(code, &[fault.below, "os error 5", "check its file system"]);
+        assert_eq!([&stays, &goes].map(exists), [true, false]);
+        assert_eq!(leases(), 1, "its address, too, as it has a record");
+    }
+    collecting().run().silence();
+    assert!(!exists(&stays));
+    assert_eq!(leases(), 0);
 }
 
 /// Changes what a state file says, as an older or newer version of us would have written it: its checksum is right.

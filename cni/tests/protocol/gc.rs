@@ -16,7 +16,7 @@ use crate::full::{host_veth, node};
 use crate::loader::{Loader, Manner};
 use crate::sandbox::Sandbox;
 
-const VALID: &str = "cni.dev/valid-attachments";
+pub(crate) const VALID: &str = "cni.dev/valid-attachments";
 
 /// As the specification and libcni call it: no container, no interface, no namespace.
 fn bare(exec: Exec) -> Exec {
@@ -24,7 +24,7 @@ fn bare(exec: Exec) -> Exec {
     variables.into_iter().fold(exec, Exec::unset)
 }
 
-fn gc(sandbox: &Sandbox, changes: &Value) -> Exec {
+pub(crate) fn gc(sandbox: &Sandbox, changes: &Value) -> Exec {
     let mut conf = netconf_with(json!({"cniVersion": "1.1.0"}));
     conf.as_object_mut()
         .unwrap()
@@ -56,11 +56,11 @@ fn add(sandbox: &Sandbox, id: &str, network: &str) -> Value {
         .document()
 }
 
-fn leases() -> usize {
+pub(crate) fn leases() -> usize {
     fs::read_dir("/run/azure-vnet/ipam/leases").unwrap().count()
 }
 
-fn exists(result: &Value) -> bool {
+pub(crate) fn exists(result: &Value) -> bool {
     fs::read_to_string("/proc/thread-self/net/dev")
         .unwrap()
         .contains(host_veth(result))
