@@ -73,8 +73,8 @@ pub struct Daemon {
     pub(crate) counted: Cell<(usize, usize, usize)>,
     /// Interfaces on which programs of others come before ours.
     pub(crate) strange: RefCell<BTreeSet<u32>>,
-    /// Whose settings are looked at the next time.
-    pub(crate) turn: Cell<bool>,
+    /// Whether each pod's interface was looked at in the last round of repairs.
+    pub(crate) was_wide: Cell<bool>,
     /// The files of living attachments.
     pub(crate) keepsakes: RefCell<Keepsakes>,
     /// What is wrong and cannot be mended from here.
@@ -240,7 +240,7 @@ impl Daemon {
             held: RefCell::default(),
             counted: Cell::default(),
             strange: RefCell::default(),
-            turn: Cell::default(),
+            was_wide: Cell::default(),
             keepsakes: RefCell::default(),
             troubles: RefCell::default(),
             looking: tokio::sync::Mutex::default(),

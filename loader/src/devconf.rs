@@ -1,4 +1,4 @@
-//! Which pods' veths have other settings than they need? One dump instead of three files for each of them.
+//! Which interfaces are down, and which have other settings than a pod's veth needs? One dump instead of three files for each.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -12,8 +12,10 @@ use rtnetlink::sys::protocols::NETLINK_ROUTE;
 /// `RTM_NEWLINK` and `RTM_GETLINK` of `linux/rtnetlink.h`.
 const NEW: u16 = 16;
 const GET: u16 = 18;
-/// Bytes of a `struct ifinfomsg`; the index is the four from the fifth on.
+/// Bytes of a `struct ifinfomsg`; the index is the four from the fifth on, the flags are the next four.
 const IFINFO: usize = 16;
+/// `IFF_UP`.
+const UP: u32 = 1;
 /// The attribute `IFLA_EXT_MASK` with `RTEXT_FILTER_SKIP_STATS`: counters are most of an answer, and not asked for.
 const EXT_MASK: u16 = 29;
 const EXT_MASK_LENGTH: u16 = 8;
@@ -31,30 +33,48 @@ const INET: [(usize, u32); 2] = [(0, 1), (3, 0)];
 /// `disable_ipv6`; place as in `linux/ipv6.h`.
 const INET6: [(usize, u32); 1] = [(26, 1)];
 
-/// The indexes of interfaces of our network namespace whose settings are not those that a host veth needs.
-pub(crate) fn differing() -> io::Result<BTreeSet<u32>> {
-    let mut found = BTreeSet::new();
-    hooks::dump(NETLINK_ROUTE, Message::Ask, |answer| {
-        if let Message::Differs(ifindex) = answer {
-            found.insert(ifindex);
-        }
-        io::Result::Ok(())
-    })?;
-    Ok(found)
+/// Interfaces of our network namespace, by index.
+#[derive(Debug, Default)]
+pub(crate) struct Look {
+    /// They are down.
+    pub(crate) down: BTreeSet<u32>,
+    /// Their settings are not those that a host veth needs.
+    pub(crate) differing: BTreeSet<u32>,
+}
+
+impl Look {
+    /// As they are now.
+    pub(crate) fn take() -> io::Result<Self> {
+        let mut look = Self::default();
+        hooks::dump(NETLINK_ROUTE, Message::Ask, |answer| {
+            if let Message::Link(link) = answer {
+                look.down.extend((!link.is_up).then_some(link.index));
+                look.differing.extend(link.differs.then_some(link.index));
+            }
+            io::Result::Ok(())
+        })?;
+        Ok(look)
+    }
 }
 
 /// The question, and what is read of an answer.
 enum Message {
     Ask,
-    Differs(u32),
+    Link(Link),
     Other,
+}
+
+struct Link {
+    index: u32,
+    is_up: bool,
+    differs: bool,
 }
 
 impl NetlinkSerializable for Message {
     fn message_type(&self) -> u16 {
         match self {
             Self::Ask => GET,
-            Self::Differs(_) | Self::Other => NEW,
+            Self::Link(_) | Self::Other => NEW,
         }
     }
 
@@ -78,11 +98,17 @@ impl NetlinkDeserializable for Message {
         if header.message_type != NEW {
             return Ok(Self::Other);
         }
-        let index = payload.get(4..8).and_then(|index| index.try_into().ok());
-        let index = index.map(u32::from_ne_bytes);
-        let attributes = payload.get(IFINFO..).unwrap_or_default();
-        let differs = differs(attributes)?;
-        Ok(index.filter(|_| differs).map_or(Self::Other, Self::Differs))
+        let Some((head, attributes)) = payload.split_first_chunk::<IFINFO>() else {
+            return Ok(Self::Other);
+        };
+        let [_, index, flags, _] = head.as_chunks::<4>().0 else {
+            return Ok(Self::Other);
+        };
+        Ok(Self::Link(Link {
+            index: u32::from_ne_bytes(*index),
+            is_up: u32::from_ne_bytes(*flags) & UP != 0,
+            differs: differs(attributes)?,
+        }))
     }
 }
 

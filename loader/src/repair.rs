@@ -102,13 +102,17 @@ impl Daemon {
         touched.concerns(nic, &self.registry.borrow().known)
     }
 
-    /// Looks at what was touched and at what is cheap, and repairs it.
+    /// Looks at what was touched and at what nobody announces, and repairs it. What is to be asked of each pod's interface is asked
+    /// at every second pulse.
     async fn repair(&self, touched: &Touched) {
+        let is_wide = *touched != Touched::default() || !self.was_wide.get();
+        self.was_wide.set(is_wide);
         let is_pinned = self.restore_pins();
         let known = |(addr, pod): (&Ip4, &Pod)| (*addr, *pod);
         let pods: Vec<Known> = self.registry.borrow().known.iter().map(known).collect();
-        let due = self.due(touched, &pods);
-        self.repair_settings(&pods);
+        if is_wide {
+            self.repair_settings(&pods);
+        }
         if touched.all || (is_pinned && self.is_nic_touched(touched)) {
             self.follow_node().await;
         }
@@ -123,7 +127,9 @@ impl Daemon {
             } else {
                 self.repair_programs(touched, &pods);
             }
-            self.look_for_strangers(touched, &due);
+            if is_wide {
+                self.look_for_strangers(touched, &pods);
+            }
         }
         self.repair_stack(touched, &pods).await;
         if touched.all || touched.tunnels {
@@ -157,24 +163,6 @@ impl Daemon {
         };
         self.judge(Topic::Lock, wrong);
         Ok(())
-    }
-
-    /// The pods to look at for what nobody announces: those that were touched or are in trouble, and half of the others,
-    /// because such a look takes a dozen system calls.
-    fn due(&self, touched: &Touched, pods: &[Known]) -> Vec<Known> {
-        let turn = !self.turn.get();
-        self.turn.set(turn);
-        let troubled = self.troubles.borrow().links(Topic::Settings);
-        let is_due = |(_, pod): &&Known| {
-            let ifindex = pod.ifindex.get();
-            let is_strange = || self.strange.borrow().contains(&ifindex);
-            touched.all
-                || touched.links.contains(&ifindex)
-                || (ifindex % 2 == 0) == turn
-                || troubled.contains(&ifindex)
-                || is_strange()
-        };
-        pods.iter().filter(is_due).copied().collect()
     }
 
     /// Makes pins again that somebody has removed. `false`: there is nowhere to make them.

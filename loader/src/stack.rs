@@ -7,7 +7,6 @@ use std::net::{IpAddr, Ipv4Addr};
 use abi::{IfIndex, Ip4, Pod};
 use futures_util::TryStreamExt as _;
 use netlink_packet_route::AddressFamily;
-use netlink_packet_route::link::LinkFlags;
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
 };
@@ -16,6 +15,7 @@ use netlink_packet_route::route::{
 };
 use rtnetlink::{Error, Handle, LinkUnspec, RouteMessageBuilder};
 
+use crate::devconf::Look;
 use crate::nic::ifname;
 use crate::registry::is_alive;
 use crate::trouble::WrongLinks;
@@ -28,6 +28,8 @@ pub(crate) type Known = (Ip4, Pod);
 pub(crate) enum StackError {
     #[error("open a netlink socket: {0}")]
     Socket(#[from] std::io::Error),
+    #[error("list the interfaces: {0}")]
+    Links(#[source] std::io::Error),
     #[error("{what}: {source}")]
     Netlink { what: String, source: Error },
 }
@@ -92,7 +94,7 @@ async fn try_mend(pods: &[Known]) -> Result<Mending, StackError> {
 async fn mend_over(handle: &Handle, pods: &[Known]) -> Result<Mending, StackError> {
     let mut mending = Mending::default();
     // Taking a link down takes the other two away.
-    let down = down(handle).await?;
+    let down = Look::take().map_err(StackError::Links)?.down;
     for (addr, pod) in pods {
         let ifindex = pod.ifindex.get();
         if down.contains(&ifindex) {
@@ -116,15 +118,6 @@ async fn mend_over(handle: &Handle, pods: &[Known]) -> Result<Mending, StackErro
         }
     }
     Ok(mending)
-}
-
-/// The interfaces that are down.
-async fn down(handle: &Handle) -> Result<BTreeSet<u32>, StackError> {
-    let told = handle.link().get().execute().try_collect::<Vec<_>>();
-    let told = told.await.map_err(failed("list the interfaces"))?;
-    let down = told.iter().map(|link| &link.header);
-    let down = down.filter(|link| !link.flags.contains(LinkFlags::Up));
-    Ok(down.map(|link| link.index).collect())
 }
 
 async fn bring_up(handle: &Handle, ifindex: u32) -> Result<bool, StackError> {

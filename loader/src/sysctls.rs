@@ -10,7 +10,7 @@ use nix::sys::stat::Mode;
 use tracing::{debug, warn};
 
 use crate::daemon::Daemon;
-use crate::devconf;
+use crate::devconf::Look;
 use crate::nic::Names;
 use crate::repairs::Repair;
 use crate::stack::Known;
@@ -81,13 +81,13 @@ impl Daemon {
                 interfaces.ensure_nic(&nic.nic),
             ),
         ];
-        let differing = devconf::differing();
-        if let Err(error) = &differing {
+        let look = Look::take();
+        if let Err(error) = &look {
             debug!(%error, "ask for the settings of all interfaces");
         }
         let names = Names::open();
-        let is_suspect = |ifindex: &u32| match &differing {
-            Ok(differing) => differing.contains(ifindex),
+        let is_suspect = |ifindex: &u32| match &look {
+            Ok(look) => look.differing.contains(ifindex),
             Err(_) => true,
         };
         let ifindexes = pods.iter().map(|(_, pod)| pod.ifindex.get());
