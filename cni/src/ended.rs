@@ -1,4 +1,4 @@
-//! Which calls have ended since some moment, by the lock files that they closed.
+//! Which calls have ended since some moment, by the lock files that they removed or closed.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -9,9 +9,10 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
 use crate::lock::LockError;
 
-/// Sees every call that lets go a [`crate::lock::Lock`] in a directory, or dies under it, without a clock. The kernel tells of a file
-/// that was open for writing, removed or not, before it gives the lock on it to anybody else (`__fput` of Linux's
-/// `fs/file_table.c`); who only looks opens it for reading.
+/// Sees every call that lets go a [`crate::lock::Lock`] in a directory, or dies under it, without a clock, before anybody else can have
+/// that lock: the kernel tells of a file's removal before there can be another one of that name, and of the end of one that stays,
+/// open for writing, before it gives the lock on it away (`__fput` in Linux's `fs/file_table.c`). Who only looks opens it for
+/// reading.
 pub(crate) struct Ended {
     inotify: Inotify,
     names: BTreeSet<OsString>,
@@ -24,8 +25,8 @@ impl Ended {
     pub(crate) fn watch(locks: &Path) -> Result<Self, LockError> {
         let flags = InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC;
         let inotify = Inotify::init(flags).and_then(|inotify| {
-            let flags = AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_ONLYDIR;
-            inotify.add_watch(locks, flags)?;
+            let told = AddWatchFlags::IN_DELETE | AddWatchFlags::IN_CLOSE_WRITE;
+            inotify.add_watch(locks, told | AddWatchFlags::IN_ONLYDIR)?;
             Ok(inotify)
         });
         let failed = |errno: Errno| {
@@ -70,7 +71,7 @@ impl Ended {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::File;
+    use std::fs::{self, File};
     use std::time::Duration;
 
     use super::*;
@@ -88,8 +89,16 @@ mod tests {
         let stays = Lock::acquire_permanent(&locks.path().join("stays"), patience()).unwrap();
         let looked_at = locks.path().join("looked at");
         drop(File::create(&looked_at).unwrap());
+        let letting_go = locks.path().join("letting go");
+        let still_open = File::create(&letting_go).unwrap();
+        still_open.lock().unwrap();
         let mut ended = Ended::watch(locks.path()).unwrap();
         assert!(!ended.includes("at work"));
+        // Between the two steps of letting go another call has the lock already.
+        fs::remove_file(&letting_go).unwrap();
+        let next = acquire("letting go");
+        assert!(ended.includes("letting go"));
+        drop((next, still_open));
         drop(at_work);
         drop(acquire("since"));
         drop(killed);

@@ -195,7 +195,7 @@ mod tests {
 
     fn read(set: &[(&str, &[u8])]) -> Result<Environment, EnvError> {
         let variables: BTreeMap<&str, &[u8]> = set.iter().copied().collect();
-        Environment::read(Command::Add, &[CONTAINER_ID, NETNS, IFNAME, PATH], |name| {
+        Environment::read(Command::Del, &[CONTAINER_ID, NETNS, IFNAME, PATH], |name| {
             variables
                 .get(name)
                 .map(|value| OsString::from_vec(value.to_vec()))
@@ -209,6 +209,14 @@ mod tests {
             assert!(message.contains(name), "{message}");
         }
         assert!(!message.contains(PATH), "{message}");
+    }
+
+    #[test]
+    fn what_is_for_the_loaders_del_alone_means_nothing_to_add() {
+        let set = |name: &str| Some(if name == ONLY_IF { "dead" } else { "x" }.into());
+        let add = Environment::read(Command::Add, &[], set).unwrap();
+        assert_eq!(add.only_if, None);
+        Environment::read(Command::Del, &[], set).unwrap_err();
     }
 
     #[test]

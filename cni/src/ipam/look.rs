@@ -19,9 +19,9 @@ pub(super) fn gc(call: &mut Call) -> Result<(), Error> {
     call.steps.begin("collect");
     let ipam = Ipam::open(&call.deadline)?;
     make_directory(&ipam.run.locks())?;
-    let mut owners = ipam.with_store(|store| Ok(store.owners()?))?;
+    let (mut owners, unreadable) = ipam.with_store(|store| Ok(store.owners()?))?;
     owners.retain(|key| key.network == netconf.name && !valid.keep(&key.container_id, &key.ifname));
-    let mut failures = Vec::new();
+    let mut failures: Vec<Error> = unreadable.into_iter().map(Error::from).collect();
     for key in owners {
         failures.extend(free(&ipam, &key).err());
     }

@@ -82,15 +82,22 @@ impl Store {
         Ok(ledger)
     }
 
-    /// Everybody who has an address, as far as the files can be read.
-    pub(super) fn owners(&self) -> Result<BTreeSet<Key>, StateError> {
-        let mut owners = BTreeSet::new();
+    /// Everybody who has an address, as far as the files can be read, and why others cannot. Of a lease that is damaged the owner's
+    /// own file says the same.
+    pub(super) fn owners(&self) -> Result<(BTreeSet<Key>, Vec<StateError>), StateError> {
+        let (mut owners, mut unreadable) = (BTreeSet::new(), Vec::new());
         for directory in [self.leases_dir(), self.owners_dir()] {
             for name in list(&directory)? {
-                owners.extend(read_json::<Lease>(&directory.join(name)).map(|lease| lease.key));
+                match read_json::<Lease>(&directory.join(name)) {
+                    Ok(lease) => drop(owners.insert(lease.key)),
+                    Err(error @ StateError::Io { .. }) if !error.is_not_found() => {
+                        unreadable.push(error);
+                    }
+                    Err(_) => {}
+                }
             }
         }
-        Ok(owners)
+        Ok((owners, unreadable))
     }
 
     /// The lease of an owner.

@@ -7,6 +7,7 @@ use ipnet::Ipv4Net;
 use rpc::MacAddr;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
+use rtnetlink::packet_route::link::LinkMessage;
 use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
 };
@@ -42,6 +43,15 @@ impl Netlink {
             Err(error) if error.is_no_such_link() => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// The links with this Ethernet address.
+    pub(crate) fn with_mac(&self, mac: MacAddr) -> Result<Vec<Link>, LinkError> {
+        let request = self.handle.link().get().execute();
+        let messages: Vec<LinkMessage> =
+            self.run(|| "list the links".to_owned(), request.try_collect())?;
+        let links = messages.iter().filter_map(read);
+        Ok(links.filter(|link| link.mac == Some(mac)).collect())
     }
 
     /// The IPv4 addresses of a link.

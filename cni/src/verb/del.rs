@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rpc::{Key, leases, netns_lives};
+use rpc::{Key, StateError, leases, netns_lives};
 
 use super::address::{Known, give_back};
 use super::gc::attachments;
@@ -12,8 +12,7 @@ use crate::lock::Lock;
 use crate::names;
 use crate::program::Call;
 use crate::teardown::{Mark, disconnect, remove_veth};
-use netconf::Args;
-use netconf::{Leaving, Mode, NetconfError, OnlyIf};
+use netconf::{Leaving, NetconfError, OnlyIf};
 
 /// How long to wait for another call on the same attachment: longer than an ADD may take, however it ends.
 const PATIENCE: Duration = ADD_LIMIT
@@ -48,10 +47,9 @@ fn del_without_name(call: &mut Call, broken: NetconfError) -> Result<(), Error> 
         if (&key.container_id, &key.ifname) != (&call.env.container_id, &call.env.ifname) {
             continue;
         }
-        match node.records.get(&key) {
-            // Whom to ask for the address of a record that is damaged, only a good configuration tells.
-            Ok(None) if node.records.has(&key)? => {}
-            Ok(_) => left.extend(release(call, &node, &key, None).err()),
+        match says_whom_to_ask(&node, &key) {
+            Ok(true) => left.extend(release(call, &node, &key, None).err()),
+            Ok(false) => {}
             Err(error) => left.push(error.into()),
         }
     }
@@ -60,6 +58,12 @@ fn del_without_name(call: &mut Call, broken: NetconfError) -> Result<(), Error> 
         source: Box::new(broken.into()),
         left,
     })
+}
+
+/// Whose the address of a damaged record is, or of one of another boot, only a good configuration tells.
+fn says_whom_to_ask(node: &Node, key: &Key) -> Result<bool, StateError> {
+    node.records.require_whole(key)?;
+    Ok(node.records.get(key)?.is_some() || !node.records.has(key)?)
 }
 
 fn release(
@@ -94,7 +98,7 @@ pub(super) fn release_locked(
     call.steps.begin("links");
     match record {
         Some(record) => disconnect(node, record)?,
-        None => remove_orphans(call, node, key)?,
+        None => remove_orphans(node, key)?,
     }
 
     call.steps.begin("unregister");
@@ -135,12 +139,11 @@ fn may_go(node: &Node, key: &Key, only_if: OnlyIf) -> Result<bool, Error> {
     only_if.allows(lives).ok_or_else(unknown)
 }
 
-/// With no readable record: the veth that ADD would have made for this attachment in any mode, if it is there.
-fn remove_orphans(call: &Call, node: &Node, key: &Key) -> Result<(), Error> {
+/// With no readable record: the veth that ADD has made for this attachment, whatever its name is.
+fn remove_orphans(node: &Node, key: &Key) -> Result<(), Error> {
     let (host_mac, _) = names::macs(key);
-    let args = Args::parse(&call.env.args).unwrap_or_default();
-    for name in names::host_veths(Mode::Transparent, key, &args) {
-        remove_veth(node, &name, Mark::Mac(host_mac))?;
+    for link in node.netlink.with_mac(host_mac)? {
+        remove_veth(node, &link.name, Mark::Mac(host_mac))?;
     }
     Ok(())
 }

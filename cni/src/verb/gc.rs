@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use netconf::{Attachments, Leaving, Netconf, code};
+use netconf::{Attachments, Leaving, Netconf, NetconfError, code, list_also};
 use rpc::{Key, RunDirectory, StateError};
 
 use super::Node;
@@ -88,13 +88,16 @@ fn gc_from(call: &mut Call, stdin: &[u8]) -> Result<(), Error> {
     let node = Node::open(&call.deadline)?;
     let current = Leaving::parse(stdin)?;
     let (unlisted, unreadable) = unlisted(&node, &netconf.name, &valid)?;
+    let is_known = unreadable.is_empty();
     let mut failures: Vec<Error> = unreadable.into_iter().map(Error::from).collect();
     for key in unlisted {
         failures.extend(collect(call, &node, &key, &mut ended, &current).err());
     }
-    // Last: what has a record, because it could not be removed, keeps its address.
+    // Last: what is still there keeps its address. What nobody knows the name of might be, too.
     call.steps.begin("ipam");
-    failures.extend(delegate(call, &node, &netconf, stdin).err());
+    if is_known {
+        failures.extend(delegate(call, &node, &netconf, &valid, stdin).err());
+    }
     // Of the list the IPAM plug-in may have said the same already.
     let is_told = |own: &Error| {
         let own = own.to_string();
@@ -105,7 +108,22 @@ fn gc_from(call: &mut Call, stdin: &[u8]) -> Result<(), Error> {
     GcError::of(failures)
 }
 
-fn delegate(call: &Call, node: &Node, netconf: &Netconf, stdin: &[u8]) -> Result<(), Error> {
+/// An IPAM plug-in knows neither our records nor our locks: what could not be removed, is being made or has been since GC began is
+/// in its list, too.
+fn delegate(
+    call: &Call,
+    node: &Node,
+    netconf: &Netconf,
+    valid: &Attachments,
+    stdin: &[u8],
+) -> Result<(), Error> {
+    let (kept, _) = unlisted(node, &netconf.name, valid)?;
+    let kept: Vec<(&str, &str)> = kept
+        .iter()
+        .map(|key| (key.container_id.as_str(), key.ifname.as_str()))
+        .collect();
+    let longer = list_also(stdin, &kept).map_err(|source| NetconfError::Json { source })?;
+    let stdin = if kept.is_empty() { stdin } else { &longer };
     let ipam = Delegate::find(call, netconf.ipam_plugin()?, stdin)?;
     Ok(ipam.gc(&node.runtime)?)
 }
@@ -131,11 +149,12 @@ pub(super) fn attachments(node: &Node) -> Result<Found, StateError> {
 /// The names of the files of locks that calls work under, or did when they were killed.
 fn lock_files(node: &Node) -> Result<Vec<String>, StateError> {
     let directory = node.run.locks();
-    let files =
-        fs::read_dir(&directory).map_err(|source| StateError::io("list", &directory, source))?;
-    Ok(files
-        .filter_map(|file| file.ok()?.file_name().into_string().ok())
-        .collect())
+    let failed = |source| StateError::io("list", &directory, source);
+    let mut names = Vec::new();
+    for file in fs::read_dir(&directory).map_err(failed)? {
+        names.extend(file.map_err(failed)?.file_name().into_string());
+    }
+    Ok(names)
 }
 
 /// Takes one away, unless somebody works on it or has since GC began.

@@ -11,7 +11,7 @@ use crate::disk::{address, other};
 use crate::exec::{Exec, netconf_with};
 use crate::faults::Fault;
 use crate::full::node;
-use crate::gc::{VALID, exists, gc, leases};
+use crate::gc::{VALID, add, exists, gc, leases};
 use crate::loader::Manner;
 use crate::sandbox::Sandbox;
 
@@ -191,6 +191,34 @@ fn a_record_of_an_unknown_pod_that_cannot_be_read_is_told_and_all_else_is_taken_
     }
     collecting().run().silence();
     assert!(!exists(&stays));
+    assert_eq!(leases(), 0);
+}
+
+#[test]
+fn a_lock_file_that_fails_is_told_and_gc_takes_all_else_away() {
+    let (sandbox, _loader) = node(Manner::Helpful);
+    let pods = ["a", "b", "c"].map(|id| add(&sandbox, id, "azure"));
+    let fault = Fault {
+        below: "/run/azure-vnet/locks/azure:b:eth0",
+        first: 0,
+        lasts: true,
+        errno: Errno::EIO,
+    };
+    let (answer, _) = gc(&sandbox, &json!({VALID: []})).run_with(fault);
+    answer.error_saying(5, &[fault.below, "os error 5", "check its file system"]);
+    assert_eq!(pods.each_ref().map(exists), [false, true, false]);
+    assert_eq!(leases(), 1);
+}
+
+/// GC is not told the pod's name, by which a veth is called in mode `transparent`.
+#[test]
+fn gc_finds_the_veth_of_a_spoilt_record() {
+    let (sandbox, _loader) = node(Manner::Helpful);
+    let conf = netconf_with(json!({"cniVersion": "1.1.0", "mode": "transparent"}));
+    let pod = sandbox.azure_vnet("ADD").conf(&conf).run().document();
+    fs::write("/run/azure-vnet/endpoints/azure:c1:eth0.json", "spoilt").unwrap();
+    gc(&sandbox, &json!({VALID: []})).run().silence();
+    assert!(!exists(&pod));
     assert_eq!(leases(), 0);
 }
 

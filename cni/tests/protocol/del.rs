@@ -152,7 +152,8 @@ fn with_a_broken_configuration_everything_is_released_before_it_is_told() {
     let sandbox = attached();
     let _loader = Loader::start(Manner::Helpful);
     fs::write(RECORD, "damaged").unwrap();
-    sandbox.azure_vnet("DEL").stdin(b"{").run().error(6);
+    let answer = sandbox.azure_vnet("DEL").stdin(b"{").run();
+    answer.error_saying(6, &[RECORD, "damaged"]);
     assert!(exists(RECORD) && exists(LEASE));
     sandbox.azure_vnet("DEL").run().silence();
     assert!(!exists(RECORD) && !exists(LEASE));

@@ -44,7 +44,7 @@ fn listed(containers: &[&str]) -> Value {
         .collect()
 }
 
-fn add(sandbox: &Sandbox, id: &str, network: &str) -> Value {
+pub(crate) fn add(sandbox: &Sandbox, id: &str, network: &str) -> Value {
     let netns: PathBuf = sandbox.add_netns(&format!("{network}-{id}"));
     let conf = netconf_with(json!({"cniVersion": "1.1.0", "name": network}));
     sandbox
@@ -168,6 +168,7 @@ fn gc_and_status_do_not_exist_before_1_1_0() {
 
 /// Gives an address and takes its time when it is told to.
 const SLOW: &str = r#"
+[ $CNI_COMMAND != GC ] || cat > /run/told
 [ $CNI_COMMAND = ADD ] || exit 0
 eval "$SLOW"
 echo "{\"ips\":[{\"address\":\"$ADDRESS/16\"}]}""#;
@@ -184,6 +185,8 @@ fn an_add_that_runs_meanwhile_is_not_collected() {
         .env("PATH", "/usr/bin:/bin")
         .run()
         .silence();
+    let told: Value = serde_json::from_slice(&fs::read("/run/told").unwrap()).unwrap();
+    assert_eq!(told[VALID], listed(&["c1"]), "nor by another IPAM plug-in");
     ipam_gc(&sandbox, &json!([])).run().silence();
     assert_eq!(leases(), 1);
     fs::write("/run/go", "").unwrap();

@@ -1,6 +1,6 @@
 //! `cni.dev/valid-attachments`: what GC must keep.
 
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 use crate::document::{Object, WrongKind};
 
@@ -57,10 +57,27 @@ impl Attachments {
     }
 }
 
+/// The configuration `stdin` with more attachments, by container ID and interface, in its list: for an IPAM plug-in, which is to free
+/// no address that is still in use. Everything else stays as it is.
+pub fn list_also(stdin: &[u8], attachments: &[(&str, &str)]) -> serde_json::Result<Vec<u8>> {
+    let mut document: Map<String, Value> = serde_json::from_slice(stdin)?;
+    for (_, list) in document
+        .iter_mut()
+        .filter(|(key, _)| KEYS.contains(&key.to_lowercase().as_str()))
+    {
+        if list.is_null() {
+            *list = Value::Array(Vec::new());
+        }
+        if let Some(list) = list.as_array_mut() {
+            let entry = |(id, ifname): &(&str, &str)| json!({"containerID": id, "ifname": ifname});
+            list.extend(attachments.iter().map(entry));
+        }
+    }
+    serde_json::to_vec(&document)
+}
+
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
     use crate::document::lowered;
 
@@ -95,5 +112,16 @@ mod tests {
             assert_eq!(list.keep(container, ifname), kept, "{container} {ifname}");
         }
         assert_eq!(list.malformed.len(), 3);
+    }
+    #[test]
+    fn attachments_are_added_to_every_list_that_there_is() {
+        let stdin = json!({"name": "n", KEYS[0]: [{"containerID": "a", "ifname": "eth0"}], "CNI.dev/Attachments": null});
+        let longer = list_also(stdin.to_string().as_bytes(), &[("b", "net1")]).unwrap();
+        let longer: Value = serde_json::from_slice(&longer).unwrap();
+        assert_eq!(longer["name"], "n");
+        let added = json!({"containerID": "b", "ifname": "net1"});
+        assert_eq!(longer["CNI.dev/Attachments"], json!([added]));
+        assert!(parse(&longer).unwrap().keep("a", "eth0"));
+        assert!(parse(&longer).unwrap().keep("b", "net1"));
     }
 }

@@ -31,7 +31,7 @@ mod result;
 mod version;
 
 pub use args::{Args, ArgsError};
-pub use attachments::Attachments;
+pub use attachments::{Attachments, list_also};
 pub use config::{MAIN_PLUGIN, Mode, Netconf};
 pub use document::{WrongKind, lowered};
 pub use error::NetconfError;
