@@ -2,8 +2,10 @@
 #![cfg(test)]
 
 use std::collections::BTreeSet;
+use std::fs;
+use std::time::Duration;
 
-use lab::{Held, Lab, Namespace, Pod};
+use lab::{Held, Lab, Namespace, Pod, pass};
 
 const PORT: u16 = 9001;
 
@@ -62,6 +64,50 @@ fn many_connections_to_one_server_stay_apart() {
 #[ignore = "slow: 25,000 connections; cargo xtask test load"]
 fn twenty_thousand_connections_to_one_server_and_five_thousand_of_the_node_stay_apart() {
     everybody_keeps_what_is_theirs(4, 5000, 5000);
+}
+
+/// How often pods had to send a SYN again.
+fn syns_sent_again(pod: &Pod) -> u64 {
+    let counts = pod
+        .run(|| Ok(fs::read_to_string("/proc/thread-self/net/netstat")?))
+        .unwrap();
+    let mut rows = counts.lines().filter(|row| row.starts_with("TcpExt:"));
+    let (names, values) = (rows.next().unwrap(), rows.next().unwrap());
+    let mut columns = names.split(' ').zip(values.split(' '));
+    let (_, count) = columns.find(|(name, _)| *name == "TCPSynRetrans").unwrap();
+    count.parse().unwrap()
+}
+
+/// The server closes first and remembers each port for a minute. It refuses a connection from there whose time stamps are older, and those of
+/// two ports of a pod have nothing in common.
+#[test]
+#[ignore = "slow: half a minute; cargo xtask test load"]
+fn a_pod_that_uses_all_its_ports_every_few_seconds_meets_no_connection_that_the_server_remembers() {
+    const PORTS: u32 = 2000;
+    let lab = Lab::new().nodes(1).record(false).build().unwrap();
+    let (node, server) = (lab.node(1), lab.inet());
+    // Hardly more than the pod's own.
+    node.write("/etc/azure-vnet/loader.yaml", "natPorts: 2000-4099\n")
+        .unwrap();
+    node.start_loader().unwrap();
+    let pod = node.add_pod("busy").unwrap();
+    let range = format!("40000 {}", 40_000 + PORTS - 1);
+    pod.sysctl(ALL_PORTS.0, &range).unwrap();
+    let _server = server.serve_connect_close(PORT).unwrap();
+    let mut done = 0;
+    for round in 1..=3 {
+        while done < PORTS * 2 * round {
+            let time = Duration::from_millis(200);
+            let counted = pod.connect_close(server.addr(), PORT, time).unwrap();
+            assert_eq!(counted.failed, 0, "{counted:?}");
+            done += counted.done;
+        }
+        // Whatever found no port has forgotten that it took the kernel's.
+        pass(Duration::from_secs(11));
+    }
+    let again = syns_sent_again(&pod);
+    println!("{done} connections from {PORTS} ports: {again} SYNs sent again");
+    assert_eq!(again, 0);
 }
 
 /// A pod opens `many` connections to a server; of the `few` that another pod opens then, this many fail.

@@ -21,7 +21,10 @@ const TCP_ESTABLISHED: u32 = 7440;
 const TCP_NEW: u32 = 60;
 /// One side has sent FIN; the other may still send (the kernel's `nf_conntrack_tcp_timeout_fin_wait`).
 const TCP_HALF_CLOSED: u32 = 120;
-/// FIN from both sides, or RST.
+/// FIN from both sides. Whoever sent the first one knows the connection for a minute more (`TCP_TIMEWAIT_LEN` of Linux), and may refuse
+/// another one on its ports.
+const TCP_TIME_WAIT: u32 = 60;
+/// RST; and a flow of the kernel's, which does not decide about ports.
 const TCP_CLOSED: u32 = 10;
 /// What kube-proxy sets for conntrack's own entries (`--conntrack-tcp-timeout-established`): the flow's side must be
 /// known at least as long as netfilter knows the flow. Without kube-proxy the kernel's own default is five days.
@@ -61,7 +64,8 @@ const fn lifetime(state: BindingState, proto: u8) -> u32 {
         (proto::TCP, BindingState::New) => TCP_NEW,
         (proto::TCP, BindingState::Established) => TCP_ESTABLISHED,
         (proto::TCP, BindingState::FinFromPod | BindingState::FinFromRemote) => TCP_HALF_CLOSED,
-        (proto::TCP, BindingState::Closed | BindingState::Reset) => TCP_CLOSED,
+        (proto::TCP, BindingState::Closed) => TCP_TIME_WAIT,
+        (proto::TCP, BindingState::Reset) => TCP_CLOSED,
         (proto::UDP, BindingState::New) => UDP_NEW,
         (proto::UDP, _) => UDP_ESTABLISHED,
         _ => ICMP,

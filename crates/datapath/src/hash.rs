@@ -1,13 +1,13 @@
-//! SipHash-1-3 of one flow (Aumasson and Bernstein, 2012): keyed, so that nobody outside can predict SNAT ports.
+//! SipHash-1-3 of a pod and a remote end (Aumasson and Bernstein, 2012): keyed, so that nobody outside can predict SNAT ports.
 
 use abi::{Ip4, Port, Secret};
 
-/// Hash of (pod, pod port, remote, remote port, protocol).
+/// Hash of (pod, remote, remote port, protocol).
 #[inline(always)]
-pub(crate) fn flow_hash(secret: &Secret, pod: (Ip4, Port), remote: (Ip4, Port), proto: u8) -> u64 {
-    let addresses = u64::from(pod.0.to_bits()) << 32 | u64::from(remote.0.to_bits());
-    let ports = u64::from(pod.1.get()) << 32 | u64::from(remote.1.get()) << 16 | u64::from(proto);
-    siphash13(secret.key, addresses, ports)
+pub(crate) fn pair_hash(secret: &Secret, pod: Ip4, remote: (Ip4, Port), proto: u8) -> u64 {
+    let addresses = u64::from(pod.to_bits()) << 32 | u64::from(remote.0.to_bits());
+    let service = u64::from(remote.1.get()) << 16 | u64::from(proto);
+    siphash13(secret.key, addresses, service)
 }
 
 /// SipHash-1-3 of the two words, which stand for a message of 16 bytes in little-endian order.

@@ -1,13 +1,18 @@
 //! Which ports a flow may get, always in the same order, so that a lost binding is made again identically.
+//!
+//! The first is the pod's own port, moved by a secret distance of the pod and the remote end: no two ports of a pod come to the same
+//! one as long as there are as many to come to. The remote end would refuse the second of them for a minute: a connection that it
+//! closed leaves it in TIME-WAIT, and Linux counts its time stamps from another beginning for each port (commit 165573e41f2f), so that they may
+//! run backwards.
 
 use abi::{Config, Ip4, Port, Secret};
 
-use crate::hash::flow_hash;
+use crate::hash::pair_hash;
 
 /// Candidate ports per flow. With half of all ports to one remote end in use, 16 candidates fail in 2 of 100,000 cases.
 pub const CANDIDATES: u32 = 16;
 
-/// The candidate ports of one flow: its own port when it lies in the range, then a keyed walk through the range.
+/// The candidate ports of one flow: its own port when it lies in the range, then a walk through the range from a keyed place.
 #[derive(Clone, Copy)]
 pub(crate) struct Candidates {
     first: u32,
@@ -35,12 +40,14 @@ impl Candidates {
         }
         let own = u32::from(pod.1.get());
         let in_range = own >= first && own < first + count;
-        let hash = flow_hash(secret, pod, remote, proto);
-        let offset = scale(hash & 0xffff_ffff, count);
+        let hash = pair_hash(secret, pod.0, remote, proto);
+        let offset = (scale(hash & 0xffff_ffff, count) + own) % count;
         // Between a quarter and three quarters of the range, so that few steps lead out of a stretch that somebody has taken
-        // port by port. Odd, because an even step through an even range stays on ports of one parity, and those may all be
-        // taken: Linux gives a pod's connections to one remote end ports of one parity first.
-        let step = (count / 4 + scale(hash >> 32, count / 2)) | 1;
+        // port by port, and another for each port, so that two that met do not go on together. Odd, because an even step through an
+        // even range stays on ports of one parity, and those may all be taken: Linux gives a pod's connections to one remote end
+        // ports of one parity first.
+        let mixed = (hash >> 32 ^ u64::from(own)).wrapping_mul(0x9e37_79b1) & 0xffff_ffff;
+        let step = (count / 4 + scale(mixed, count / 2)) | 1;
         Some(Self {
             first,
             count,
@@ -93,9 +100,8 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn no_flow_depends_on_ports_of_one_parity() {
-        let config = Config {
+    fn config() -> Config {
+        Config {
             nic: IfIndex::new(2),
             primary: Ip4::new([10, 240, 0, 4]),
             nic_mac: Mac::new([0; 6]),
@@ -112,15 +118,42 @@ mod tests {
             subnet: Ip4::new([10, 240, 0, 0]),
             epoch: 0,
             ticks: Ticks::new(250),
-        };
+        }
+    }
+
+    #[test]
+    fn no_flow_depends_on_ports_of_one_parity() {
         let secret = Secret { key: [1, 2] };
         let (pod, remote) = (Ip4::new([10, 240, 1, 10]), Ip4::new([203, 0, 113, 10]));
         for port in 32_768..42_768 {
             let (pod, remote) = ((pod, Port::from_u16(port)), (remote, Port::from_u16(443)));
-            let mut walk = Candidates::new(&config, &secret, pod, remote, abi::proto::TCP).unwrap();
+            let mut walk =
+                Candidates::new(&config(), &secret, pod, remote, abi::proto::TCP).unwrap();
             let even = (0..CANDIDATES).filter(|_| walk.next_port().get().is_multiple_of(2));
             assert_eq!(even.count(), 8, "pod port {port}");
         }
+    }
+
+    #[test]
+    fn no_two_ports_of_a_pod_begin_at_the_same_one() {
+        let secret = Secret { key: [1, 2] };
+        let remote = (Ip4::new([203, 0, 113, 10]), Port::from_u16(443));
+        let first = |pod: [u8; 4], port| {
+            let pod = (Ip4::new(pod), Port::from_u16(port));
+            let walk = Candidates::new(&config(), &secret, pod, remote, abi::proto::TCP);
+            walk.unwrap().next_port()
+        };
+        // Linux's ephemeral ports.
+        let ports = 32_768..=60_999;
+        let of_a_pod: BTreeSet<Port> = ports
+            .clone()
+            .map(|port| first([10, 240, 1, 10], port))
+            .collect();
+        assert_eq!(of_a_pod.len(), ports.count());
+        assert_ne!(
+            first([10, 240, 1, 10], 40_000),
+            first([10, 240, 1, 11], 40_000)
+        );
     }
 
     #[test]

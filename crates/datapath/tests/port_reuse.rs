@@ -3,7 +3,8 @@
 
 mod support;
 
-use datapath::{Seconds, Verdict};
+use abi::{Binding, BindingState, Port, proto};
+use datapath::{Seconds, Verdict, binding_expired};
 use support::*;
 
 #[test]
@@ -63,6 +64,16 @@ fn a_closed_connections_port_is_taken_over_after_a_second_and_a_half_closed_ones
             gets_the_port(closing, answer, 121),
             "{closing:?} {answer:?}"
         );
+    }
+}
+
+/// As long as the remote end may be in TIME-WAIT; RST leaves nothing there.
+#[test]
+fn the_port_of_a_connection_that_both_ends_closed_rests_for_a_minute() {
+    for (state, rest) in [(BindingState::Closed, 60), (BindingState::Reset, 10)] {
+        let binding = Binding::new(A, Port::from_u16(40_000), 1, state, NOW.0);
+        let expired = |after| binding_expired(&binding, proto::TCP, Seconds(NOW.0 + after));
+        assert!(!expired(rest) && expired(rest + 1), "{state:?}");
     }
 }
 
