@@ -7,17 +7,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ipnet::Ipv4Net;
-use rpc::{Endpoint, Lease, NodeView, Pools, RunDirectory, StateError, azure, leases};
+use rpc::{Endpoint, Interface, Lease, NodeView, Pools, RunDirectory, StateError, azure, leases};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use tokio::task::spawn_blocking;
 use tracing::{error, warn};
 
 use crate::daemon::Daemon;
+use crate::keepsakes::Stamp;
 use crate::reconcile;
 
 /// The parts that follow `Version` and `TimeStamp`, as they were last written.
@@ -25,6 +26,34 @@ use crate::reconcile;
 pub(crate) struct Written {
     network: Value,
     addresses: Value,
+    /// Out of what.
+    sources: Option<Sources>,
+}
+
+/// What the files are made of. As long as it is the same nothing is read; pools are announced anew every 30 s.
+#[derive(Debug, PartialEq, Eq)]
+struct Sources {
+    nic: NodeView,
+    interfaces: Vec<Interface>,
+    files: BTreeMap<PathBuf, Stamp>,
+}
+
+impl Sources {
+    /// As they are now; a file that goes meanwhile is none.
+    fn of(run: &RunDirectory, nic: &NodeView, pools: Option<&Pools>) -> Self {
+        let directories = [run.endpoints(), run.leases(), run.owners()];
+        let entries = directories.into_iter().flat_map(fs::read_dir).flatten();
+        let files = entries.filter_map(|entry| {
+            let path = entry.ok()?.path();
+            let stamp = Stamp::of(&path).ok()?;
+            Some((path, stamp))
+        });
+        Self {
+            nic: nic.clone(),
+            interfaces: pools.map_or_else(Vec::new, |pools| pools.interfaces.clone()),
+            files: files.collect(),
+        }
+    }
 }
 
 /// Our `Version` comes first, so that a file's beginning tells who wrote it.
@@ -41,38 +70,43 @@ const VERSION: &str = concat!("azure-vnet-ebpf v", env!("CARGO_PKG_VERSION"));
 
 /// Writes what has changed.
 fn write(run: &RunDirectory, nic: &NodeView, pools: Option<&Pools>, written: &mut Written) {
+    let sources = Sources::of(run, nic, pools);
+    let are_there = [run.azure_network(), run.azure_ipam()]
+        .iter()
+        .all(|path| path.exists());
+    if are_there && written.sources.as_ref() == Some(&sources) {
+        return;
+    }
+    let mut are_written = true;
     let leases: Vec<Lease> = leases(run)
         .into_iter()
         .filter_map(|(_, lease)| lease)
         .collect();
     let theirs = azure::original_endpoints(run, &leases);
-    let now = Written {
-        network: network(nic, &reconcile::endpoints(run), theirs),
-        addresses: addresses(nic, pools, &leases),
-    };
+    let network = network(nic, &reconcile::endpoints(run), theirs);
+    let addresses = addresses(nic, pools, &leases);
     for (path, root, now, last) in [
         (
             run.azure_network(),
             "Network",
-            now.network,
+            network,
             &mut written.network,
         ),
-        (
-            run.azure_ipam(),
-            "IPAM",
-            now.addresses,
-            &mut written.addresses,
-        ),
+        (run.azure_ipam(), "IPAM", addresses, &mut written.addresses),
     ] {
         if now == *last && path.exists() {
             continue;
         }
         match put(run, &path, root, &now) {
             Ok(true) => *last = now,
-            Ok(false) => {}
-            Err(error) => warn!(%error, "the file for Azure's tools is not up to date"),
+            Ok(false) => are_written = false,
+            Err(error) => {
+                are_written = false;
+                warn!(%error, "the file for Azure's tools is not up to date");
+            }
         }
     }
+    written.sources = are_written.then_some(sources);
 }
 
 /// Whether the file is ours to write, and was written.

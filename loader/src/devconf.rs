@@ -35,14 +35,14 @@ const INET6: [(usize, u32); 1] = [(26, 1)];
 
 /// Interfaces of our network namespace, by index.
 #[derive(Debug, Default)]
-pub(crate) struct Look {
+pub(crate) struct Devices {
     /// They are down.
     pub(crate) down: BTreeSet<u32>,
     /// Their settings are not those that a host veth needs.
     pub(crate) differing: BTreeSet<u32>,
 }
 
-impl Look {
+impl Devices {
     /// As they are now.
     pub(crate) fn take() -> io::Result<Self> {
         let mut look = Self::default();

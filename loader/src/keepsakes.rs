@@ -35,14 +35,15 @@ type Owner = (Ipv4Addr, u32);
 
 /// Tells a file from what it is after it was written or replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
+pub(crate) struct Stamp {
     inode: u64,
     changed: (i64, i64),
     bytes: u64,
 }
 
 impl Stamp {
-    fn of(path: &Path) -> io::Result<Self> {
+    /// Of the file as it is now.
+    pub(crate) fn of(path: &Path) -> io::Result<Self> {
         let file = fs::metadata(path)?;
         Ok(Self {
             inode: file.ino(),

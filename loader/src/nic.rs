@@ -8,7 +8,7 @@ use futures_util::TryStreamExt as _;
 use ipnet::Ipv4Net;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
-use netlink_packet_route::link::{LinkAttribute, LinkMessage};
+use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
 use netlink_packet_route::route::RouteMessage;
 use netlink_packet_route::rule::RuleMessage;
 use rpc::{MacAddr, NodeView};
@@ -108,9 +108,12 @@ pub async fn discover(wanted: Option<&str>) -> Result<Node, NicError> {
 
 async fn read(handle: &Handle, wanted: Option<&str>) -> Result<Node, NicError> {
     let netlink = |what| move |source| NicError::Netlink { what, source };
+    // Counters are most of an answer.
+    let without_counters = vec![LinkExtentMask::SkipStats];
     let links: Vec<LinkMessage> = handle
         .link()
         .get()
+        .set_filter_mask(AddressFamily::Unspec, without_counters)
         .execute()
         .try_collect()
         .await

@@ -3,14 +3,15 @@
 use std::fs;
 use std::path::Path;
 
-use hooks::{AttachError, Hook, Outcome, Pins};
+use hooks::{AttachError, Hook, Look, Outcome, Pins};
 use nix::net::if_::if_nametoindex;
 use rpc::{Endpoint, RunDirectory, StateError, read_json, remove_durably};
 use tracing::{error, info, warn};
 
 use crate::carry::Carry;
 use crate::conntrack;
-use crate::registry::{Registry, RegistryError, flags_of};
+use crate::nic::Names;
+use crate::registry::{PodVeth, Registry, RegistryError, flags_of};
 use crate::repairs::Repair;
 
 /// Something could not be repaired.
@@ -101,8 +102,8 @@ pub fn upgrade(
         was_missing |= attach_to_nic(pins, nic, hook)? == Outcome::Attached;
     }
     for hook in Hook::POD {
-        for ifname in registry.host_veths()? {
-            match attach_missing(pins, hook, &ifname) {
+        for veth in registry.host_veths()? {
+            match attach_missing(pins, hook, &veth.name) {
                 Ok(outcome) => was_missing |= outcome == Some(Outcome::Attached),
                 Err(error) => {
                     error!(%error, "replace a program on a pod's veth");
@@ -124,16 +125,21 @@ pub fn guard_pods(
     pins: &Pins,
     registry: &mut Registry,
     run: &RunDirectory,
-    veths: &[String],
+    veths: &[PodVeth],
 ) -> Guarded {
     let [learns, decides] = Hook::POD;
     let (mut errors, mut learning) = (Vec::new(), Vec::new());
     let mut is_new = false;
-    for ifname in veths {
-        match attach_missing(pins, learns, ifname) {
+    let look = Look::open(pins, &Hook::POD);
+    let attach_missing = |hook: Hook, veth: &PodVeth| match &look {
+        Ok(look) if look.runs(hook, veth.ifindex) => Ok(None),
+        Ok(_) | Err(_) => attach_missing(pins, hook, &veth.name),
+    };
+    for veth in veths {
+        match attach_missing(learns, veth) {
             Ok(outcome) => {
                 is_new |= outcome.is_some();
-                learning.push(ifname);
+                learning.push(veth);
             }
             Err(error) => errors.push(error.into()),
         }
@@ -144,8 +150,8 @@ pub fn guard_pods(
         errors.push(error.into());
     }
     let mut veths = [learning.len() as u64, 0];
-    for ifname in learning {
-        match attach_missing(pins, decides, ifname) {
+    for veth in learning {
+        match attach_missing(decides, veth) {
             Ok(_) => veths[1] += 1,
             Err(error) => errors.push(error.into()),
         }
@@ -213,10 +219,10 @@ pub fn reconcile(
             errors.push(error);
         }
     }
+    let names = Names::open();
     let lives = |endpoint: &Endpoint| {
         endpoint.boot_id == boot_id
-            && if_nametoindex(endpoint.host_ifname.as_str())
-                .is_ok_and(|index| index == endpoint.host_ifindex)
+            && names.of(endpoint.host_ifindex).as_ref() == Some(&endpoint.host_ifname)
     };
     let (living, gone): (Vec<_>, Vec<_>) = endpoints(run).into_iter().partition(lives);
     for endpoint in &gone {

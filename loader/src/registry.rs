@@ -233,9 +233,9 @@ impl Registry {
             .map_err(map_error("list the pods", "pods"))
     }
 
-    /// Names of the registered pods' host veths that exist.
-    pub fn host_veths(&self) -> Result<Vec<String>, RegistryError> {
-        Ok(names(&self.pods()?))
+    /// The registered pods' host veths that exist.
+    pub fn host_veths(&self) -> Result<Vec<PodVeth>, RegistryError> {
+        Ok(host_veths(&self.pods()?))
     }
 
     /// How many pods the maps hold.
@@ -359,12 +359,24 @@ fn check_guarded(pins: &Pins, endpoint: &Endpoint) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Names of these pods' host veths that exist.
-pub(crate) fn names(pods: &[(Ip4, Pod)]) -> Vec<String> {
+/// A pod's interface in the node.
+#[derive(Clone, Debug)]
+pub struct PodVeth {
+    /// Its index.
+    pub ifindex: u32,
+    /// Its name.
+    pub name: String,
+}
+
+/// These pods' host veths that exist.
+pub(crate) fn host_veths(pods: &[(Ip4, Pod)]) -> Vec<PodVeth> {
     let names = Names::open();
-    pods.iter()
-        .filter_map(|(_, pod)| names.of(pod.ifindex.get()))
-        .collect()
+    let existing = |(_, pod): &(Ip4, Pod)| {
+        let ifindex = pod.ifindex.get();
+        let name = names.of(ifindex)?;
+        Some(PodVeth { ifindex, name })
+    };
+    pods.iter().filter_map(existing).collect()
 }
 
 /// Whether an interface with this index exists in our network namespace.

@@ -17,7 +17,7 @@ use crate::fights::Fights;
 use crate::lock::{Lock, LockError};
 use crate::nic::Names;
 use crate::reconcile::When;
-use crate::registry::{Registry, is_alive, names};
+use crate::registry::{Registry, host_veths, is_alive};
 use crate::repairs::Repair;
 use crate::stack::{self, Known};
 use crate::touched::{Events, Touched};
@@ -206,14 +206,14 @@ impl Daemon {
     /// Whether somebody takes entries out of our maps. What could not be repaired is not looked at again before something
     /// changes.
     fn has_lost_entries(&self, PutBack { pods, veths, .. }: PutBack) -> bool {
-        let records = reconcile::files(&self.run.endpoints(), "json").len();
-        (pods != veths || records > pods) && self.counted.get() != (records, pods, veths)
+        let known = self.registry.borrow().known.len();
+        (pods != veths || known > pods) && self.counted.get() != (known, pods, veths)
     }
 
     fn count_entries(&self) -> (usize, usize, usize) {
-        let records = reconcile::files(&self.run.endpoints(), "json").len();
         let registry = self.registry.borrow();
-        (records, registry.count_pods(), registry.count_veths())
+        let known = registry.known.len();
+        (known, registry.count_pods(), registry.count_veths())
     }
 
     /// Brings records, maps and programs together.
@@ -266,7 +266,7 @@ impl Daemon {
         if !ours.iter().all(|(_, pod)| is_alive(pod.ifindex)) {
             errors.extend(registry.remove_dead().err().map(Into::into));
         }
-        let veths = names(&ours);
+        let veths = host_veths(&ours);
         let guarded = reconcile::guard_pods(&self.pins, registry, &self.run, &veths);
         errors.extend(guarded.errors);
         self.judge_programs(&errors);

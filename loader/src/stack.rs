@@ -15,7 +15,7 @@ use netlink_packet_route::route::{
 };
 use rtnetlink::{Error, Handle, LinkUnspec, RouteMessageBuilder};
 
-use crate::devconf::Look;
+use crate::devconf::Devices;
 use crate::nic::ifname;
 use crate::registry::is_alive;
 use crate::trouble::WrongLinks;
@@ -94,7 +94,7 @@ async fn try_mend(pods: &[Known]) -> Result<Mending, StackError> {
 async fn mend_over(handle: &Handle, pods: &[Known]) -> Result<Mending, StackError> {
     let mut mending = Mending::default();
     // Taking a link down takes the other two away.
-    let down = Look::take().map_err(StackError::Links)?.down;
+    let down = Devices::take().map_err(StackError::Links)?.down;
     for (addr, pod) in pods {
         let ifindex = pod.ifindex.get();
         if down.contains(&ifindex) {

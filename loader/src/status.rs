@@ -6,15 +6,16 @@ use std::net::Ipv4Addr;
 
 use abi::{Counter, DropReason, MAX_CLASSES, MAX_PODS, Path, Slot, pins};
 use aya::maps::MapError;
-use hooks::{Hook, Maps, Pins, total};
+use hooks::{Hook, Look, Maps, Pins, total};
 use rpc::{
-    Attached, Classified, ConfigView, Counted, DestinationView, Endpoint, PodView, PoolView, Pools,
-    Status, TableView,
+    Attached, Classified, ConfigView, Counted, DestinationView, Endpoint, NodeView, PodView,
+    PoolView, Pools, Status, TableView,
 };
 
 use crate::config::key;
 use crate::daemon::Daemon;
 use crate::gc::Swept;
+use crate::registry::PodVeth;
 use crate::words::{duration, protocol, reason, why};
 use crate::{pools, reconcile};
 
@@ -35,11 +36,7 @@ impl Daemon {
                 (ports.first, ports.last)
             },
             pools: pools.as_ref().map(pool_view).map_err(Clone::clone),
-            attached: attached(
-                &self.pins,
-                &self.node.borrow().nic.nic,
-                &registry.host_veths()?,
-            ),
+            attached: attached(&self.pins, &self.node.borrow().nic, &registry.host_veths()?),
             tables: tables(&registry.maps, &self.swept.borrow()),
             destinations: destinations(&self.swept.borrow()),
             classes: self.rules.borrow().iter().map(Into::into).collect(),
@@ -143,16 +140,18 @@ pub(crate) fn destinations(swept: &Swept) -> Vec<DestinationView> {
 }
 
 /// The programs that the kernel runs on the NIC and on the pods' host veths.
-fn attached(pins: &Pins, nic: &str, host_veths: &[String]) -> Vec<Attached> {
-    let on_nic = Hook::NIC.into_iter().map(|hook| (nic, hook));
+fn attached(pins: &Pins, nic: &NodeView, host_veths: &[PodVeth]) -> Vec<Attached> {
+    let Ok(look) = Look::open(pins, &Hook::ALL) else {
+        return Vec::new();
+    };
+    let on_nic = Hook::NIC.map(|hook| (nic.nic_ifindex, nic.nic.as_str(), hook));
     let on_pods = host_veths
         .iter()
-        .flat_map(|veth| Hook::POD.into_iter().map(|hook| (veth.as_str(), hook)));
-    let running = on_nic
-        .chain(on_pods)
-        .filter(|(ifname, hook)| hooks::runs(pins, *hook, ifname));
+        .flat_map(|veth| Hook::POD.map(|hook| (veth.ifindex, veth.name.as_str(), hook)));
+    let all = on_nic.into_iter().chain(on_pods);
+    let running = all.filter(|(ifindex, _, hook)| look.runs(*hook, *ifindex));
     running
-        .map(|(ifname, hook)| Attached {
+        .map(|(_, ifname, hook)| Attached {
             ifname: ifname.to_owned(),
             program: hook.program.to_owned(),
         })

@@ -1,9 +1,9 @@
 //! Whose programs see pods' packets before ours have checked them?
 
-use hooks::Hook;
+use hooks::{Hook, Look};
 
 use crate::daemon::Daemon;
-use crate::nic::{ifname, is_host_veth};
+use crate::nic::{Names, is_host_veth};
 use crate::stack::Known;
 use crate::touched::Touched;
 use crate::trouble::Topic;
@@ -13,13 +13,16 @@ impl Daemon {
     pub(crate) fn look_for_strangers(&self, touched: &Touched, pods: &[Known]) {
         let before = self.strange.take();
         let mut found = Vec::new();
+        let names = Names::open();
+        // Without ours there is no order: that is another trouble.
+        let look = Look::open(&self.pins, &[Hook::FROM_POD, Hook::FROM_WIRE]);
         let on_pods = pods.iter().map(|(_, pod)| pod.ifindex.get());
         for ifindex in on_pods.chain([self.node.borrow().nic.nic_ifindex]) {
             let suspect = touched.all
                 || touched.links.contains(&ifindex)
                 || before.contains(&ifindex)
                 || hooks::has_tcx(ifindex);
-            let Some(name) = suspect.then(|| ifname(ifindex)).flatten() else {
+            let Some(name) = suspect.then(|| names.of(ifindex)).flatten() else {
                 continue;
             };
             let hook = if is_host_veth(&name) {
@@ -27,8 +30,8 @@ impl Daemon {
             } else {
                 Hook::FROM_WIRE
             };
-            // Without ours there is no order: that is another trouble.
-            let ahead = hooks::ahead(&self.pins, hook, &name).unwrap_or_default();
+            let looked = look.as_ref().map(|look| look.ahead(hook, ifindex));
+            let ahead = looked.ok().and_then(Result::ok).unwrap_or_default();
             if !ahead.is_empty() {
                 self.strange.borrow_mut().insert(ifindex);
                 found.push(format!("{ahead:?} on {name}"));

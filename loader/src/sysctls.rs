@@ -10,7 +10,7 @@ use nix::sys::stat::Mode;
 use tracing::{debug, warn};
 
 use crate::daemon::Daemon;
-use crate::devconf::Look;
+use crate::devconf::Devices;
 use crate::nic::Names;
 use crate::repairs::Repair;
 use crate::stack::Known;
@@ -81,7 +81,7 @@ impl Daemon {
                 interfaces.ensure_nic(&nic.nic),
             ),
         ];
-        let look = Look::take();
+        let look = Devices::take();
         if let Err(error) = &look {
             debug!(%error, "ask for the settings of all interfaces");
         }

@@ -5,9 +5,12 @@ use std::path::PathBuf;
 
 use aya::programs::tc::SchedClassifier;
 use aya::programs::{ProgramError, ProgramInfo};
+use netlink_sys::protocols::NETLINK_ROUTE;
 use nix::errno::Errno;
+use nix::net::if_::if_nametoindex;
 
 use crate::hook::{Direction, Mechanism};
+use crate::netlink::Asker;
 use crate::{Hook, Pins, filter, link, sys};
 
 /// What [`attach`] did.
@@ -95,14 +98,8 @@ pub fn attach(
 /// Whether the kernel runs the pinned program of `hook`, and not an older one of the same name, on `ifname` now.
 /// `false` when the interface or the program is gone.
 pub fn runs(pins: &Pins, hook: Hook, ifname: &str) -> bool {
-    let Ok(program) = ProgramInfo::from_pin(pins.program(hook.program)) else {
-        return false;
-    };
-    match hook.mechanism() {
-        Ok(Mechanism::Tcx) => link::runs(hook, program.id(), ifname),
-        Ok(Mechanism::Clsact) => filter::runs(hook, program.id(), ifname),
-        Err(_) => false,
-    }
+    let looked = |ifindex| Look::open(pins, &[hook]).is_ok_and(|look| look.runs(hook, ifindex));
+    if_nametoindex(ifname).is_ok_and(looked)
 }
 
 /// Whether programs of TCX see what comes in by an interface, before all filters.
@@ -110,21 +107,60 @@ pub fn has_tcx(ifindex: u32) -> bool {
     sys::tcx_programs(ifindex, Direction::Ingress).is_ok_and(|programs| !programs.is_empty())
 }
 
-/// The ids of others' programs that judge a packet before the pinned program of `hook` does. Only those of the way in matter:
-/// they see what nobody has checked, and may let it pass.
-pub fn ahead(pins: &Pins, hook: Hook, ifname: &str) -> io::Result<Vec<u32>> {
-    let ours = ProgramInfo::from_pin(pins.program(hook.program))
-        .map_err(io::Error::other)?
-        .id();
-    let mut programs = match link::programs(ifname, hook.direction) {
-        Err(error) if error.raw_os_error() == Some(Errno::EINVAL as i32) => Vec::new(),
-        found => found?,
-    };
-    // TCX's come before the qdisc's.
-    if !programs.contains(&ours) {
-        programs.extend(filter::programs(ifname, hook.direction)?);
+/// What runs on many interfaces: each pinned program is opened once, and there is one socket for all questions.
+#[derive(Debug)]
+pub struct Look {
+    asker: Asker,
+    /// The ids of pinned programs.
+    ours: Vec<(Hook, u32)>,
+}
+
+impl Look {
+    /// At these hooks, in the caller's network namespace. A program that is not pinned runs nowhere.
+    pub fn open(pins: &Pins, hooks: &[Hook]) -> io::Result<Self> {
+        let id = |hook: &Hook| {
+            let program = ProgramInfo::from_pin(pins.program(hook.program)).ok()?;
+            Some((*hook, program.id()))
+        };
+        Ok(Self {
+            asker: Asker::open(NETLINK_ROUTE)?,
+            ours: hooks.iter().filter_map(id).collect(),
+        })
     }
-    Ok(programs.into_iter().take_while(|id| *id != ours).collect())
+
+    fn ours(&self, hook: Hook) -> Option<u32> {
+        let found = self.ours.iter().find(|(of, _)| *of == hook);
+        found.map(|(_, id)| *id)
+    }
+
+    /// Whether the pinned program of `hook` runs on the interface. A link whose interface was made anew still names its program, so
+    /// the interface is asked.
+    pub fn runs(&self, hook: Hook, ifindex: u32) -> bool {
+        let running = match hook.mechanism() {
+            Ok(Mechanism::Tcx) => sys::tcx_programs(ifindex, hook.direction),
+            Ok(Mechanism::Clsact) => filter::programs(&self.asker, ifindex, hook.direction),
+            Err(_) => return false,
+        };
+        let ours = self.ours(hook);
+        running.is_ok_and(|running| ours.is_some_and(|ours| running.contains(&ours)))
+    }
+
+    /// The ids of others' programs that judge a packet before the pinned program of `hook` does. Only those of the way in matter:
+    /// they see what nobody has checked, and may let it pass.
+    pub fn ahead(&self, hook: Hook, ifindex: u32) -> io::Result<Vec<u32>> {
+        let Some(ours) = self.ours(hook) else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
+        let mut programs = match sys::tcx_programs(ifindex, hook.direction) {
+            Err(error) if error.raw_os_error() == Some(Errno::EINVAL as i32) => Vec::new(),
+            found => found?,
+        };
+        // TCX's come before the qdisc's.
+        if !programs.contains(&ours) {
+            programs.extend(filter::programs(&self.asker, ifindex, hook.direction)?);
+        }
+        Ok(programs.into_iter().take_while(|id| *id != ours).collect())
+    }
 }
 
 /// The interfaces that hold the NIC's programs, in order of their names. More than one: the NIC was another once.

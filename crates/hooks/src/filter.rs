@@ -17,7 +17,7 @@ use nix::net::if_::{if_nameindex, if_nametoindex};
 
 use crate::attach::refused;
 use crate::hook::{Direction, Place};
-use crate::netlink::dump;
+use crate::netlink::Asker;
 use crate::{AttachError, Hook, Outcome};
 
 pub(crate) fn attach(
@@ -65,13 +65,9 @@ pub(crate) fn attach(
     Ok(outcome)
 }
 
-pub(crate) fn runs(hook: Hook, program: u32, ifname: &str) -> bool {
-    programs(ifname, hook.direction).is_ok_and(|running| running.contains(&program))
-}
-
 /// The ids of the filters' programs on one side of an interface, in the order in which they run.
-pub(crate) fn programs(ifname: &str, direction: Direction) -> io::Result<Vec<u32>> {
-    let filters = filters(ifname, direction)?;
+pub(crate) fn programs(asker: &Asker, ifindex: u32, direction: Direction) -> io::Result<Vec<u32>> {
+    let filters = filters(asker, ifindex, direction)?;
     let id = |option: &TcFilterBpfOption| {
         if let TcFilterBpfOption::ProgId(id) = option {
             Some(*id)
@@ -125,7 +121,9 @@ pub(crate) fn remove(ifname: &str) -> Result<(), AttachError> {
 fn is_there(hook: Hook, ifname: &str) -> io::Result<bool> {
     let ours = TcFilterBpfOption::ProgName(hook.program.to_owned());
     let place = hook.place();
-    Ok(filters(ifname, hook.direction)?.iter().any(|filter| {
+    let asker = Asker::open(NETLINK_ROUTE)?;
+    let filters = filters(&asker, if_nametoindex(ifname)?, hook.direction)?;
+    Ok(filters.iter().any(|filter| {
         let header = &filter.header;
         // The lower half of `info` is the protocol.
         header.info >> 16 == u32::from(place.priority)
@@ -150,10 +148,10 @@ fn errno(error: &TcError) -> Option<Errno> {
     }
 }
 
-/// The clsact filters of `ifname`; none when there is no such qdisc.
-fn filters(ifname: &str, direction: Direction) -> io::Result<Vec<TcMessage>> {
+/// The clsact filters of an interface; none when there is no such qdisc.
+fn filters(asker: &Asker, ifindex: u32, direction: Direction) -> io::Result<Vec<TcMessage>> {
     let mut request = TcMessage::default();
-    request.header.index = i32::try_from(if_nametoindex(ifname)?).map_err(io::Error::other)?;
+    request.header.index = i32::try_from(ifindex).map_err(io::Error::other)?;
     request.header.parent = Parent {
         major: Parent::CLSACT.major,
         minor: match direction {
@@ -163,7 +161,7 @@ fn filters(ifname: &str, direction: Direction) -> io::Result<Vec<TcMessage>> {
     };
     let mut filters = Vec::new();
     let question = RouteNetlinkMessage::GetTrafficFilter(request);
-    dump(NETLINK_ROUTE, question, |answer| {
+    asker.dump(question, |answer| {
         if let RouteNetlinkMessage::NewTrafficFilter(filter) = answer {
             filters.push(filter);
         }

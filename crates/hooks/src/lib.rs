@@ -20,7 +20,7 @@ mod sys;
 mod ticks;
 mod xdp;
 
-pub use attach::{AttachError, Outcome, ahead, attach, has_tcx, nics, open, remove, rename, runs};
+pub use attach::{AttachError, Look, Outcome, attach, has_tcx, nics, open, remove, rename, runs};
 pub use batch::{BatchError, Remover, each_entry};
 pub use held::Held;
 pub use hook::{Hook, Mechanism};

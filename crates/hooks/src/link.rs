@@ -58,16 +58,6 @@ pub(crate) fn attach(
     Ok(Outcome::Attached)
 }
 
-/// Asks the interface: a link whose interface was made anew still names its program.
-pub(crate) fn runs(hook: Hook, program: u32, ifname: &str) -> bool {
-    programs(ifname, hook.direction).is_ok_and(|running| running.contains(&program))
-}
-
-/// The ids of TCX's programs on one side of an interface, in the order in which they run.
-pub(crate) fn programs(ifname: &str, direction: Direction) -> io::Result<Vec<u32>> {
-    sys::tcx_programs(if_nametoindex(ifname)?, direction)
-}
-
 /// Removes every link pin of `ifname`, which detaches the programs. Nothing pinned is success.
 pub(crate) fn remove(pins: &Pins, ifname: &str) -> Result<(), AttachError> {
     for hook in Hook::ALL {

@@ -18,7 +18,7 @@ use abi::{Config, IfIndex, Mac};
 use anyhow::{Context as _, Result, ensure};
 use datapath::model::Frame;
 use datapath::{Seconds, Verdict, from_pod, from_wire, xdp_guard};
-use hooks::{Hook, Maps, Pins};
+use hooks::{Hook, Look, Maps, Pins};
 use nix::time::{ClockId, clock_gettime};
 use rpc::{Endpoint, RunDirectory};
 use serde::Serialize;
@@ -219,13 +219,17 @@ fn left_to_kernel(decision: &Decision<'_>, way: &Way, config: &Config) -> Result
 fn warnings(pins: &Pins, way: &Way, kernel: &Confirmation) -> Vec<String> {
     let mut warnings = Vec::new();
     let (name, program) = (Names::interface(way.ifindex), way.hook.program);
-    if !hooks::runs(pins, way.hook, &name) {
+    let look = Look::open(pins, &[way.hook]);
+    let runs = |look: &Look| look.runs(way.hook, way.ifindex.get());
+    if !look.as_ref().is_ok_and(runs) {
         warnings.push(format!(
             "the pinned {program} is not attached to {name}: what really happens is the kernel's business alone; \
              azure-vnet-loader puts it back"
         ));
     }
-    let ahead = hooks::ahead(pins, way.hook, &name).unwrap_or_default();
+    let ahead = look
+        .and_then(|look| look.ahead(way.hook, way.ifindex.get()))
+        .unwrap_or_default();
     if way.hook == Hook::FROM_WIRE && !ahead.is_empty() {
         warnings.push(format!(
             "programs of others judge the packet on {name} first, and may drop it or send it elsewhere: {ahead:?} (bpftool prog show id …)"
