@@ -247,7 +247,7 @@ fn a_damaged_file_of_azures_is_refused_with_the_remedy_and_an_empty_one_is_none(
     }
 }
 
-/// A disk that fails once at any moment of the take-over: no live pod's address is given, then or by the next ADD, and both files are
+/// A disk that fails once at any operation where Azure's files are kept: no live pod's address is given, then or by the next ADD, and both files are
 /// kept.
 #[test]
 fn whatever_fails_on_the_disk_the_next_call_takes_over() {
