@@ -1,6 +1,6 @@
 //! The IPAM plug-in: another program, which may do anything.
 //!
-//! It gets our environment and our standard input, byte for byte, and its standard error is ours. It is killed when it takes
+//! It gets our environment and our standard input, byte for byte (at GC with a longer list, if something stays that the runtime does not list), and its standard error is ours. It is killed when it takes
 //! too long or says too much.
 
 use std::io;

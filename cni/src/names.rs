@@ -32,8 +32,15 @@ pub(crate) fn macs(key: &Key) -> (MacAddr, MacAddr) {
     (mac(&format!("host {name}")), mac(&format!("pod {name}")))
 }
 
+/// Whether an interface is called as we call pods'.
+pub(crate) fn is_host_veth(name: &str) -> bool {
+    name.starts_with(PREFIX)
+}
+
+const PREFIX: &str = "azv";
+
 fn veth(seed: &str) -> String {
-    let mut name = String::from("azv");
+    let mut name = String::from(PREFIX);
     name.extend(hex(&digest(seed)).chars().take(11));
     name
 }

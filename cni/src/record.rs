@@ -125,8 +125,12 @@ impl Records {
             match name.filter(|_| is_record).map(Key::of_file_name) {
                 None => {}
                 Some(Some(key)) => drop(keys.insert(key)),
-                Some(None) => match self.load(&path) {
-                    Ok(record) => keys.extend(record.map(|record| record.endpoint.key)),
+                Some(None) => match read_json::<Record>(&path) {
+                    Ok(record) if record.endpoint.boot_id == self.boot_id => {
+                        keys.insert(record.endpoint.key);
+                    }
+                    Ok(_) => {}
+                    Err(error) if error.is_not_found() => {}
                     Err(error) => unreadable.push(error),
                 },
             }

@@ -41,7 +41,7 @@ struct Sources {
 impl Sources {
     /// As they are now; a file that goes meanwhile is none.
     fn of(run: &RunDirectory, nic: &NodeView, pools: Option<&Pools>) -> Self {
-        let directories = [run.endpoints(), run.leases(), run.owners()];
+        let directories = [run.endpoints(), run.leases(), run.owners(), run.originals()];
         let entries = directories.into_iter().flat_map(fs::read_dir).flatten();
         let files = entries.filter_map(|entry| {
             let path = entry.ok()?.path();
@@ -77,13 +77,14 @@ fn write(run: &RunDirectory, nic: &NodeView, pools: Option<&Pools>, written: &mu
     if are_there && written.sources.as_ref() == Some(&sources) {
         return;
     }
-    let mut are_written = true;
-    let leases: Vec<Lease> = leases(run)
-        .into_iter()
-        .filter_map(|(_, lease)| lease)
-        .collect();
+    let leases = leases(run);
+    let endpoints = reconcile::endpoints(run);
+    // What could not be read is tried again.
+    let mut is_whole = endpoints.len() == reconcile::files(&run.endpoints(), "json").len()
+        && leases.iter().all(|(_, lease)| lease.is_some());
+    let leases: Vec<Lease> = leases.into_iter().filter_map(|(_, lease)| lease).collect();
     let theirs = azure::original_endpoints(run, &leases);
-    let network = network(nic, &reconcile::endpoints(run), theirs);
+    let network = network(nic, &endpoints, theirs);
     let addresses = addresses(nic, pools, &leases);
     for (path, root, now, last) in [
         (
@@ -99,14 +100,14 @@ fn write(run: &RunDirectory, nic: &NodeView, pools: Option<&Pools>, written: &mu
         }
         match put(run, &path, root, &now) {
             Ok(true) => *last = now,
-            Ok(false) => are_written = false,
+            Ok(false) => is_whole = false,
             Err(error) => {
-                are_written = false;
+                is_whole = false;
                 warn!(%error, "the file for Azure's tools is not up to date");
             }
         }
     }
-    written.sources = are_written.then_some(sources);
+    written.sources = is_whole.then_some(sources);
 }
 
 /// Whether the file is ours to write, and was written.

@@ -26,9 +26,9 @@ pub struct Census {
 impl Census {
     /// Counts a living binding of the pod with `slot`.
     pub(crate) fn count(&mut self, slot: Slot, key: &BindingKey, binding: &Binding) {
-        let remote = (key.remote, key.remote_port, key.proto);
-        *self.ports.entry(remote).or_default() += 1;
         if !binding.state().is_over() {
+            let remote = (key.remote, key.remote_port, key.proto);
+            *self.ports.entry(remote).or_default() += 1;
             *self.open.entry(slot).or_default() += 1;
         }
     }
@@ -53,12 +53,12 @@ impl Census {
         Ok(())
     }
 
-    /// How many bindings are open; the others only keep their port for a moment.
+    /// How many bindings are open; the others keep their port until somebody needs it, or a minute has passed.
     pub(crate) fn open(&self) -> u32 {
         self.open.values().sum()
     }
 
-    /// The remote ends (address, port, protocol) that take the most ports of the primary address, and how many.
+    /// The remote ends (address, port, protocol) to which most bindings are open, and how many.
     pub(crate) fn busiest(&self) -> Vec<((Ip4, Port, u8), u32)> {
         let mut all: Vec<_> = self
             .ports

@@ -69,7 +69,7 @@ pub struct Daemon {
     pub(crate) nft: Nft,
     /// Maps, programs and links.
     pub(crate) held: RefCell<Held>,
-    /// How many pods were known, and in the maps, and how many veths there, when they were last brought together.
+    /// How many records, pods and veths there were when it was last looked.
     pub(crate) counted: Cell<(usize, usize, usize)>,
     /// Interfaces on which programs of others come before ours.
     pub(crate) strange: RefCell<BTreeSet<u32>>,

@@ -21,6 +21,8 @@ const AT_A_TIME: usize = 8;
 pub struct Swept {
     /// Bindings that stay.
     pub bindings: u32,
+    /// Of those, closed ones.
+    pub bindings_closed: u32,
     /// Bindings that were removed.
     pub bindings_removed: u32,
     /// Flows that stay.
@@ -45,6 +47,11 @@ impl Swept {
     pub fn is_filling(&self) -> bool {
         let flows = self.flows_capacity > 0 && self.flows >= self.flows_capacity / 4;
         flows || self.bindings_full()
+    }
+
+    /// Whether so many connections come and go that `snat` may be full before long: closed ones stay for a minute.
+    pub fn is_busy(&self) -> bool {
+        self.bindings_closed > self.bindings / 8
     }
 
     /// Whether `snat` is so full that closed bindings shall make room before their time.
@@ -142,6 +149,7 @@ fn sweep_bindings(
             match pod {
                 Some(pod) if !is_dead(key, binding) => {
                     swept.bindings += 1;
+                    swept.bindings_closed += u32::from(binding.state().is_over());
                     swept.census.count(pod.slot, key, binding);
                 }
                 Some(_) | None => dead.push((*key, *binding)),

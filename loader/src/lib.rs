@@ -31,6 +31,7 @@
 //! | Which addresses do conflists route via the host? | [`via_host`] |
 //! | What does the kernel do without our programs? | [`fallback`] |
 //! | How does a pod get into the maps and out? | [`registry`] |
+//! | Which host veths of pods exist? | [`veths`] |
 //! | Who else filters what pods send through the node? | [`foreign`] |
 //! | What else is written into the maps? | `settings` |
 //! | How are records, maps and programs brought together? | [`reconcile`] |
@@ -117,6 +118,7 @@ mod transition;
 mod trouble;
 pub mod tunnel;
 pub mod validate;
+pub mod veths;
 pub mod via_host;
 pub mod vnetctl;
 mod web;

@@ -278,9 +278,15 @@ impl Names {
         Self(socket.map_err(Into::into))
     }
 
-    /// `None`: there is no such interface.
+    /// `None`: there is no such interface, or nobody can tell.
     pub(crate) fn of(&self, index: u32) -> Option<String> {
         index_to_name(self.0.as_ref().ok()?, index).ok()
+    }
+
+    /// Whether the kernel says that there is no such interface. A loader that is out of descriptors takes no pod for gone.
+    pub(crate) fn lacks(&self, index: u32) -> bool {
+        let socket = self.0.as_ref().ok();
+        socket.is_some_and(|socket| index_to_name(socket, index).is_err())
     }
 }
 

@@ -11,8 +11,9 @@ use tracing::{error, info, warn};
 use crate::carry::Carry;
 use crate::conntrack;
 use crate::nic::Names;
-use crate::registry::{PodVeth, Registry, RegistryError, flags_of};
+use crate::registry::{Registry, RegistryError, flags_of};
 use crate::repairs::Repair;
+use crate::veths::PodVeth;
 
 /// Something could not be repaired.
 #[derive(Debug, thiserror::Error)]
@@ -221,8 +222,12 @@ pub fn reconcile(
     }
     let names = Names::open();
     let lives = |endpoint: &Endpoint| {
-        endpoint.boot_id == boot_id
-            && names.of(endpoint.host_ifindex).as_ref() == Some(&endpoint.host_ifname)
+        let index = endpoint.host_ifindex;
+        let is_there = match names.of(index) {
+            Some(name) => name == endpoint.host_ifname,
+            None => !names.lacks(index),
+        };
+        endpoint.boot_id == boot_id && is_there
     };
     let (living, gone): (Vec<_>, Vec<_>) = endpoints(run).into_iter().partition(lives);
     for endpoint in &gone {

@@ -9,7 +9,8 @@ use hooks::{Abi, Hook, Maps, Pins};
 use nix::net::if_::if_nametoindex;
 use rpc::{Endpoint, Refusal};
 
-use crate::nic::{Names, ifname};
+use crate::nic::Names;
+use crate::veths::{PodVeth, host_veths, is_alive};
 
 /// The maps and the rules for writing them.
 #[expect(missing_debug_implementations, reason = "aya's arrays have none")]
@@ -156,7 +157,7 @@ impl Registry {
     /// Removes entries whose interface is gone. Returns how many pods were removed.
     pub fn remove_dead(&mut self) -> Result<usize, RegistryError> {
         let (pods, names) = (self.pods()?, Names::open());
-        let is_dead = |ifindex: IfIndex| names.of(ifindex.get()).is_none();
+        let is_dead = |ifindex: IfIndex| names.lacks(ifindex.get());
         let dead: Vec<Ip4> = pods
             .iter()
             .filter(|(_, pod)| is_dead(pod.ifindex))
@@ -357,31 +358,6 @@ fn check_guarded(pins: &Pins, endpoint: &Endpoint) -> Result<(), Refusal> {
         }
     }
     Ok(())
-}
-
-/// A pod's interface in the node.
-#[derive(Clone, Debug)]
-pub struct PodVeth {
-    /// Its index.
-    pub ifindex: u32,
-    /// Its name.
-    pub name: String,
-}
-
-/// These pods' host veths that exist.
-pub(crate) fn host_veths(pods: &[(Ip4, Pod)]) -> Vec<PodVeth> {
-    let names = Names::open();
-    let existing = |(_, pod): &(Ip4, Pod)| {
-        let ifindex = pod.ifindex.get();
-        let name = names.of(ifindex)?;
-        Some(PodVeth { ifindex, name })
-    };
-    pods.iter().filter_map(existing).collect()
-}
-
-/// Whether an interface with this index exists in our network namespace.
-pub(crate) fn is_alive(ifindex: IfIndex) -> bool {
-    ifname(ifindex.get()).is_some()
 }
 
 fn found<T>(looked_up: Result<Abi<T>, MapError>) -> Result<Option<T>, MapError> {

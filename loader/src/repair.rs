@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use abi::{Ip4, Pod};
-use hooks::Hook;
+use hooks::{Hook, Look};
 use sd_notify::NotifyState;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tracing::{debug, error, warn};
@@ -17,11 +17,12 @@ use crate::fights::Fights;
 use crate::lock::{Lock, LockError};
 use crate::nic::Names;
 use crate::reconcile::When;
-use crate::registry::{Registry, host_veths, is_alive};
+use crate::registry::Registry;
 use crate::repairs::Repair;
 use crate::stack::{self, Known};
 use crate::touched::{Events, Touched};
 use crate::trouble::Topic;
+use crate::veths::{host_veths, is_alive};
 use crate::{object, reconcile};
 
 /// Between looks at what is cheap to look at and raises no event: pins, settings, TCX, files.
@@ -199,21 +200,23 @@ impl Daemon {
     /// Whether its links were, or somebody has taken its programs off, which nobody announces.
     fn is_nic_touched(&self, touched: &Touched) -> bool {
         let node = self.node.borrow();
-        let runs = |hook: Hook| hooks::runs(&self.pins, hook, &node.nic.nic);
-        touched.links.contains(&node.nic.nic_ifindex) || !Hook::NIC.into_iter().all(runs)
+        let ifindex = node.nic.nic_ifindex;
+        let look = Look::open(&self.pins, &Hook::NIC);
+        let runs = |hook| look.as_ref().is_ok_and(|look| look.runs(hook, ifindex));
+        touched.links.contains(&ifindex) || !Hook::NIC.into_iter().all(runs)
     }
 
     /// Whether somebody takes entries out of our maps. What could not be repaired is not looked at again before something
     /// changes.
     fn has_lost_entries(&self, PutBack { pods, veths, .. }: PutBack) -> bool {
-        let known = self.registry.borrow().known.len();
-        (pods != veths || known > pods) && self.counted.get() != (known, pods, veths)
+        let records = reconcile::files(&self.run.endpoints(), "json").len();
+        (pods != veths || records > pods) && self.counted.get() != (records, pods, veths)
     }
 
     fn count_entries(&self) -> (usize, usize, usize) {
+        let records = reconcile::files(&self.run.endpoints(), "json").len();
         let registry = self.registry.borrow();
-        let known = registry.known.len();
-        (known, registry.count_pods(), registry.count_veths())
+        (records, registry.count_pods(), registry.count_veths())
     }
 
     /// Brings records, maps and programs together.

@@ -17,8 +17,8 @@ use rtnetlink::{Error, Handle, LinkUnspec, RouteMessageBuilder};
 
 use crate::devconf::Devices;
 use crate::nic::ifname;
-use crate::registry::is_alive;
 use crate::trouble::WrongLinks;
+use crate::veths::is_alive;
 
 /// A pod's address and what the maps say of it.
 pub(crate) type Known = (Ip4, Pod);

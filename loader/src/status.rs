@@ -15,7 +15,7 @@ use rpc::{
 use crate::config::key;
 use crate::daemon::Daemon;
 use crate::gc::Swept;
-use crate::registry::PodVeth;
+use crate::veths::PodVeth;
 use crate::words::{duration, protocol, reason, why};
 use crate::{pools, reconcile};
 

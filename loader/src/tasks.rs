@@ -24,7 +24,8 @@ const POOL_PERIOD: Duration = Duration::from_secs(30);
 const POOL_RETRY: Duration = Duration::from_secs(1);
 /// Between sweeps over the tables …
 const GC_PERIOD: Duration = Duration::from_secs(10);
-/// … up to this when they are so large that a sweep would take more than a tenth of a percent of a processor's time …
+/// … up to this when they are so large that a sweep would take more than a tenth of a percent of a processor's time, and hardly
+/// anything in them is closed …
 const GC_PATIENCE: Duration = Duration::from_secs(30);
 const GC_SHARE: u32 = 1000;
 /// … and while one of them is filling up.
@@ -69,6 +70,8 @@ pub(crate) async fn collect_garbage(daemon: Rc<Daemon>) {
 fn pause(swept: &Swept) -> Duration {
     if swept.is_filling() {
         GC_HASTE
+    } else if swept.is_busy() {
+        GC_PERIOD
     } else {
         (swept.cpu * GC_SHARE).clamp(GC_PERIOD, GC_PATIENCE)
     }
@@ -196,6 +199,11 @@ mod tests {
             bindings_capacity: 262_144,
             ..Swept::default()
         };
+        let busy = Swept {
+            bindings_closed: 20_000,
+            ..swept(500, 150_000)
+        };
+        assert_eq!(pause(&busy), GC_PERIOD);
         assert_eq!(pause(&swept(1, 100)), GC_PERIOD);
         assert_eq!(pause(&swept(20, 100_000)), Duration::from_secs(20));
         assert_eq!(pause(&swept(500, 190_000)), GC_PATIENCE);

@@ -32,7 +32,7 @@ fn fill(node: &Node, count: u32, state: BindingState) {
     let now = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).unwrap();
     let now = u32::try_from(now.tv_sec()).unwrap();
     let seen = if state == BindingState::Closed {
-        now - 60
+        now - 90
     } else {
         now
     };

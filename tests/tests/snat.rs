@@ -251,7 +251,7 @@ fn closed_bindings_make_room_before_their_time_when_there_is_little() {
         let remote = (Ip4::from(lab.inet().addr()), Port::from_u16(443));
         Abi(BindingKey::new(remote, Port::from_u16(number), proto::TCP))
     };
-    // They have some seven seconds to live each time that they are written, so none of them expires.
+    // They have most of a minute to live each time that they are written, so none of them expires.
     let write = |flags: u64| {
         maps(node, |maps| {
             let now = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).unwrap();

@@ -24,7 +24,7 @@ pub(super) struct Known {
     pub(super) record: Option<Record>,
     netconf: Option<String>,
     /// An ADD has begun, whatever of it can still be read.
-    begun: bool,
+    pub(super) begun: bool,
 }
 
 impl Known {

@@ -12,7 +12,7 @@ use crate::lock::Lock;
 use crate::names;
 use crate::program::Call;
 use crate::teardown::{Mark, disconnect, remove_veth};
-use netconf::{Leaving, NetconfError, OnlyIf};
+use netconf::{Args, Leaving, Mode, NetconfError, OnlyIf};
 
 /// How long to wait for another call on the same attachment: longer than an ADD may take, however it ends.
 const PATIENCE: Duration = ADD_LIMIT
@@ -98,7 +98,7 @@ pub(super) fn release_locked(
     call.steps.begin("links");
     match record {
         Some(record) => disconnect(node, record)?,
-        None => remove_orphans(node, key)?,
+        None => remove_orphans(call, node, key, known.begun)?,
     }
 
     call.steps.begin("unregister");
@@ -139,11 +139,19 @@ fn may_go(node: &Node, key: &Key, only_if: OnlyIf) -> Result<bool, Error> {
     only_if.allows(lives).ok_or_else(unknown)
 }
 
-/// With no readable record: the veth that ADD has made for this attachment, whatever its name is.
-fn remove_orphans(node: &Node, key: &Key) -> Result<(), Error> {
+/// With no readable record: the veth that ADD would have made for this attachment, or has made under another name.
+fn remove_orphans(call: &Call, node: &Node, key: &Key, has_begun: bool) -> Result<(), Error> {
     let (host_mac, _) = names::macs(key);
-    for link in node.netlink.with_mac(host_mac)? {
-        remove_veth(node, &link.name, Mark::Mac(host_mac))?;
+    let args = Args::parse(&call.env.args).unwrap_or_default();
+    for name in names::host_veths(Mode::Transparent, key, &args) {
+        remove_veth(node, &name, Mark::Mac(host_mac))?;
+    }
+    if has_begun {
+        for link in node.netlink.with_mac(host_mac)? {
+            if names::is_host_veth(&link.name) {
+                remove_veth(node, &link.name, Mark::Mac(host_mac))?;
+            }
+        }
     }
     Ok(())
 }

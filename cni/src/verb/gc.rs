@@ -88,23 +88,21 @@ fn gc_from(call: &mut Call, stdin: &[u8]) -> Result<(), Error> {
     let node = Node::open(&call.deadline)?;
     let current = Leaving::parse(stdin)?;
     let (unlisted, unreadable) = unlisted(&node, &netconf.name, &valid)?;
-    let is_known = unreadable.is_empty();
     let mut failures: Vec<Error> = unreadable.into_iter().map(Error::from).collect();
     for key in unlisted {
         failures.extend(collect(call, &node, &key, &mut ended, &current).err());
     }
-    // Last: what is still there keeps its address. What nobody knows the name of might be, too.
+    // Last: what is still there keeps its address.
     call.steps.begin("ipam");
-    if is_known {
-        failures.extend(delegate(call, &node, &netconf, &valid, stdin).err());
+    for also in [
+        delegate(call, &node, &netconf, &valid, stdin).err(),
+        complaint(&valid),
+    ] {
+        // The IPAM plug-in may have said of the list what we would, and both listings the same.
+        let text = also.as_ref().map(ToString::to_string).unwrap_or_default();
+        let is_told = failures.iter().any(|told| told.to_string().contains(&text));
+        failures.extend(also.filter(|_| !is_told));
     }
-    // Of the list the IPAM plug-in may have said the same already.
-    let is_told = |own: &Error| {
-        let own = own.to_string();
-        failures.iter().any(|told| told.to_string().contains(&own))
-    };
-    let own = complaint(&valid).filter(|own| !is_told(own));
-    failures.extend(own);
     GcError::of(failures)
 }
 
@@ -117,7 +115,11 @@ fn delegate(
     valid: &Attachments,
     stdin: &[u8],
 ) -> Result<(), Error> {
-    let (kept, _) = unlisted(node, &netconf.name, valid)?;
+    let (kept, unreadable) = unlisted(node, &netconf.name, valid)?;
+    if let Some(error) = unreadable.into_iter().next() {
+        // Whose record that is nobody can say, so nobody can list it.
+        return Err(error.into());
+    }
     let kept: Vec<(&str, &str)> = kept
         .iter()
         .map(|key| (key.container_id.as_str(), key.ifname.as_str()))

@@ -89,8 +89,7 @@ impl<'a> Search<'a> {
         config: &Config,
         now: Seconds,
     ) -> Option<BindingKey> {
-        let open = tables.open_bindings(self.veth.slot);
-        if open >= u32::from(config.nat_quota) {
+        if !self.may_open(tables, config) {
             return None;
         }
         let binding = Binding::new(
@@ -103,8 +102,15 @@ impl<'a> Search<'a> {
         let key = self
             .bind_free(tables, config.primary, binding)
             .or_else(|| self.bind_over(tables, binding, now))?;
+        let open = tables.open_bindings(self.veth.slot);
         tables.set_open_bindings(self.veth.slot, open + 1);
         Some(key)
+    }
+
+    /// Whether the pod holds less than its share of bindings.
+    #[inline(always)]
+    pub(crate) fn may_open(&self, tables: &impl Tables, config: &Config) -> bool {
+        tables.open_bindings(self.veth.slot) < u32::from(config.nat_quota)
     }
 
     #[inline(always)]

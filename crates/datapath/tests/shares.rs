@@ -62,6 +62,23 @@ fn a_closed_connection_counts_no_longer_and_a_reopened_one_counts_again() {
 }
 
 #[test]
+fn a_port_of_a_closed_connection_is_used_again_only_within_the_share() {
+    let node = strict();
+    from_a_pod(&node, &syn(40_000));
+    from_a_pod(&node, &tcp((A, 40_000), (INTERNET, 443), RST));
+    from_a_pod(&node, &syn(40_001));
+    from_a_pod(&node, &syn(40_002));
+    assert_eq!(open(&node), 2);
+    assert_eq!(from_a_pod(&node, &syn(40_000)).0, Verdict::Stack);
+    assert_eq!(open(&node), 2);
+    assert_eq!(
+        from_a_pod(&node, &syn(40_001)).0,
+        Verdict::Wire(NIC),
+        "a SYN that is sent again"
+    );
+}
+
+#[test]
 fn fin_from_both_ends_counts_as_closed() {
     let node = strict();
     let (_, sent) = from_a_pod(&node, &syn(40_000));
