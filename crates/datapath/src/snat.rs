@@ -1,6 +1,6 @@
 //! Source NAT to the primary address: what a pod sends to the Internet.
 
-use abi::{Binding, Config, FlowFlags, Path, Port, Veth};
+use abi::{Config, FlowFlags, Path, Port, Veth};
 
 use crate::binding::{Sender, see};
 use crate::flow::{Seen, Side, forget_inbound, is_full, known_side, learn, side};
@@ -71,10 +71,12 @@ fn flow<P: Packet, T: Tables>(
             }
         }
     }
-    // A port that the pod uses again counts as a new one.
-    let reopens = |binding: &Binding| opens && binding.state().is_over();
-    let found = found.filter(|(_, binding)| !reopens(binding) || search.may_open(tables, config));
     let nat_port = if let Some((key, binding)) = found {
+        // A port that the pod uses again counts as a new one.
+        if opens && binding.state().is_over() && !search.may_open(tables, config) {
+            learn(tables, &seen, FlowFlags::VIA_STACK, now);
+            return Ok(STACK);
+        }
         see(
             tables,
             veth.slot,

@@ -165,7 +165,7 @@ impl State {
         );
         page.gauges(
             "azure_vnet_snat_destination_ports",
-            "Ports in use towards the remote ends that take the most of them, at most ten, as of the last sweep",
+            "Ports of open connections to the remote ends that have the most of them, at most ten, as of the last sweep",
             ["address", "port", "protocol"],
             self.destinations.iter().map(|end| {
                 let of = [end.address.to_string(), end.port.to_string(), end.protocol.clone()];
