@@ -47,7 +47,7 @@ const LIMIT: Duration = Duration::from_secs(9);
 
 /// `azure-vnet-ipam`.
 pub(crate) const PROGRAM: Program = Program {
-    name: "azure-vnet-ipam",
+    name: netconf::IPAM_PLUGIN,
     about: "CNI IPAM plug-in that gives pods secondary addresses of the node's NICs",
     log: "/var/log/azure-vnet-ipam.log",
     verbs: &[

@@ -139,14 +139,15 @@ fn may_go(node: &Node, key: &Key, only_if: OnlyIf) -> Result<bool, Error> {
     only_if.allows(lives).ok_or_else(unknown)
 }
 
-/// With no readable record: the veth that ADD would have made for this attachment, or has made under another name.
+/// With no readable record: the veth that ADD would have made for this attachment, or has made under another name, where the pod's own
+/// is not known or something is left of ADD.
 fn remove_orphans(call: &Call, node: &Node, key: &Key, has_begun: bool) -> Result<(), Error> {
     let (host_mac, _) = names::macs(key);
     let args = Args::parse(&call.env.args).unwrap_or_default();
     for name in names::host_veths(Mode::Transparent, key, &args) {
         remove_veth(node, &name, Mark::Mac(host_mac))?;
     }
-    if has_begun {
+    if has_begun || args.require_pod().is_err() {
         for link in node.netlink.with_mac(host_mac)? {
             if names::is_host_veth(&link.name) {
                 remove_veth(node, &link.name, Mark::Mac(host_mac))?;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use netconf::{Attachments, Leaving, Netconf, NetconfError, code, list_also};
+use netconf::{Attachments, IPAM_PLUGIN, Leaving, Netconf, NetconfError, code, list_also};
 use rpc::{Key, RunDirectory, StateError};
 
 use super::Node;
@@ -26,6 +26,8 @@ pub(crate) enum GcError {
         "collect garbage: cni.dev/valid-attachments has entries without containerID or ifname: {entries}; all else was collected, the runtime must pass both"
     )]
     Malformed { entries: String },
+    #[error("{source}; the IPAM plug-in was not run, because it might free that pod's address")]
+    Blind { source: StateError },
     /// The rest was done.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Incomplete(Vec<Error>),
@@ -36,6 +38,7 @@ impl GcError {
     pub(crate) fn code(&self) -> u32 {
         match self {
             Self::NoList | Self::Malformed { .. } => code::CONFIG,
+            Self::Blind { .. } => code::IO,
             Self::Incomplete(failures) => failures.first().map_or(code::BUG, Error::code),
         }
     }
@@ -94,15 +97,14 @@ fn gc_from(call: &mut Call, stdin: &[u8]) -> Result<(), Error> {
     }
     // Last: what is still there keeps its address.
     call.steps.begin("ipam");
-    for also in [
-        delegate(call, &node, &netconf, &valid, stdin).err(),
-        complaint(&valid),
-    ] {
-        // The IPAM plug-in may have said of the list what we would, and both listings the same.
-        let text = also.as_ref().map(ToString::to_string).unwrap_or_default();
-        let is_told = failures.iter().any(|told| told.to_string().contains(&text));
-        failures.extend(also.filter(|_| !is_told));
-    }
+    failures.extend(delegate(call, &node, &netconf, &valid, stdin).err());
+    // Of the list the IPAM plug-in may have said the same already.
+    let is_told = |own: &Error| {
+        let own = own.to_string();
+        failures.iter().any(|told| told.to_string().contains(&own))
+    };
+    let own = complaint(&valid).filter(|own| !is_told(own));
+    failures.extend(own);
     GcError::of(failures)
 }
 
@@ -115,10 +117,13 @@ fn delegate(
     valid: &Attachments,
     stdin: &[u8],
 ) -> Result<(), Error> {
+    let plugin = netconf.ipam_plugin()?;
     let (kept, unreadable) = unlisted(node, &netconf.name, valid)?;
-    if let Some(error) = unreadable.into_iter().next() {
-        // Whose record that is nobody can say, so nobody can list it.
-        return Err(error.into());
+    // Whose record that is nobody can say, so nobody can list it. Ours looks for the record of each lease itself.
+    if let Some(source) = unreadable.into_iter().next()
+        && plugin != IPAM_PLUGIN
+    {
+        return Err(GcError::Blind { source }.into());
     }
     let kept: Vec<(&str, &str)> = kept
         .iter()
@@ -126,7 +131,7 @@ fn delegate(
         .collect();
     let longer = list_also(stdin, &kept).map_err(|source| NetconfError::Json { source })?;
     let stdin = if kept.is_empty() { stdin } else { &longer };
-    let ipam = Delegate::find(call, netconf.ipam_plugin()?, stdin)?;
+    let ipam = Delegate::find(call, plugin, stdin)?;
     Ok(ipam.gc(&node.runtime)?)
 }
 

@@ -189,6 +189,20 @@ fn a_record_of_an_unknown_pod_that_cannot_be_read_is_told_and_all_else_is_taken_
         assert_eq!([&stays, &goes].map(exists), [true, false]);
         assert_eq!(leases(), 1, "its address, too, as it has a record");
     }
+    // Another plug-in, which knows no records, is not asked: neither then nor when nobody could ever read it.
+    let plugins = sandbox.add_plugin("other", "touch /run/asked");
+    let other_ipam = || {
+        gc(&sandbox, &json!({VALID: [], "ipam": {"type": "other"}}))
+            .env("CNI_PATH", &plugins)
+            .env("PATH", "/usr/bin:/bin")
+    };
+    let words = [fault.below, "the IPAM plug-in was not run"];
+    other_ipam().run_with(fault).0.error_saying(5, &words);
+    let whole = fs::read(fault.below).unwrap();
+    fs::write(fault.below, "spoilt").unwrap();
+    other_ipam().run().error_saying(5, &words);
+    assert!(exists(&stays) && !fs::exists("/run/asked").unwrap());
+    fs::write(fault.below, whole).unwrap();
     collecting().run().silence();
     assert!(!exists(&stays));
     assert_eq!(leases(), 0);

@@ -23,6 +23,8 @@ pub(crate) const MOST_BYTES: u64 = 2 << 20;
 
 /// The main plug-in's `type`.
 pub const MAIN_PLUGIN: &str = "azure-vnet";
+/// The IPAM plug-in's `type`.
+pub const IPAM_PLUGIN: &str = "azure-vnet-ipam";
 
 /// `mode`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -32,7 +32,7 @@ mod version;
 
 pub use args::{Args, ArgsError};
 pub use attachments::{Attachments, list_also};
-pub use config::{MAIN_PLUGIN, Mode, Netconf};
+pub use config::{IPAM_PLUGIN, MAIN_PLUGIN, Mode, Netconf};
 pub use document::{WrongKind, lowered};
 pub use error::NetconfError;
 pub use ipam::{Environment, Ipam};

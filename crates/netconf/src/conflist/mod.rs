@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::config::{Netconf, identity};
+use crate::config::{IPAM_PLUGIN, MAIN_PLUGIN, Netconf, identity};
 use crate::document::{Object, lowered};
 use crate::error::NetconfError;
 use crate::ipam::is_plugin_name;
@@ -12,8 +12,6 @@ use crate::nearest::nearest;
 use crate::place::line_of;
 use crate::version::Version;
 
-const MAIN: &str = "azure-vnet";
-const IPAM: &str = "azure-vnet-ipam";
 /// The keys of a list; whatever else a plug-in has is its own.
 const LIST_KEYS: [&str; 8] = [
     "cniVersion",
@@ -166,7 +164,7 @@ impl Checker<'_> {
         }
         match (index, kind) {
             (0, _) => self.first(kind, plugin, original, list),
-            (_, MAIN) => self.error(
+            (_, MAIN_PLUGIN) => self.error(
                 &of_type,
                 "azure-vnet must be first in the list: its result has its own interfaces only",
             ),
@@ -182,15 +180,15 @@ impl Checker<'_> {
     fn first(&mut self, kind: &str, plugin: &Value, original: &Value, list: &Value) {
         let path = "plugins.0";
         let ipam_type = value_at(plugin, "ipam").and_then(|ipam| value_at(ipam, "type"));
-        let has_our_ipam = ipam_type.and_then(Value::as_str) == Some(IPAM);
-        if kind != MAIN && !has_our_ipam {
+        let has_our_ipam = ipam_type.and_then(Value::as_str) == Some(IPAM_PLUGIN);
+        if kind != MAIN_PLUGIN && !has_our_ipam {
             return self.error(
                 &steps(&format!("{path}.type")),
                 format!("the first plug-in is `{kind}`: neither azure-vnet nor one with ipam.type azure-vnet-ipam"),
             );
         }
         self.values(path, plugin, list);
-        if kind == MAIN {
+        if kind == MAIN_PLUGIN {
             self.unknown(original, &steps(path), keys::known());
             if Object::root(plugin).is_some_and(keys::wants_limits) {
                 self.warning(
@@ -283,7 +281,7 @@ impl Checker<'_> {
 /// Whether the list's first plug-in is azure-vnet.
 fn main_is_ours(list: &Value) -> bool {
     let first = value_at(list, "plugins").and_then(|plugins| plugins.get(0));
-    first.and_then(|first| value_at(first, "type")) == Some(&Value::from(MAIN))
+    first.and_then(|first| value_at(first, "type")) == Some(&Value::from(MAIN_PLUGIN))
 }
 
 fn steps(path: &str) -> Vec<String> {
