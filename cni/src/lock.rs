@@ -8,13 +8,12 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::deadline::{Deadline, Patience};
 use netconf::code;
 use nix::sys::stat::{major, minor};
+use rpc::lock_within;
 
 /// Longer than somebody holds a lock who only looks whether it is held.
 const A_LOOK: Duration = Duration::from_millis(50);
@@ -114,7 +113,7 @@ impl Lock {
                 .open(path)
                 .map_err(error("open"))?;
             let left = deadline.saturating_duration_since(Instant::now());
-            if !wait(&file, left).map_err(error("take"))? {
+            if !lock_within(&file, left).map_err(error("take"))? {
                 return Err(LockError::Busy {
                     path: path.to_owned(),
                     patience,
@@ -239,29 +238,22 @@ fn holder(file: &File) -> Option<u32> {
     })
 }
 
-/// Whether the lock was had within `limit`.
-fn wait(file: &File, limit: Duration) -> io::Result<bool> {
-    match file.try_lock() {
-        Ok(()) => return Ok(true),
-        Err(TryLockError::WouldBlock) => {}
-        Err(TryLockError::Error(source)) => return Err(source),
-    }
-    // The kernel has no lock with a time limit. A duplicate shares the lock; the thread ends with the process.
-    let duplicate = file.try_clone()?;
-    let (sender, receiver) = mpsc::channel();
-    thread::spawn(move || sender.send(duplicate.lock()));
-    match receiver.recv_timeout(limit) {
-        Ok(locked) => locked.map(|()| true),
-        Err(_late) => Ok(false),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::thread;
+
     use super::*;
 
     fn soon() -> Patience {
         Deadline::after(Duration::from_mins(1)).spare(Duration::from_millis(50))
+    }
+
+    /// Whether somebody waits for the lock on `file`.
+    fn is_waited_for(file: &File) -> bool {
+        let waiter = format!(":{} ", file.metadata().unwrap().ino());
+        let locks = fs::read_to_string("/proc/locks").unwrap();
+        let mut locks = locks.lines();
+        locks.any(|line| line.contains("->") && line.contains(&waiter))
     }
 
     #[test]
@@ -283,14 +275,8 @@ mod tests {
         looks.lock_shared().unwrap();
         let deadline = Deadline::after(Duration::from_mins(1));
         assert!(Lock::try_acquire(&path, &deadline).unwrap().is_none());
-        let waiter = format!(":{} ", looks.metadata().unwrap().ino());
         let end = thread::spawn(move || {
-            let waits = |line: &str| line.contains("->") && line.contains(&waiter);
-            while !fs::read_to_string("/proc/locks")
-                .unwrap()
-                .lines()
-                .any(waits)
-            {
+            while !is_waited_for(&looks) {
                 thread::yield_now();
             }
             drop(looks);
@@ -306,17 +292,12 @@ mod tests {
         let path = dir.path().join("x");
         let works = File::create(&path).unwrap();
         works.lock().unwrap();
-        let waiter = format!(":{} ", works.metadata().unwrap().ino());
         let is_over = std::sync::atomic::AtomicBool::new(false);
         let is_over = &is_over;
         thread::scope(|scope| {
             scope.spawn(move || {
-                let waits = |line: &str| line.contains("->") && line.contains(&waiter);
-                let is_waited_for = || {
-                    let locks = fs::read_to_string("/proc/locks").unwrap();
-                    locks.lines().any(waits)
-                };
-                while !is_over.load(std::sync::atomic::Ordering::Relaxed) && !is_waited_for() {
+                while !is_over.load(std::sync::atomic::Ordering::Relaxed) && !is_waited_for(&works)
+                {
                     thread::yield_now();
                 }
                 drop(works);

@@ -13,7 +13,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use hooks::{Held, Pins};
@@ -109,6 +109,9 @@ pub struct Daemon {
     pub(crate) beats: Beats,
 }
 
+/// How long a loader that has just ended may still hold the lock: in a child of its own between fork and exec.
+const HANDOVER: Duration = Duration::from_secs(1);
+
 /// Starts, serves until SIGTERM or SIGINT, and leaves the data plane running.
 pub async fn run() -> anyhow::Result<()> {
     if !nix::unistd::geteuid().is_root() {
@@ -119,7 +122,7 @@ pub async fn run() -> anyhow::Result<()> {
     for warning in configuration.warnings() {
         warn!(warning, "configuration");
     }
-    let lock = Lock::acquire(&run)?;
+    let lock = Lock::acquire(&run, HANDOVER)?;
     let local = LocalSet::new();
     Box::pin(local.run_until(start_and_serve(configuration, run, lock))).await
 }

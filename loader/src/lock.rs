@@ -1,11 +1,12 @@
 //! One loader per node.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::PathBuf;
+use std::time::Duration;
 
-use rpc::RunDirectory;
+use rpc::{RunDirectory, lock_within};
 
 /// The loader's lock. Held until the process ends; the kernel releases it even after kill -9.
 #[derive(Debug)]
@@ -28,7 +29,8 @@ pub(crate) enum LockError {
 }
 
 impl Lock {
-    pub(crate) fn acquire(run: &RunDirectory) -> Result<Self, LockError> {
+    /// Waits no longer than `patience` for who holds it.
+    pub(crate) fn acquire(run: &RunDirectory, patience: Duration) -> Result<Self, LockError> {
         let root = run.root();
         fs::DirBuilder::new()
             .recursive(true)
@@ -49,10 +51,10 @@ impl Lock {
                 path: path.clone(),
                 source,
             })?;
-        match file.try_lock() {
-            Ok(()) => Ok(Self { path, file }),
-            Err(TryLockError::WouldBlock) => Err(LockError::Held { path }),
-            Err(TryLockError::Error(source)) => Err(LockError::Lock { path, source }),
+        match lock_within(&file, patience) {
+            Ok(true) => Ok(Self { path, file }),
+            Ok(false) => Err(LockError::Held { path }),
+            Err(source) => Err(LockError::Lock { path, source }),
         }
     }
 

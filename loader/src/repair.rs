@@ -152,7 +152,7 @@ impl Daemon {
             self.judge(Topic::Lock, None);
             return Ok(());
         }
-        let wrong = match Lock::acquire(&self.run) {
+        let wrong = match Lock::acquire(&self.run, Duration::ZERO) {
             Ok(lock) => {
                 warn!("the loader's lock was gone: locked anew");
                 Repair::Lock.count();

@@ -197,6 +197,24 @@ fn a_second_loader_is_refused() {
     );
 }
 
+/// As a child of it does that has not yet become `nft`.
+#[test]
+fn what_an_ended_loader_leaves_locked_for_a_moment_is_waited_for() {
+    let lab = lab();
+    let node = lab.node(1);
+    node.loader().terminate().unwrap();
+    let held = "flock /run/azure-vnet/loader.lock sh -c 'touch /run/held; sleep 0.4'";
+    thread::scope(|scope| {
+        let holder = scope.spawn(|| node.exec(&["sh", "-c", held]).unwrap());
+        eventually(Duration::from_secs(5), || {
+            node.exec(&["test", "-e", "/run/held"]).ok()
+        })
+        .unwrap();
+        node.start_loader().unwrap();
+        holder.join().unwrap();
+    });
+}
+
 #[test]
 fn a_loader_whose_lock_another_holds_by_now_leaves_the_node_to_it() {
     let lab = lab();

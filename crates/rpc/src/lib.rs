@@ -8,6 +8,7 @@ pub mod azure;
 mod call;
 mod client;
 mod endpoint;
+mod flock;
 mod lease;
 mod message;
 mod paths;
@@ -21,6 +22,7 @@ mod view;
 pub use call::{CallFailure, CallReport, tell};
 pub use client::{CallError, call};
 pub use endpoint::{BadMac, Endpoint, Key, MacAddr};
+pub use flock::lock_within;
 pub use lease::{COOL_DOWN_MS, Lease, NetnsId, leases, netns_lives};
 pub use message::{
     Attached, ClassView, Classified, ConfigView, Counted, DestinationView, GuardView, NodeView,

@@ -6,16 +6,14 @@ use std::io::ErrorKind;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::mpsc;
-use std::thread;
 use std::time::Duration;
 
 use abi::pins::{BPFFS, DIRECTORY};
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use rpc::{Request, RunDirectory, azure};
+use rpc::{Request, RunDirectory, azure, lock_within};
 use serde::Serialize;
 
 use super::doctor::Node;
@@ -212,16 +210,14 @@ fn stop(node: &Node) -> anyhow::Result<Option<File>> {
         Err(absent) if absent.kind() == ErrorKind::NotFound => return Ok(None),
         opened => opened.with_context(|| format!("open {}", path.display()))?,
     };
-    let (told, ended) = mpsc::channel();
-    thread::spawn(move || told.send(lock.lock().map(|()| lock)));
-    match ended.recv_timeout(PATIENCE) {
-        Ok(locked) => Ok(Some(locked.context("wait for the loader's end")?)),
-        Err(_late) => bail!(
-            "the loader, which holds {}, has not ended after {} s: end it, and try again",
-            path.display(),
-            PATIENCE.as_secs()
-        ),
-    }
+    let ended = lock_within(&lock, PATIENCE).context("wait for the loader's end")?;
+    ensure!(
+        ended,
+        "the loader, which holds {}, has not ended after {} s: end it, and try again",
+        path.display(),
+        PATIENCE.as_secs()
+    );
+    Ok(Some(lock))
 }
 
 /// It may be enabled without running, or between two starts. Without systemd nobody starts it anew.
