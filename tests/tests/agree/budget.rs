@@ -6,7 +6,9 @@
 //! taken, and the quietest round counts, because what else the machine does is not the program's cost. Figures are in multiples
 //! of the program that does nothing, so that they hold for machines of any speed; what a verdict costs itself is what it needs
 //! beyond that program, and it is this that may not grow. Where programs and maps lie in memory differs from load to load and may be
-//! worth a tenth: what seems to have grown is loaded and measured again, and only what has grown each time has.
+//! worth a tenth: what seems to have grown is loaded and measured again, and only what has grown each time has. What loading anew
+//! does not change is the state that a machine's memory is in: after an hour of tests, every load of the same object showed look-ups
+//! 10 to 23 ns dearer, whatever else the verdict did. That much is allowed beside the tenth.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -25,8 +27,10 @@ const ROUNDS: u32 = 50;
 const REPEATS: usize = 10_000;
 /// Loads of the programs before something has grown.
 const LOADS: u32 = 4;
-/// What may become of a cost before somebody has to look: a tenth more.
+/// What may become of a cost before somebody has to look: a tenth more, …
 const GROWTH: f64 = 1.1;
+/// … and what the state of the machine's memory makes of it, in multiples of the program that does nothing (17 of 70 ns).
+const STATE: f64 = 0.25;
 /// Where figures go instead of being judged: those of several loads, to be the budget, …
 const WRITTEN: &str = "AZURE_VNET_BUDGET_WRITTEN";
 /// … or this one's.
@@ -78,7 +82,7 @@ pub(crate) fn check() {
     over.extend(slow.iter().map(|(name, what)| format!("{name}, {what}")));
     assert!(
         over.is_empty(),
-        "more than a tenth above bench/budget.json: {over:?}; what is meant to cost more is written there by \
+        "more than a tenth and 17 ns above bench/budget.json: {over:?}; what is meant to cost more is written there by \
          `cargo xtask check budget --write`"
     );
 }
@@ -158,10 +162,9 @@ fn too_slow(budget: &Value, nothing: f64, ratios: &Ratios) -> Names {
     over
 }
 
-/// Whether what a verdict costs itself is more than a tenth above what was found: the clock, which is in both ratios, would hide
-/// a third of it.
+/// Whether what a verdict costs itself has grown: the clock, which is in both ratios, would hide a third of it.
 fn has_grown(ratio: f64, found: f64) -> bool {
-    ratio - 1.0 > GROWTH * (found - 1.0)
+    ratio - 1.0 > GROWTH * (found - 1.0) + STATE
 }
 
 /// What the program that does nothing takes, nanoseconds, and those verdicts of the others that are wanted, as multiples of it.
@@ -202,7 +205,8 @@ fn middle(mut run: impl FnMut() -> Duration) -> f64 {
 
 #[test]
 fn a_tenth_more_of_its_own_is_seen_though_the_clock_is_in_the_figure() {
-    assert!(has_grown(2.12, 2.0));
-    assert!(!has_grown(2.09, 2.0));
-    assert!(has_grown(1.5, 1.4));
+    assert!(has_grown(2.36, 2.0));
+    assert!(!has_grown(2.34, 2.0));
+    assert!(has_grown(11.3, 10.0));
+    assert!(!has_grown(11.1, 10.0));
 }
