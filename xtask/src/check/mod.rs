@@ -1,5 +1,6 @@
 //! `cargo xtask check`: what must hold of every commit and is not a test.
 
+mod alerts;
 mod directions;
 mod evidence;
 mod loops;
@@ -41,6 +42,8 @@ enum Name {
     Docs,
     /// docs/conformance.md names tests that exist for every row, docs/errors.md tells every code and step
     Evidence,
+    /// The alert rules do what their tests say (promtool)
+    Alerts,
     /// No program has more instructions, and no verdict takes longer, than bench/budget.json says (root)
     Budget,
     /// Crates depend on each other only in the direction that ARCHITECTURE.md says
@@ -134,6 +137,7 @@ impl Name {
             Self::Loops => loops::check(),
             Self::Docs => docs::check(),
             Self::Evidence => evidence::check(),
+            Self::Alerts => alerts::check(),
             Self::Budget => budget(&Costs::Judged),
             Self::Directions => directions::check(),
         }
