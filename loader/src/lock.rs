@@ -52,7 +52,15 @@ impl Lock {
                 source,
             })?;
         match lock_within(&file, patience) {
-            Ok(true) => Ok(Self { path, file }),
+            Ok(true) => {
+                let lock = Self { path, file };
+                // Who held it may have taken the file away while we waited: `vnetctl uninstall` does.
+                if lock.is_found() {
+                    Ok(lock)
+                } else {
+                    Err(LockError::Held { path: lock.path })
+                }
+            }
             Ok(false) => Err(LockError::Held { path }),
             Err(source) => Err(LockError::Lock { path, source }),
         }
@@ -64,5 +72,61 @@ impl Lock {
         let held = self.file.metadata().map(identity);
         let found = fs::metadata(&self.path).map(identity);
         matches!((held, found), (Ok(held), Ok(found)) if held == found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    const A_WHILE: Duration = Duration::from_secs(20);
+
+    /// Whether somebody waits for the lock on `file`.
+    fn is_waited_for(file: &File) -> bool {
+        let waiter = format!(":{} ", file.metadata().unwrap().ino());
+        let locks = fs::read_to_string("/proc/locks").unwrap();
+        let mut locks = locks.lines();
+        locks.any(|line| line.contains("->") && line.contains(&waiter))
+    }
+
+    /// What a second loader gets whose wait ends after the first has done this.
+    fn second(first: impl FnOnce(&Lock)) -> Result<Lock, LockError> {
+        let dir = tempfile::tempdir().unwrap();
+        let run = RunDirectory::at(dir.path());
+        let held = Lock::acquire(&run, Duration::ZERO).unwrap();
+        thread::scope(|scope| {
+            let waits = scope.spawn(|| Lock::acquire(&run, A_WHILE));
+            while !is_waited_for(&held.file) {
+                thread::yield_now();
+            }
+            first(&held);
+            drop(held);
+            waits.join().unwrap()
+        })
+    }
+
+    #[test]
+    fn a_lock_that_is_let_go_in_time_is_had() {
+        second(|_| {}).unwrap();
+    }
+
+    #[test]
+    fn a_lock_that_is_not_let_go_is_somebody_elses() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = RunDirectory::at(dir.path());
+        let _held = Lock::acquire(&run, Duration::ZERO).unwrap();
+        for patience in [Duration::ZERO, Duration::from_millis(20)] {
+            let refused = Lock::acquire(&run, patience);
+            assert!(matches!(refused, Err(LockError::Held { .. })));
+        }
+    }
+
+    /// As `vnetctl uninstall` ends.
+    #[test]
+    fn a_lock_whose_file_is_taken_away_meanwhile_is_nobodys() {
+        let refused = second(|held| fs::remove_file(&held.path).unwrap());
+        assert!(matches!(refused, Err(LockError::Held { .. })));
     }
 }

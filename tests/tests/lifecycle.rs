@@ -203,9 +203,20 @@ fn what_an_ended_loader_leaves_locked_for_a_moment_is_waited_for() {
     let lab = lab();
     let node = lab.node(1);
     node.loader().terminate().unwrap();
-    let held = "flock /run/azure-vnet/loader.lock sh -c 'touch /run/held; sleep 0.4'";
+    let is_waited_for =
+        "grep -q -- '-> FLOCK.*':$(stat -c %i /run/azure-vnet/loader.lock)' ' /proc/locks";
+    let held = format!("touch /run/held; until {is_waited_for}; do :; done; touch /run/waited");
+    let line = [
+        "flock",
+        "/run/azure-vnet/loader.lock",
+        "timeout",
+        "5",
+        "sh",
+        "-c",
+        &held,
+    ];
     thread::scope(|scope| {
-        let holder = scope.spawn(|| node.exec(&["sh", "-c", held]).unwrap());
+        let holder = scope.spawn(|| node.exec(&line).unwrap());
         eventually(Duration::from_secs(5), || {
             node.exec(&["test", "-e", "/run/held"]).ok()
         })
@@ -213,6 +224,7 @@ fn what_an_ended_loader_leaves_locked_for_a_moment_is_waited_for() {
         node.start_loader().unwrap();
         holder.join().unwrap();
     });
+    node.exec(&["test", "-e", "/run/waited"]).unwrap();
 }
 
 #[test]

@@ -35,8 +35,8 @@ impl Plan {
         Self {
             quick: true,
             // Many short rounds agree better than few long ones: what disturbs the machine hits one of them.
-            rounds: 13,
-            rounds_of_programs: 5,
+            rounds: 21,
+            rounds_of_programs: 9,
             time: Duration::from_millis(40),
             limit: Some(Duration::from_secs(168)),
         }

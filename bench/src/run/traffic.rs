@@ -15,7 +15,7 @@ use crate::series::{Sample, Series, percentiles};
 /// Datagrams a second under which latency is looked at: what every side can do.
 const PACE: u32 = 10_000;
 /// What a quick round of iperf3 carries, MiB.
-const QUICK_STREAM: u32 = 256;
+const QUICK_STREAM: u32 = 768;
 
 pub(super) fn does(measure: Measure) -> bool {
     matches!(

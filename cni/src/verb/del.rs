@@ -139,8 +139,8 @@ fn may_go(node: &Node, key: &Key, only_if: OnlyIf) -> Result<bool, Error> {
     only_if.allows(lives).ok_or_else(unknown)
 }
 
-/// With no readable record: the veth that ADD would have made for this attachment, or has made under another name, where the pod's own
-/// is not known or something is left of ADD.
+/// With no readable record: the veth that ADD would have made for this attachment. By its name; and by its address, if `CNI_ARGS` does
+/// not say the pod's name, or a record or a draft says that an ADD had begun.
 fn remove_orphans(call: &Call, node: &Node, key: &Key, has_begun: bool) -> Result<(), Error> {
     let (host_mac, _) = names::macs(key);
     let args = Args::parse(&call.env.args).unwrap_or_default();

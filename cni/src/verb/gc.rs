@@ -1,7 +1,9 @@
 //! GC: what the runtime does not know goes, as far as it is of this network and nobody is making it just now.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use netconf::{Attachments, IPAM_PLUGIN, Leaving, Netconf, NetconfError, code, list_also};
 use rpc::{Key, RunDirectory, StateError};
@@ -26,8 +28,10 @@ pub(crate) enum GcError {
         "collect garbage: cni.dev/valid-attachments has entries without containerID or ifname: {entries}; all else was collected, the runtime must pass both"
     )]
     Malformed { entries: String },
-    #[error("{source}; the IPAM plug-in was not run, because it might free that pod's address")]
-    Blind { source: StateError },
+    #[error(
+        "the IPAM plug-in was not run: nothing tells which pod's file {} is, whose address it might free; run GC again when that file is gone", path.display()
+    )]
+    OwnerUnknown { path: PathBuf },
     /// The rest was done.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Incomplete(Vec<Error>),
@@ -38,7 +42,7 @@ impl GcError {
     pub(crate) fn code(&self) -> u32 {
         match self {
             Self::NoList | Self::Malformed { .. } => code::CONFIG,
-            Self::Blind { .. } => code::IO,
+            Self::OwnerUnknown { .. } => code::TRY_AGAIN,
             Self::Incomplete(failures) => failures.first().map_or(code::BUG, Error::code),
         }
     }
@@ -97,19 +101,22 @@ fn gc_from(call: &mut Call, stdin: &[u8]) -> Result<(), Error> {
     }
     // Last: what is still there keeps its address.
     call.steps.begin("ipam");
-    failures.extend(delegate(call, &node, &netconf, &valid, stdin).err());
-    // Of the list the IPAM plug-in may have said the same already.
-    let is_told = |own: &Error| {
-        let own = own.to_string();
-        failures.iter().any(|told| told.to_string().contains(&own))
-    };
-    let own = complaint(&valid).filter(|own| !is_told(own));
-    failures.extend(own);
+    let delegated = delegate(call, &node, &netconf, &valid, stdin).err();
+    // Who did not find the IPAM plug-in has said so already, and the plug-in of the list.
+    for last in [delegated, complaint(&valid)].into_iter().flatten() {
+        let words = last.to_string();
+        if !failures
+            .iter()
+            .any(|told| told.to_string().contains(&words))
+        {
+            failures.push(last);
+        }
+    }
     GcError::of(failures)
 }
 
 /// An IPAM plug-in knows neither our records nor our locks: what could not be removed, is being made or has been since GC began is
-/// in its list, too.
+/// in its list, too. What begins only now is not: the specification has the runtime hold it off.
 fn delegate(
     call: &Call,
     node: &Node,
@@ -119,11 +126,11 @@ fn delegate(
 ) -> Result<(), Error> {
     let plugin = netconf.ipam_plugin()?;
     let (kept, unreadable) = unlisted(node, &netconf.name, valid)?;
-    // Whose record that is nobody can say, so nobody can list it. Ours looks for the record of each lease itself.
-    if let Some(source) = unreadable.into_iter().next()
-        && plugin != IPAM_PLUGIN
+    // Ours looks for the record and the lock of each lease itself.
+    if plugin != IPAM_PLUGIN
+        && let Some(path) = of_nobody(node, &netconf.name, valid, &unreadable)?
     {
-        return Err(GcError::Blind { source }.into());
+        return Err(GcError::OwnerUnknown { path }.into());
     }
     let kept: Vec<(&str, &str)> = kept
         .iter()
@@ -133,6 +140,33 @@ fn delegate(
     let stdin = if kept.is_empty() { stdin } else { &longer };
     let ipam = Delegate::find(call, plugin, stdin)?;
     Ok(ipam.gc(&node.runtime)?)
+}
+
+/// A record or a lock file that is named by a digest, of no attachment that is listed or has a record that can be read: nobody can
+/// say whose it is, so nobody can list it.
+fn of_nobody(
+    node: &Node,
+    network: &str,
+    valid: &Attachments,
+    unreadable: &[StateError],
+) -> Result<Option<PathBuf>, StateError> {
+    let (known, _) = attachments(node)?;
+    let listed = valid.listed().map(|(container_id, ifname)| Key {
+        network: network.to_owned(),
+        container_id: container_id.to_owned(),
+        ifname: ifname.to_owned(),
+    });
+    let known = known.into_iter().chain(listed);
+    let names: BTreeSet<String> = known.map(|key| key.file_name()).collect();
+    let records = unreadable.iter().map(StateError::path).map(Path::to_owned);
+    let locks = lock_files(node)?.into_iter();
+    let locks = locks.filter(|name| Key::is_digest(name));
+    let locks = locks.map(|name| node.run.locks().join(name));
+    let is_known = |path: &PathBuf| {
+        let name = path.file_stem().and_then(OsStr::to_str);
+        name.is_some_and(|name| names.contains(name))
+    };
+    Ok(records.chain(locks).find(|path| !is_known(path)))
 }
 
 /// The attachments of the network that are not in the list.

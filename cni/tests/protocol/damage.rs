@@ -189,20 +189,37 @@ fn a_record_of_an_unknown_pod_that_cannot_be_read_is_told_and_all_else_is_taken_
         assert_eq!([&stays, &goes].map(exists), [true, false]);
         assert_eq!(leases(), 1, "its address, too, as it has a record");
     }
-    // Another plug-in, which knows no records, is not asked: neither then nor when nobody could ever read it.
+    // Our own IPAM plug-in is run all the same.
+    let no_record = sandbox.ipam("ADD").env("CNI_CONTAINERID", "c2");
+    no_record.run().document();
+    collecting().run_with(fault).0.error(5);
+    assert_eq!(leases(), 1);
+    // Another one, which knows no records, is not: neither then nor when nobody could ever read it.
     let plugins = sandbox.add_plugin("other", "touch /run/asked");
-    let other_ipam = || {
-        gc(&sandbox, &json!({VALID: [], "ipam": {"type": "other"}}))
+    let other_ipam = |listed: Value| {
+        gc(&sandbox, &json!({VALID: listed, "ipam": {"type": "other"}}))
             .env("CNI_PATH", &plugins)
             .env("PATH", "/usr/bin:/bin")
     };
+    let nobody = || other_ipam(json!([]));
     let words = [fault.below, "the IPAM plug-in was not run"];
-    other_ipam().run_with(fault).0.error_saying(5, &words);
+    nobody().run_with(fault).0.error_saying(5, &words);
     let whole = fs::read(fault.below).unwrap();
     fs::write(fault.below, "spoilt").unwrap();
-    other_ipam().run().error_saying(5, &words);
+    nobody().run().error_saying(5, &words);
     assert!(exists(&stays) && !fs::exists("/run/asked").unwrap());
+    // Unless the list says whose the record is.
+    let its_own = json!([{"containerID": id, "ifname": "eth0"}]);
+    other_ipam(its_own).run().error_saying(5, &words[..1]);
+    fs::remove_file("/run/asked").unwrap();
     fs::write(fault.below, whole).unwrap();
+    // Or when a call works on such a pod that has no record yet.
+    let begun = format!("/run/azure-vnet/locks/sha1:{}", "0".repeat(40));
+    fs::write(&begun, "").unwrap();
+    let words = [begun.as_str(), "the IPAM plug-in was not run"];
+    nobody().run().error_saying(11, &words);
+    assert!(!fs::exists("/run/asked").unwrap());
+    fs::remove_file(begun).unwrap();
     collecting().run().silence();
     assert!(!exists(&stays));
     assert_eq!(leases(), 0);
@@ -234,6 +251,22 @@ fn gc_finds_the_veth_of_a_spoilt_record() {
     gc(&sandbox, &json!({VALID: []})).run().silence();
     assert!(!exists(&pod));
     assert_eq!(leases(), 0);
+}
+
+/// A runtime that has lost all but the container's ID: ADD called the veth after the pod.
+#[test]
+fn a_del_that_knows_no_pod_finds_the_veth_by_its_address_and_no_other() {
+    let (sandbox, _loader) = node(Manner::Helpful);
+    sandbox.add_netns("next");
+    let conf = netconf_with(json!({"cniVersion": "1.1.0", "mode": "transparent"}));
+    let stays = other(&sandbox, "next", "ADD").conf(&conf).run().document();
+    for arguments in ["", "K8S_POD_NAME"] {
+        let goes = sandbox.azure_vnet("ADD").conf(&conf).run().document();
+        fs::remove_file("/run/azure-vnet/endpoints/azure:c1:eth0.json").unwrap();
+        let del = sandbox.azure_vnet("DEL").conf(&conf);
+        del.env("CNI_ARGS", arguments).run().silence();
+        assert_eq!([&stays, &goes].map(exists), [true, false], "{arguments}");
+    }
 }
 
 /// Changes what a state file says, as an older or newer version of us would have written it: its checksum is right.

@@ -47,6 +47,13 @@ impl Attachments {
         found
     }
 
+    /// Container ID and interface of those that the runtime names in full.
+    pub fn listed(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.valid
+            .iter()
+            .map(|(container, ifname)| (container.as_str(), ifname.as_str()))
+    }
+
     /// Whether the runtime says, or may have meant to say, that this attachment exists. Without interface name it is the whole
     /// container's.
     pub fn keep(&self, container_id: &str, ifname: &str) -> bool {

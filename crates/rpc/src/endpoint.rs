@@ -29,6 +29,9 @@ impl fmt::Display for Key {
 /// Longest file name that we make from a key; the state files add a suffix, and 255 is the file system's limit.
 const FILE_NAME_BYTES: usize = 200;
 
+/// How the names of files begin whose key is too long to be in them.
+const DIGEST: &str = "sha1:";
+
 fn digest(text: &str) -> String {
     let digest = Sha1::digest(text.as_bytes());
     let digits = digest.iter().map(|byte| format!("{byte:02x}"));
@@ -44,12 +47,17 @@ impl Key {
         if readable.len() <= FILE_NAME_BYTES {
             return readable;
         }
-        format!("sha1:{}", digest(&readable))
+        format!("{DIGEST}{}", digest(&readable))
     }
 
     /// The file name in the index of the owners of leases.
     pub fn owner_name(&self) -> String {
         digest(&self.file_name())
+    }
+
+    /// Whether a file is named by the digest of an attachment's name.
+    pub fn is_digest(name: &str) -> bool {
+        name.starts_with(DIGEST) && Self::of_file_name(name).is_none()
     }
 
     /// The attachment that a file is named after; `None` when the name is not ours or a digest.

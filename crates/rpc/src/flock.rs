@@ -6,7 +6,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-/// Whether the exclusive lock on `file` (flock(2)) was had within `limit`.
+/// Whether the exclusive lock on `file` (flock(2)) was had within `limit`; of zero, at once. When it was not, `file` must be closed:
+/// who waited still does, and as long as `file` is open, so is what it gets.
 pub fn lock_within(file: &File, limit: Duration) -> io::Result<bool> {
     match file.try_lock() {
         Ok(()) => return Ok(true),
@@ -14,10 +15,10 @@ pub fn lock_within(file: &File, limit: Duration) -> io::Result<bool> {
         Err(TryLockError::WouldBlock) => {}
         Err(TryLockError::Error(source)) => return Err(source),
     }
-    // The kernel has no lock with a time limit. A duplicate shares the lock; the thread ends with the process.
+    // The kernel has no lock with a time limit. A duplicate shares the lock; the thread ends with it or with the process.
     let duplicate = file.try_clone()?;
     let (sender, receiver) = mpsc::channel();
-    thread::spawn(move || sender.send(duplicate.lock()));
+    thread::Builder::new().spawn(move || sender.send(duplicate.lock()))?;
     match receiver.recv_timeout(limit) {
         Ok(locked) => locked.map(|()| true),
         Err(_late) => Ok(false),
