@@ -94,8 +94,17 @@ impl Lock {
         }
     }
 
+    /// The draft in the file of a lock that may be another's; `None` when the file is gone.
+    pub(crate) fn read_draft(path: &Path) -> Result<Option<Vec<u8>>, LockError> {
+        match fs::read(path) {
+            Ok(content) => Ok(Some(last_line(whole_lines(&content)).to_owned())),
+            Err(absent) if absent.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(LockError::io("read", path, source)),
+        }
+    }
+
     /// Whether somebody works under the lock on `path` at this moment.
-    fn is_worked_under(path: &Path) -> Result<bool, LockError> {
+    pub(crate) fn is_worked_under(path: &Path) -> Result<bool, LockError> {
         is_held(path).map_err(|source| LockError::io("look at", path, source))
     }
 

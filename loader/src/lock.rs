@@ -24,6 +24,10 @@ pub(crate) enum LockError {
     Open { path: PathBuf, source: io::Error },
     #[error("another azure-vnet-loader runs on this node (it holds {path}); stop it first")]
     Held { path: PathBuf },
+    #[error(
+        "{path} was removed while it was waited for; start azure-vnet-loader again, unless it was uninstalled"
+    )]
+    Gone { path: PathBuf },
     #[error("lock {path}: {source}")]
     Lock { path: PathBuf, source: io::Error },
 }
@@ -58,7 +62,7 @@ impl Lock {
                 if lock.is_found() {
                     Ok(lock)
                 } else {
-                    Err(LockError::Held { path: lock.path })
+                    Err(LockError::Gone { path: lock.path })
                 }
             }
             Ok(false) => Err(LockError::Held { path }),
@@ -127,6 +131,6 @@ mod tests {
     #[test]
     fn a_lock_whose_file_is_taken_away_meanwhile_is_nobodys() {
         let refused = second(|held| fs::remove_file(&held.path).unwrap());
-        assert!(matches!(refused, Err(LockError::Held { .. })));
+        assert!(matches!(refused, Err(LockError::Gone { .. })));
     }
 }

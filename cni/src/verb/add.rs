@@ -216,7 +216,7 @@ fn make(
     let view = node.loader.node()?;
 
     call.steps.begin("ipam");
-    lock.write_draft(&Known::begun(request.stdin)?)?;
+    lock.write_draft(&Known::begun(&request.key, request.stdin)?)?;
     let (address, dns) = request
         .ipam
         .add(&node.runtime)

@@ -11,11 +11,18 @@ use crate::program::Call;
 use crate::record::Record;
 use netconf::Leaving;
 
-/// The part of a record and of a draft that says which IPAM plug-in was asked. The draft of an ADD that has asked it and has
-/// no answer yet has nothing else.
-#[derive(Serialize, Deserialize)]
-struct Begun {
+/// The draft of an ADD that has asked the IPAM plug-in and has no answer yet: what a record would say of it, too.
+#[derive(Serialize)]
+struct Begun<'a> {
+    #[serde(flatten)]
+    key: &'a Key,
     /// Standard input of ADD.
+    netconf: &'a str,
+}
+
+/// The part of a record and of any draft that says which IPAM plug-in was asked.
+#[derive(Deserialize)]
+struct Asked {
     netconf: String,
 }
 
@@ -37,7 +44,7 @@ impl Known {
             Some(record) => Some(record.netconf.clone()),
             None => serde_json::from_slice(draft)
                 .ok()
-                .map(|Begun { netconf }| netconf),
+                .map(|Asked { netconf }| netconf),
         };
         Ok(Self {
             record,
@@ -47,9 +54,9 @@ impl Known {
     }
 
     /// The draft of an ADD that is about to ask the IPAM plug-in, which may give an address that no record tells of.
-    pub(super) fn begun(stdin: &[u8]) -> Result<Vec<u8>, AddError> {
-        let netconf = String::from_utf8_lossy(stdin).into_owned();
-        serde_json::to_vec(&Begun { netconf }).map_err(|source| AddError::Draft { source })
+    pub(super) fn begun(key: &Key, stdin: &[u8]) -> Result<Vec<u8>, AddError> {
+        let netconf = &*String::from_utf8_lossy(stdin);
+        serde_json::to_vec(&Begun { key, netconf }).map_err(|source| AddError::Draft { source })
     }
 }
 

@@ -41,9 +41,9 @@ fn del_without_name(call: &mut Call, broken: NetconfError) -> Result<(), Error> 
     call.require_root()?;
     let step = call.steps.current();
     let node = Node::open(&call.deadline)?;
-    let (found, unreadable) = attachments(&node)?;
-    let mut left: Vec<Error> = unreadable.into_iter().map(Error::from).collect();
-    for key in found {
+    let there = attachments(&node)?;
+    let mut left = there.unreadable;
+    for key in there.keys {
         if (&key.container_id, &key.ifname) != (&call.env.container_id, &call.env.ifname) {
             continue;
         }

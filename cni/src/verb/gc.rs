@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use netconf::{Attachments, IPAM_PLUGIN, Leaving, Netconf, NetconfError, code, list_also};
 use rpc::{Key, RunDirectory, StateError};
 
 use super::Node;
 use super::del::release_locked;
-use crate::delegate::Delegate;
+use crate::delegate::{Delegate, DelegateError};
 use crate::ended::Ended;
 use crate::error::Error;
 use crate::lock::Lock;
@@ -29,7 +29,7 @@ pub(crate) enum GcError {
     )]
     Malformed { entries: String },
     #[error(
-        "the IPAM plug-in was not run: nothing tells which pod's file {} is, whose address it might free; run GC again when that file is gone", path.display()
+        "the IPAM plug-in was not run: nothing tells yet whose {} is, and it might free that pod's address; GC runs it again when that pod's ADD or DEL is done", path.display()
     )]
     OwnerUnknown { path: PathBuf },
     /// The rest was done.
@@ -94,25 +94,31 @@ fn gc_from(call: &mut Call, stdin: &[u8]) -> Result<(), Error> {
     let mut ended = Ended::watch(&locks)?;
     let node = Node::open(&call.deadline)?;
     let current = Leaving::parse(stdin)?;
-    let (unlisted, unreadable) = unlisted(&node, &netconf.name, &valid)?;
-    let mut failures: Vec<Error> = unreadable.into_iter().map(Error::from).collect();
-    for key in unlisted {
-        failures.extend(collect(call, &node, &key, &mut ended, &current).err());
+    let there = attachments(&node)?;
+    let mut failures = Vec::new();
+    for key in there.unlisted(&netconf.name, &valid) {
+        failures.extend(collect(call, &node, key, &mut ended, &current).err());
     }
+    failures.splice(..0, there.unreadable);
     // Last: what is still there keeps its address.
     call.steps.begin("ipam");
     let delegated = delegate(call, &node, &netconf, &valid, stdin).err();
-    // Who did not find the IPAM plug-in has said so already, and the plug-in of the list.
-    for last in [delegated, complaint(&valid)].into_iter().flatten() {
-        let words = last.to_string();
-        if !failures
-            .iter()
-            .any(|told| told.to_string().contains(&words))
-        {
-            failures.push(last);
-        }
-    }
+    // A plug-in that is not there may have been missed before.
+    let is_missing =
+        |error: &Error| matches!(error, Error::Delegate(DelegateError::Missing { .. }));
+    let news = delegated.filter(|error| !(is_missing(error) && is_told(&failures, error)));
+    failures.extend(news);
+    // Of the list the IPAM plug-in may have said the same already.
+    let own = complaint(&valid).filter(|own| !is_told(&failures, own));
+    failures.extend(own);
     GcError::of(failures)
+}
+
+fn is_told(failures: &[Error], error: &Error) -> bool {
+    let words = error.to_string();
+    failures
+        .iter()
+        .any(|told| told.to_string().contains(&words))
 }
 
 /// An IPAM plug-in knows neither our records nor our locks: what could not be removed, is being made or has been since GC began is
@@ -125,15 +131,15 @@ fn delegate(
     stdin: &[u8],
 ) -> Result<(), Error> {
     let plugin = netconf.ipam_plugin()?;
-    let (kept, unreadable) = unlisted(node, &netconf.name, valid)?;
+    let there = attachments(node)?;
     // Ours looks for the record and the lock of each lease itself.
     if plugin != IPAM_PLUGIN
-        && let Some(path) = of_nobody(node, &netconf.name, valid, &unreadable)?
+        && let Some(path) = there.of_nobody(&netconf.name, valid)
     {
         return Err(GcError::OwnerUnknown { path }.into());
     }
-    let kept: Vec<(&str, &str)> = kept
-        .iter()
+    let kept: Vec<(&str, &str)> = there
+        .unlisted(&netconf.name, valid)
         .map(|key| (key.container_id.as_str(), key.ifname.as_str()))
         .collect();
     let longer = list_also(stdin, &kept).map_err(|source| NetconfError::Json { source })?;
@@ -142,49 +148,83 @@ fn delegate(
     Ok(ipam.gc(&node.runtime)?)
 }
 
-/// A record or a lock file that is named by a digest, of no attachment that is listed or has a record that can be read: nobody can
-/// say whose it is, so nobody can list it.
-fn of_nobody(
-    node: &Node,
-    network: &str,
-    valid: &Attachments,
-    unreadable: &[StateError],
-) -> Result<Option<PathBuf>, StateError> {
-    let (known, _) = attachments(node)?;
-    let listed = valid.listed().map(|(container_id, ifname)| Key {
-        network: network.to_owned(),
-        container_id: container_id.to_owned(),
-        ifname: ifname.to_owned(),
-    });
-    let known = known.into_iter().chain(listed);
-    let names: BTreeSet<String> = known.map(|key| key.file_name()).collect();
-    let records = unreadable.iter().map(StateError::path).map(Path::to_owned);
-    let locks = lock_files(node)?.into_iter();
-    let locks = locks.filter(|name| Key::is_digest(name));
-    let locks = locks.map(|name| node.run.locks().join(name));
-    let is_known = |path: &PathBuf| {
-        let name = path.file_stem().and_then(OsStr::to_str);
-        name.is_some_and(|name| names.contains(name))
-    };
-    Ok(records.chain(locks).find(|path| !is_known(path)))
+/// What there is of attachments.
+#[derive(Default)]
+pub(super) struct There {
+    /// All that have a record or a lock file.
+    pub(super) keys: BTreeSet<Key>,
+    /// What keeps others from being known: of long names, which are only in the files.
+    pub(super) unreadable: Vec<Error>,
+    /// The files that this is about, and those of calls that have written nothing yet.
+    nameless: Vec<PathBuf>,
 }
 
-/// The attachments of the network that are not in the list.
-fn unlisted(node: &Node, network: &str, valid: &Attachments) -> Result<Found, StateError> {
-    let (mut found, unreadable) = attachments(node)?;
-    found.retain(|key| key.network == network && !valid.keep(&key.container_id, &key.ifname));
-    Ok((found, unreadable))
+impl There {
+    /// The attachments of the network that are not in the list.
+    fn unlisted<'a>(
+        &'a self,
+        network: &'a str,
+        valid: &'a Attachments,
+    ) -> impl Iterator<Item = &'a Key> {
+        let keys = self.keys.iter();
+        keys.filter(move |key| {
+            key.network == network && !valid.keep(&key.container_id, &key.ifname)
+        })
+    }
+
+    /// A file of an attachment that is neither listed nor known by another file: nobody can say whose it is, so nobody can list it.
+    fn of_nobody(&self, network: &str, valid: &Attachments) -> Option<PathBuf> {
+        let listed = valid.listed().map(|(container_id, ifname)| Key {
+            network: network.to_owned(),
+            container_id: container_id.to_owned(),
+            ifname: ifname.to_owned(),
+        });
+        let listed: Vec<Key> = listed.collect();
+        let known = self.keys.iter().chain(&listed);
+        let names: BTreeSet<String> = known.map(Key::file_name).collect();
+        let is_known = |path: &&PathBuf| {
+            let name = path.file_stem().and_then(OsStr::to_str);
+            name.is_some_and(|name| names.contains(name))
+        };
+        let unknown = self.nameless.iter().find(|path| !is_known(path));
+        unknown.cloned()
+    }
+
+    /// The attachment of a lock file is in its draft. Without one nothing was made yet; and nothing will be, unless somebody works.
+    fn look_into(&mut self, path: PathBuf) {
+        let draft = Lock::read_draft(&path).and_then(|draft| {
+            let key = draft.and_then(|draft| serde_json::from_slice::<Key>(&draft).ok());
+            Ok((Lock::is_worked_under(&path)?, key))
+        });
+        match draft {
+            Ok((_, Some(key))) => drop(self.keys.insert(key)),
+            Ok((true, None)) => self.nameless.push(path),
+            Ok((false, None)) => {}
+            Err(error) => {
+                self.nameless.push(path);
+                self.unreadable.push(error.into());
+            }
+        }
+    }
 }
 
-/// Attachments, and what keeps others from being known.
-type Found = (BTreeSet<Key>, Vec<StateError>);
-
-/// All that have a record or a lock file.
-pub(super) fn attachments(node: &Node) -> Result<Found, StateError> {
-    let (mut found, unreadable) = node.records.keys()?;
-    let begun = lock_files(node)?.into_iter();
-    found.extend(begun.filter_map(|name| Key::of_file_name(&name)));
-    Ok((found, unreadable))
+/// Locks come first: an ADD has written its record before it lets go of its lock.
+pub(super) fn attachments(node: &Node) -> Result<There, StateError> {
+    let mut there = There::default();
+    for name in lock_files(node)? {
+        if let Some(key) = Key::of_file_name(&name) {
+            there.keys.insert(key);
+        } else if Key::is_digest(&name) {
+            there.look_into(node.run.locks().join(name));
+        }
+    }
+    let (keys, unreadable) = node.records.keys()?;
+    there.keys.extend(keys);
+    for error in unreadable {
+        there.nameless.push(error.path().to_owned());
+        there.unreadable.push(error.into());
+    }
+    Ok(there)
 }
 
 /// The names of the files of locks that calls work under, or did when they were killed.

@@ -213,13 +213,6 @@ fn a_record_of_an_unknown_pod_that_cannot_be_read_is_told_and_all_else_is_taken_
     other_ipam(its_own).run().error_saying(5, &words[..1]);
     fs::remove_file("/run/asked").unwrap();
     fs::write(fault.below, whole).unwrap();
-    // Or when a call works on such a pod that has no record yet.
-    let begun = format!("/run/azure-vnet/locks/sha1:{}", "0".repeat(40));
-    fs::write(&begun, "").unwrap();
-    let words = [begun.as_str(), "the IPAM plug-in was not run"];
-    nobody().run().error_saying(11, &words);
-    assert!(!fs::exists("/run/asked").unwrap());
-    fs::remove_file(begun).unwrap();
     collecting().run().silence();
     assert!(!exists(&stays));
     assert_eq!(leases(), 0);

@@ -1,15 +1,12 @@
 //! GC: what the runtime does not know goes, and nothing else.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
-use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use nix::errno::Errno;
 use serde_json::{Value, json};
 
-use crate::delegate::eventually;
 use crate::exec::{Exec, netconf_with};
 use crate::faults::Fault;
 use crate::full::{host_veth, node};
@@ -19,7 +16,7 @@ use crate::sandbox::Sandbox;
 pub(crate) const VALID: &str = "cni.dev/valid-attachments";
 
 /// As the specification and libcni call it: no container, no interface, no namespace.
-fn bare(exec: Exec) -> Exec {
+pub(crate) fn bare(exec: Exec) -> Exec {
     let variables = ["CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_ARGS"];
     variables.into_iter().fold(exec, Exec::unset)
 }
@@ -32,12 +29,12 @@ pub(crate) fn gc(sandbox: &Sandbox, changes: &Value) -> Exec {
     bare(sandbox.azure_vnet("GC")).conf(&conf)
 }
 
-fn ipam_gc(sandbox: &Sandbox, valid: &Value) -> Exec {
+pub(crate) fn ipam_gc(sandbox: &Sandbox, valid: &Value) -> Exec {
     let conf = netconf_with(json!({"cniVersion": "1.1.0", VALID: valid}));
     bare(sandbox.ipam("GC")).conf(&conf)
 }
 
-fn listed(containers: &[&str]) -> Value {
+pub(crate) fn listed(containers: &[&str]) -> Value {
     containers
         .iter()
         .map(|id| json!({"containerID": id, "ifname": "eth0"}))
@@ -166,93 +163,6 @@ fn gc_and_status_do_not_exist_before_1_1_0() {
     }
 }
 
-/// Gives an address and takes its time when it is told to.
-const SLOW: &str = r#"
-case $CNI_COMMAND in ADD) ;; GC) cat > /run/told; exit ;; *) exit ;; esac
-eval "$SLOW"
-echo "{\"ips\":[{\"address\":\"$ADDRESS/16\"}]}""#;
-
-/// Row 87: an ADD that runs meanwhile is younger than the list, whatever it has made by now.
-#[test]
-fn an_add_that_runs_meanwhile_is_not_collected() {
-    let (sandbox, _loader) = node(Manner::Helpful);
-    let (adding, plugins) = begin_slow_add(&sandbox, "10.240.0.5");
-    // What the IPAM plug-in has given to it already, too.
-    sandbox.ipam("ADD").run().document();
-    gc(&sandbox, &json!({VALID: [], "ipam": {"type": "slow"}}))
-        .env("CNI_PATH", &plugins)
-        .env("PATH", "/usr/bin:/bin")
-        .run()
-        .silence();
-    let told: Value = serde_json::from_slice(&fs::read("/run/told").unwrap()).unwrap();
-    assert_eq!(told[VALID], listed(&["c1"]), "nor by another IPAM plug-in");
-    ipam_gc(&sandbox, &json!([])).run().silence();
-    assert_eq!(leases(), 1);
-    fs::write("/run/go", "").unwrap();
-    let added = adding.wait_with_output().unwrap();
-    let result: Value = serde_json::from_slice(&added.stdout).unwrap();
-    assert!(added.status.success() && exists(&result));
-    // The next list is younger.
-    let both = format!("{}:{}", plugins.display(), crate::exec::bin());
-    gc(&sandbox, &json!({VALID: []}))
-        .env("CNI_PATH", both)
-        .run()
-        .silence();
-    assert!(!exists(&result));
-    assert_eq!(leases(), 0);
-}
-
-/// Row 87: nor is what was made, made anew or asked for again between GC's begin and its turn.
-#[test]
-fn what_is_made_while_gc_works_is_not_collected() {
-    let (sandbox, _loader) = node(Manner::Helpful);
-    add(&sandbox, "c", "azure");
-    let pod = add(&sandbox, "d", "azure");
-    let (adding, plugins) = begin_slow_add(&sandbox, "10.240.0.99");
-    // Somebody who only looks, for long, at what comes first.
-    let looked_at: Vec<fs::File> = (10..40)
-        .map(|number| {
-            let file = fs::File::create(format!("/run/azure-vnet/locks/azure:a{number}:eth0"));
-            file.unwrap()
-        })
-        .collect();
-    for file in &looked_at {
-        file.lock_shared().unwrap();
-    }
-    let conf = netconf_with(json!({"cniVersion": "1.1.0", VALID: [], "ipam": {"type": "slow"}}));
-    fs::write("/run/conf", conf.to_string()).unwrap();
-    let collecting = bare(sandbox.azure_vnet("GC"))
-        .env("CNI_PATH", plugins)
-        .env("PATH", "/usr/bin:/bin")
-        .command
-        .stdin(fs::File::open("/run/conf").unwrap())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let inode = format!(":{} ", looked_at[0].metadata().unwrap().ino());
-    eventually(|| {
-        let locks = fs::read_to_string("/proc/locks").unwrap();
-        let is_waited_for = |line: &str| line.contains("->") && line.contains(&inode);
-        locks.lines().any(is_waited_for).then_some(())
-    });
-    fs::write("/run/go", "").unwrap();
-    let added: Value = serde_json::from_slice(&adding.wait_with_output().unwrap().stdout).unwrap();
-    sandbox.ip_netns_del("azure-c");
-    let anew = add(&sandbox, "c", "azure");
-    let again = sandbox
-        .azure_vnet("ADD")
-        .env("CNI_CONTAINERID", "d")
-        .env("CNI_NETNS", "/run/netns/azure-d")
-        .conf(&netconf_with(json!({"cniVersion": "1.1.0"})));
-    assert_eq!(again.run().document(), pod);
-    drop(looked_at);
-    let answer = collecting.wait_with_output().unwrap();
-    assert!(answer.status.success(), "{answer:?}");
-    assert!(exists(&added), "an ADD that was under way");
-    assert!(exists(&anew), "an ADD of what was stale");
-    assert!(exists(&pod), "an ADD that only had to answer");
-}
-
 /// A node whose processes have used up inotify, or a directory that fails: blind, GC takes nothing away, no address either, and
 /// says what to do.
 #[test]
@@ -283,29 +193,6 @@ fn a_gc_that_cannot_watch_takes_nothing_away() {
     }
 }
 
-/// An ADD that waits until there is `/run/go`, and where its IPAM plug-in is.
-fn begin_slow_add(sandbox: &Sandbox, address: &str) -> (Child, PathBuf) {
-    let plugins = sandbox.add_plugin("slow", SLOW);
-    let conf = netconf_with(json!({"ipam": {"type": "slow"}, "cniVersion": "1.1.0"}));
-    fs::write("/run/conf", conf.to_string()).unwrap();
-    let adding = sandbox
-        .azure_vnet("ADD")
-        .env("CNI_PATH", &plugins)
-        .env("PATH", "/usr/bin:/bin")
-        .env("ADDRESS", address)
-        .env(
-            "SLOW",
-            "touch /run/begun; while [ ! -e /run/go ]; do :; done",
-        )
-        .command
-        .stdin(fs::File::open("/run/conf").unwrap())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    eventually(|| fs::exists("/run/begun").unwrap().then_some(()));
-    (adding, plugins)
-}
-
 /// Row 88: whatever the IPAM plug-in does, the rest is done, and it gets what we got.
 #[test]
 fn the_ipam_plugins_failure_is_told_after_all_else_was_done() {
@@ -326,6 +213,10 @@ cat > /run/stdin; echo '{"code":99,"msg":"no broom","details":"today"}'; exit 1"
         .env("CNI_PATH", "/nowhere")
         .run()
         .error_saying(104, &["/nowhere"]);
+    add(&sandbox, "b", "azure");
+    let nowhere = gc(&sandbox, &json!({VALID: []})).env("CNI_PATH", "/nowhere");
+    let words = nowhere.run().error(11);
+    assert_eq!(words.matches("find the IPAM plug-in").count(), 1, "{words}");
 }
 
 /// What an interrupted ADD left, and addresses that nobody else knows of, under any main plug-in.

@@ -10,6 +10,8 @@ mod again;
 #[cfg(test)]
 mod azure;
 #[cfg(test)]
+mod beside;
+#[cfg(test)]
 mod check;
 #[cfg(test)]
 mod config;
