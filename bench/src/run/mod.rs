@@ -16,7 +16,7 @@ use anyhow::Result;
 use lab::Node;
 
 use crate::names::{Measure, Path, SideName, Unit};
-use crate::report::{Failure, Machine, Report, Size};
+use crate::report::{Failure, Machine, Ratio, Report, Row, Size};
 use crate::scene::{Kind, Side};
 use crate::series::{STEP, Sample, Series};
 pub(crate) use plan::Plan;
@@ -32,7 +32,9 @@ pub(crate) struct Book {
     /// Where the report goes, also while it is not complete.
     folder: Option<PathBuf>,
     started: Instant,
-    series: Vec<Series>,
+    /// Figures and not what they are of: a process that keeps a quarter of a MiB for each round takes long to fork.
+    rows: Vec<Row>,
+    ratios: Vec<Ratio>,
     failures: Vec<Failure>,
     sizes: Vec<Size>,
 }
@@ -47,7 +49,8 @@ impl Book {
             machine,
             folder,
             started: Instant::now(),
-            series: Vec::new(),
+            rows: Vec::new(),
+            ratios: Vec::new(),
             failures: Vec::new(),
             sizes: Vec::new(),
         }
@@ -88,12 +91,13 @@ impl Book {
             sizes: self.sizes.clone(),
             ..self.machine.clone()
         };
-        let mut series: Vec<&Series> = self.series.iter().collect();
-        series.sort_by_key(|series| series.measure);
+        let (mut rows, mut ratios) = (self.rows.clone(), self.ratios.clone());
+        rows.sort_by_key(|row| row.measure);
+        ratios.sort_by_key(|ratio| ratio.measure);
         Report {
             machine,
-            rows: series.iter().flat_map(|series| series.rows()).collect(),
-            ratios: series.iter().flat_map(|series| series.ratios()).collect(),
+            rows,
+            ratios,
         }
     }
 
@@ -221,8 +225,10 @@ impl Book {
                 crate::say(&format!("  {name:<10} {side:<8} {median:>12.2} {unit}"));
             }
         }
-        self.series
-            .extend(series.into_iter().filter(|series| !series.sides.is_empty()));
+        for series in &series {
+            self.rows.extend(series.rows());
+            self.ratios.extend(series.ratios());
+        }
         self.save();
     }
 }

@@ -190,39 +190,52 @@ impl There {
         unknown.cloned()
     }
 
-    /// The attachment of a lock file is in its draft. Without one nothing was made yet; and nothing will be, unless somebody works.
-    fn look_into(&mut self, path: PathBuf) {
-        let draft = Lock::read_draft(&path).and_then(|draft| {
-            let key = draft.and_then(|draft| serde_json::from_slice::<Key>(&draft).ok());
-            Ok((Lock::is_worked_under(&path)?, key))
-        });
-        match draft {
-            Ok((_, Some(key))) => drop(self.keys.insert(key)),
-            Ok((true, None)) => self.nameless.push(path),
-            Ok((false, None)) => {}
-            Err(error) => {
-                self.nameless.push(path);
-                self.unreadable.push(error.into());
+    /// The attachment of a lock file is in its draft. An empty one is that of a call that has made nothing yet, or litter.
+    fn look_into(&mut self, path: PathBuf, name: &str) {
+        // First: who writes a draft only now is still at work.
+        let works = Lock::is_worked_under(&path);
+        let draft = match Lock::read_draft(&path) {
+            Ok(Some(draft)) => draft,
+            Ok(None) => return,
+            Err(error) => return self.unknown(path, error),
+        };
+        let key = serde_json::from_slice::<Key>(&draft).ok();
+        match (key.filter(|key| key.file_name() == name), works) {
+            (Some(key), _) => drop(self.keys.insert(key)),
+            (None, Ok(true)) => self.nameless.push(path),
+            (None, Ok(false)) if draft.is_empty() => {}
+            (None, Ok(false)) => {
+                let why = "no attachment of this name is in it".to_owned();
+                let damaged = StateError::Damaged {
+                    path: path.clone(),
+                    why,
+                };
+                self.unknown(path, damaged);
             }
+            (None, Err(error)) => self.unknown(path, error),
         }
+    }
+
+    fn unknown(&mut self, path: PathBuf, error: impl Into<Error>) {
+        self.nameless.push(path);
+        self.unreadable.push(error.into());
     }
 }
 
-/// Locks come first: an ADD has written its record before it lets go of its lock.
+/// Locks come first: an ADD has written its record before it lets go of its lock. Nothing but this order lets none slip through.
 pub(super) fn attachments(node: &Node) -> Result<There, StateError> {
     let mut there = There::default();
     for name in lock_files(node)? {
         if let Some(key) = Key::of_file_name(&name) {
             there.keys.insert(key);
         } else if Key::is_digest(&name) {
-            there.look_into(node.run.locks().join(name));
+            there.look_into(node.run.locks().join(&name), &name);
         }
     }
     let (keys, unreadable) = node.records.keys()?;
     there.keys.extend(keys);
     for error in unreadable {
-        there.nameless.push(error.path().to_owned());
-        there.unreadable.push(error.into());
+        there.unknown(error.path().to_owned(), error);
     }
     Ok(there)
 }

@@ -121,6 +121,8 @@ fn an_add_of_a_long_name_is_in_another_plugins_list_and_goes_when_it_was_killed(
     collecting(plugins).run().silence();
     let told: Value = serde_json::from_slice(&fs::read("/run/told").unwrap()).unwrap();
     assert_eq!(told[VALID], listed(&[&id]));
+    ipam_gc(&sandbox, &json!([])).run().silence();
+    assert_eq!(leases(), 1, "nor by ours");
     adding.kill().unwrap();
     adding.wait().unwrap();
     fs::write("/run/go", "").unwrap();
@@ -148,6 +150,11 @@ fn another_ipam_plugin_is_not_run_while_a_call_works_that_says_no_name() {
     collecting().run().error_saying(11, &words);
     assert!(!fs::exists("/run/asked").unwrap());
     drop(works);
+    fs::write(&begun, "spoilt\n").unwrap();
+    let words = [&words[..], &["damaged", "delete it and the pod"]].concat();
+    collecting().run().error_saying(5, &words);
+    assert!(!fs::exists("/run/asked").unwrap());
+    fs::write(&begun, "").unwrap();
     collecting().run().silence();
     assert!(fs::exists("/run/asked").unwrap());
 }
