@@ -211,6 +211,11 @@ impl<C: Context> Tables for Maps<C> {
     }
 
     #[inline(always)]
+    fn remove_binding(&self, key: &BindingKey) {
+        let _gone_already = SNAT.remove(key);
+    }
+
+    #[inline(always)]
     fn see_binding(&self, key: &BindingKey, state: BindingState, now: Seconds) {
         if let Some(entry) = SNAT.get_ptr_mut(key) {
             // SAFETY: the memory belongs to the map for as long as the program lives. The entry may be recycled for

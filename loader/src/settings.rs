@@ -9,11 +9,12 @@ use aya::maps::MapError;
 use aya::maps::lpm_trie::Key;
 use hooks::{Abi, ticks};
 use ipnet::Ipv4Net;
+use tracing::warn;
 
 use crate::classes::Rule;
 use crate::config::{Config as Settings, Datapath};
 use crate::nic::Node;
-use crate::ports::Shares;
+use crate::ports::{PortRange, Shares};
 use crate::registry::{Registry, RegistryError, map_error};
 use crate::routes::NextHops;
 use crate::transition::{Step, Table, steps};
@@ -66,6 +67,14 @@ impl Registry {
             return Ok(false);
         }
         self.write_config(new)?;
+        let ports = |config: &Config| (config.nat_first, config.nat_count);
+        if old.nat_count != 0 && ports(&new) != ports(&old) {
+            let before = PortRange {
+                first: old.nat_first,
+                last: old.nat_first + (old.nat_count - 1),
+            };
+            warn!(%before, now = %shares.ports, "other SNAT ports: connections to the Internet that are open break");
+        }
         Ok(true)
     }
 

@@ -151,7 +151,7 @@ fn another_ipam_plugin_is_not_run_while_a_call_works_that_says_no_name() {
     assert!(!fs::exists("/run/asked").unwrap());
     drop(works);
     fs::write(&begun, "spoilt\n").unwrap();
-    let words = [&words[..], &["damaged", "delete it and the pod"]].concat();
+    let words = [&words[..], &["damaged", "its DEL takes the file away"]].concat();
     collecting().run().error_saying(5, &words);
     assert!(!fs::exists("/run/asked").unwrap());
     fs::write(&begun, "").unwrap();

@@ -252,6 +252,10 @@ impl Tables for Memory {
         true
     }
 
+    fn remove_binding(&self, key: &BindingKey) {
+        self.bindings.borrow_mut().remove(key);
+    }
+
     fn see_binding(&self, key: &BindingKey, state: BindingState, now: Seconds) {
         if let Some(binding) = self.bindings.borrow_mut().get_mut(key) {
             binding.see(state, now.0);

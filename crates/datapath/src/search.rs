@@ -6,6 +6,7 @@
 use abi::{Binding, BindingKey, BindingState, Config, Ip4, Port, Veth};
 
 use crate::expiry::binding_reusable;
+use crate::flow::is_full;
 use crate::ports::{CANDIDATES, Candidates};
 use crate::{Seconds, Tables};
 
@@ -111,6 +112,32 @@ impl<'a> Search<'a> {
     #[inline(always)]
     pub(crate) fn may_open(&self, tables: &impl Tables, config: &Config) -> bool {
         tables.open_bindings(self.veth.slot) < u32::from(config.nat_quota)
+    }
+
+    /// Whether a connection that begins may have the port of the flow's own `binding`, which one before it had: it is a new one to
+    /// whoever sends new flows through the kernel, and one that is over has no part of the pod's share any more. A SYN that is
+    /// sent again begins nothing.
+    #[inline(always)]
+    pub(crate) fn may_reopen(
+        &self,
+        tables: &impl Tables,
+        config: &Config,
+        binding: &Binding,
+    ) -> bool {
+        let state = binding.state();
+        state == BindingState::New
+            || !is_full(tables, config) && (!state.is_over() || self.may_open(tables, config))
+    }
+
+    /// Ends the flow's own `binding`, because the kernel gets what begins now: its next segments would find the port, and leave by one
+    /// that the remote end has not heard of.
+    #[inline(always)]
+    pub(crate) fn give_up(&self, tables: &impl Tables, key: &BindingKey, binding: &Binding) {
+        tables.remove_binding(key);
+        if !binding.state().is_over() {
+            let open = tables.open_bindings(self.veth.slot);
+            tables.set_open_bindings(self.veth.slot, open.saturating_sub(1));
+        }
     }
 
     #[inline(always)]

@@ -72,8 +72,8 @@ fn flow<P: Packet, T: Tables>(
         }
     }
     let nat_port = if let Some((key, binding)) = found {
-        // A port that the pod uses again counts as a new one.
-        if opens && binding.state().is_over() && !search.may_open(tables, config) {
+        if opens && !search.may_reopen(tables, config, &binding) {
+            search.give_up(tables, &key, &binding);
             learn(tables, &seen, FlowFlags::VIA_STACK, now);
             return Ok(STACK);
         }

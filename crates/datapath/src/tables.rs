@@ -65,6 +65,8 @@ pub trait Tables {
     fn add_binding(&self, key: &BindingKey, binding: Binding) -> bool;
     /// Replaces a binding that is dead. `false`: the table is full.
     fn take_over_binding(&self, key: &BindingKey, binding: Binding) -> bool;
+    /// Removes a binding. Another CPU may just have taken it over for another flow, whose next packet makes it again.
+    fn remove_binding(&self, key: &BindingKey);
     /// Notes that a packet of the binding was seen. Nothing happens when there is no such binding.
     fn see_binding(&self, key: &BindingKey, state: BindingState, now: Seconds);
     /// Whether a socket of the node itself would get what the remote end sends to the binding's port of `primary`.

@@ -3,7 +3,7 @@
 
 mod support;
 
-use abi::{FlowFlags, Ip4};
+use abi::{FlowFlags, Ip4, Slot};
 use datapath::{Seconds, Verdict};
 use support::*;
 
@@ -212,6 +212,7 @@ fn new_flows_only_take_the_stack(flag: abi::ConfigFlags) {
     let mut config = node.config.unwrap();
     config.flags = config.flags.with(flag);
     node.config = Some(config);
+    let first = ports[0];
     for (n, port) in (0..).zip(ports) {
         let (verdict, frame) = from_a_pod(&node, &tcp((A, 40_000 + n), (INTERNET, 443), ACK));
         assert_eq!(
@@ -225,6 +226,24 @@ fn new_flows_only_take_the_stack(flag: abi::ConfigFlags) {
         Verdict::Stack,
         "a new one takes the stack"
     );
+    assert_eq!(
+        from_a_pod(&node, &tcp((A, 40_000), (INTERNET, 443), SYN)).0,
+        Verdict::Wire(NIC),
+        "a SYN that is sent again does not"
+    );
+    let answer = tcp((INTERNET, 443), (PRIMARY, first), SYN | ACK);
+    receive(&node, &answer, NOW);
+    from_a_pod(&node, &tcp((A, 40_001), (INTERNET, 443), RST));
+    for port in [40_000, 40_001] {
+        for flags in [SYN, ACK] {
+            assert_eq!(
+                from_a_pod(&node, &tcp((A, port), (INTERNET, 443), flags)).0,
+                Verdict::Stack,
+                "one that begins on the port of an earlier one does: {port}"
+            );
+        }
+    }
+    assert_eq!(node.open.borrow().get(&Slot::new(10)), Some(&2));
 }
 
 #[test]

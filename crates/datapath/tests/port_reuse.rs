@@ -3,8 +3,10 @@
 
 mod support;
 
-use abi::{Binding, BindingState, Port, proto};
+use abi::{Binding, BindingState, ConfigFlags, Port, proto};
+use datapath::model::Memory;
 use datapath::{Seconds, Verdict, binding_expired};
+use proptest::prelude::*;
 use support::*;
 
 #[test]
@@ -114,4 +116,74 @@ fn a_port_that_the_pod_uses_again_is_a_new_connection() {
         Verdict::Stack,
         "established for two hours"
     );
+}
+
+/// What may happen to the connections of one pod to one server.
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    /// The pod sends from one of four ports.
+    Sent(u16, u8),
+    /// The server sends to the port that it heard of last.
+    Received(u8),
+    Wait(u32),
+    /// Whether new flows take the stack: a full table, or the setting.
+    Full(ConfigFlags, bool),
+    /// What the pod may hold open.
+    Share(u16),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let flags = || prop::sample::select(vec![SYN, ACK, FIN | ACK, RST]);
+    let full = prop::sample::select(vec![ConfigFlags::FLOWS_FULL, ConfigFlags::STACK]);
+    prop_oneof![
+        6 => (0_u16..4, flags()).prop_map(|(port, flags)| Event::Sent(port, flags)),
+        4 => prop::sample::select(vec![SYN | ACK, ACK, FIN | ACK, RST]).prop_map(Event::Received),
+        1 => (0_u32..200).prop_map(Event::Wait),
+        1 => (full, any::<bool>()).prop_map(|(flag, is_full)| Event::Full(flag, is_full)),
+        1 => (0_u16..4).prop_map(Event::Share),
+    ]
+}
+
+/// By which port a segment leaves; `None`: the kernel's to choose.
+fn leaves_by(node: &Memory, port: u16, flags: u8, now: Seconds) -> Option<u16> {
+    let frame = tcp((A, 40_000 + port), (INTERNET, 443), flags);
+    let (verdict, sent) = send(node, VETH_A, &frame, now);
+    (verdict != Verdict::Stack).then(|| ends(&sent).0.1)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1000))]
+
+    /// The remote end knows a connection by the port that its SYN came from.
+    #[test]
+    fn what_follows_a_syn_leaves_by_the_port_of_the_syn(
+        events in prop::collection::vec(event(), 0..60),
+        // Where nothing can be remembered, a SYN that is sent again may not find its binding behind a candidate that became free.
+        (room, ports) in prop_oneof![Just((0, 1)), (1_u16..6).prop_map(|ports| (usize::MAX, ports))],
+    ) {
+        let mut node = node(ports);
+        node.flow_limit = room;
+        let (mut now, mut heard) = (NOW, 1024);
+        for event in events {
+            match event {
+                Event::Sent(port, flags) => {
+                    let left = leaves_by(&node, port, flags, now);
+                    heard = left.unwrap_or(heard);
+                    if flags == SYN {
+                        let next = leaves_by(&node.clone(), port, ACK, now);
+                        prop_assert_eq!(left, next, "{:?}", event);
+                    }
+                }
+                Event::Received(flags) => {
+                    receive(&node, &tcp((INTERNET, 443), (PRIMARY, heard), flags), now);
+                }
+                Event::Wait(seconds) => now.0 += seconds,
+                Event::Full(flag, is_full) => {
+                    let config = node.config.as_mut().unwrap();
+                    config.flags = config.flags.set(flag, is_full);
+                }
+                Event::Share(quota) => node.config.as_mut().unwrap().nat_quota = quota,
+            }
+        }
+    }
 }

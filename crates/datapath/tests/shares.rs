@@ -71,6 +71,12 @@ fn a_port_of_a_closed_connection_is_used_again_only_within_the_share() {
     assert_eq!(open(&node), 2);
     assert_eq!(from_a_pod(&node, &syn(40_000)).0, Verdict::Stack);
     assert_eq!(open(&node), 2);
+    let next = tcp((A, 40_000), (INTERNET, 443), ACK);
+    assert_eq!(
+        from_a_pod(&node, &next).0,
+        Verdict::Stack,
+        "it follows its SYN"
+    );
     assert_eq!(
         from_a_pod(&node, &syn(40_001)).0,
         Verdict::Wire(NIC),

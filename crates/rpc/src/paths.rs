@@ -21,6 +21,9 @@ impl Default for RunDirectory {
     }
 }
 
+/// The directory of locks in it.
+pub(crate) const LOCKS: &str = "locks";
+
 impl RunDirectory {
     /// A run directory elsewhere, for tests of the file formats.
     pub fn at(root: impl Into<PathBuf>) -> Self {
@@ -44,7 +47,7 @@ impl RunDirectory {
 
     /// Kernel locks, one per attachment.
     pub fn locks(&self) -> PathBuf {
-        self.root.join("locks")
+        self.root.join(LOCKS)
     }
 
     /// The IPAM plug-in's files.

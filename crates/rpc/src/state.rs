@@ -10,6 +10,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use crate::paths::LOCKS;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -41,6 +42,10 @@ fn remedy(path: &Path) -> &'static str {
     match path.file_name().and_then(OsStr::to_str) {
         Some("boot") => "delete it: the next call writes it anew, and addresses in use stay in use",
         Some("pools.json") => "delete it: azure-vnet-loader writes it anew within 30 s",
+        // Without its draft nobody would know what a killed call has made.
+        Some(_) | None if path.parent().is_some_and(|parent| parent.ends_with(LOCKS)) => {
+            "delete the pod that it belongs to: its DEL takes the file away, as a reboot does"
+        }
         Some(_) | None => "delete it and the pod that it belongs to",
     }
 }

@@ -291,6 +291,11 @@ impl Tables for Recorder<'_> {
         self.after.take_over_binding(key, binding)
     }
 
+    fn remove_binding(&self, key: &BindingKey) {
+        self.note("snat", format!("gives port {} up", key.nat_port));
+        self.after.remove_binding(key);
+    }
+
     fn see_binding(&self, key: &BindingKey, state: BindingState, now: Seconds) {
         self.after.see_binding(key, state, now);
     }

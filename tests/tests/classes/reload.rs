@@ -122,6 +122,8 @@ fn loader_yaml_takes_effect_without_a_restart() {
     let port = pod.tcp(lab.inet().addr(), 8080).unwrap().peer_addr().port();
     assert!((5000..=5099).contains(&port), "{port}");
     assert_eq!(status(node)["nat_ports"], serde_json::json!([5000, 5099]));
+    let warned = "other SNAT ports: connections to the Internet that are open break";
+    soon("a warning", || node.loader().log().contains(warned));
     node.exec(&["rm", LOADER_YAML]).unwrap();
     soon("no file", || {
         status(node)["nat_ports"] == serde_json::json!([1024, 29_999])
