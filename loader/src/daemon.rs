@@ -103,6 +103,8 @@ pub struct Daemon {
     pub(crate) metrics_address: watch::Sender<Option<SocketAddrV4>>,
     /// Who else filters pods' forwarded packets.
     pub(crate) foreign: RefCell<Vec<Filter>>,
+    /// What keeps others of them from being seen.
+    pub(crate) unread: RefCell<Option<String>>,
     /// Nothing that makes the runtime call us is put back any more.
     pub(crate) leaving: Cell<bool>,
     /// Whether the tasks are alive.
@@ -258,6 +260,7 @@ impl Daemon {
             metrics: Metrics::default(),
             metrics_address: watch::Sender::new(address),
             foreign: RefCell::default(),
+            unread: RefCell::default(),
             leaving: Cell::default(),
             beats: Beats::default(),
         };

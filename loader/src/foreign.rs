@@ -99,19 +99,30 @@ impl fmt::Display for Filter {
 #[error("look for rules that filter pods' packets: {0}")]
 pub struct LookError(#[from] RunError);
 
-/// Everybody who filters what this network namespace forwards, one place each. Changes nothing; takes some ten milliseconds.
-pub fn look() -> Result<Vec<Filter>, LookError> {
-    Ok(filters(&of_forward()?))
+/// Everybody who filters what this network namespace forwards, one place each, and what kept others from being seen. Changes nothing;
+/// takes some ten milliseconds.
+pub fn look() -> Result<(Vec<Filter>, Option<LookError>), LookError> {
+    let (chains, unread) = of_forward()?;
+    Ok((filters(&chains), unread))
 }
 
 impl Daemon {
     /// Looks for filters; tells of each when it comes, and when it goes.
     pub(crate) async fn look_for_filters(&self) {
-        let found = match spawn_blocking(look).await {
-            Ok(Ok(found)) => found,
-            Ok(Err(why)) => return warn!(%why, "look for rules of others"),
+        let looked = match spawn_blocking(look).await {
+            Ok(looked) => looked,
             Err(why) => return warn!(%why, "look for rules of others"),
         };
+        let (found, unread) = match looked {
+            Ok((found, unread)) => (Some(found), unread),
+            Err(why) => (None, Some(why)),
+        };
+        let unread = unread.map(|why| why.to_string());
+        if let Some(why) = unread.as_ref().filter(|_| *self.unread.borrow() != unread) {
+            warn!(why, "rules of others may be there that nobody sees");
+        }
+        self.unread.replace(unread);
+        let Some(found) = found else { return };
         let before = self.foreign.replace(found.clone());
         for filter in found.iter().filter(|filter| !before.contains(filter)) {
             let (by, place, rule) = (filter.owner.title(), &filter.place, &filter.rule);
@@ -124,6 +135,18 @@ impl Daemon {
                 "filters no more"
             );
         }
+    }
+
+    /// For `vnetctl status`, while fast flows pass by rules that nobody sees.
+    pub(crate) fn unseen(&self) -> Option<String> {
+        if self.configuration.borrow().config.datapath == Datapath::Stack {
+            return None;
+        }
+        let unread = self.unread.borrow();
+        let why = unread.as_ref()?;
+        Some(format!(
+            "{why}: rules may filter pods' packets that fast flows pass by; `vnetctl doctor` looks with more rights"
+        ))
     }
 
     /// For `vnetctl status`, while fast flows pass these rules by.

@@ -70,6 +70,7 @@ impl Daemon {
         warnings.extend(self.troubles.borrow().all().cloned());
         warnings.extend(self.reclaim.borrow().warnings());
         warnings.extend(self.filtered());
+        warnings.extend(self.unseen());
         let sizes = self.configuration.borrow().config.sizes;
         let swept = self.swept.borrow();
         for (key, wanted, is) in [

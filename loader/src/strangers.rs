@@ -12,7 +12,7 @@ impl Daemon {
     /// Others' programs that see pods' packets before we have checked them. Filters are announced; TCX's programs are not.
     pub(crate) fn look_for_strangers(&self, touched: &Touched, pods: &[Known]) {
         let before = self.strange.take();
-        let mut found = Vec::new();
+        let (mut found, mut is_unsure) = (Vec::new(), false);
         let names = Names::open();
         // Without ours there is no order: that is another trouble.
         let look = Look::open(&self.pins, &[Hook::FROM_POD, Hook::FROM_WIRE]);
@@ -31,11 +31,22 @@ impl Daemon {
                 Hook::FROM_WIRE
             };
             let looked = look.as_ref().map(|look| look.ahead(hook, ifindex));
-            let ahead = looked.ok().and_then(Result::ok).unwrap_or_default();
-            if !ahead.is_empty() {
-                self.strange.borrow_mut().insert(ifindex);
-                found.push(format!("{ahead:?} on {name}"));
+            match looked.ok().and_then(Result::ok) {
+                Some(ahead) if ahead.is_empty() => {}
+                Some(ahead) => {
+                    self.strange.borrow_mut().insert(ifindex);
+                    found.push(format!("{ahead:?} on {name}"));
+                }
+                // Who was there may still be.
+                None if before.contains(&ifindex) => {
+                    self.strange.borrow_mut().insert(ifindex);
+                    is_unsure = true;
+                }
+                None => {}
             }
+        }
+        if is_unsure && found.is_empty() {
+            return;
         }
         let wrong = (!found.is_empty()).then(|| {
             format!(

@@ -87,6 +87,31 @@ fn the_units_capabilities_are_enough_for_all_that_the_loader_does() {
     }
 }
 
+/// `iptables-legacy-save` wants a raw socket, which the unit does not let the loader have.
+#[test]
+fn with_the_units_rights_a_legacy_table_is_told_and_hides_no_other_filter() {
+    let lab = Lab::new().nodes(1).build().unwrap();
+    let node = lab.node(1);
+    let empty = b"*filter\nCOMMIT\n";
+    let legacy = node.feed(&["iptables-legacy-restore", "--noflush"], empty);
+    if !legacy.unwrap().status.success() {
+        return println!("this kernel has no iptables-legacy");
+    }
+    node.nft("table inet firewall {\n chain forward {\n type filter hook forward priority 0; policy drop;\n ct state established accept\n }\n}\n")
+        .unwrap();
+    let line = ["setpriv", &bounding(), "--no-new-privs"];
+    node.loader().start_by(&line).unwrap();
+    let seen = eventually(Duration::from_secs(10), || {
+        let warnings = node.status().ok()?["warnings"].to_string();
+        let words = ["inet firewall", "iptables-legacy-save", "vnetctl doctor"];
+        words
+            .iter()
+            .all(|word| warnings.contains(word))
+            .then_some(())
+    });
+    assert!(seen.is_some(), "{}", node.status().unwrap()["warnings"]);
+}
+
 /// The plug-in that frees an address then runs with the loader's rights: few capabilities, and nothing but `/run` to write to (the
 /// other directory is the conflist's).
 #[test]

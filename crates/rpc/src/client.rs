@@ -30,7 +30,7 @@ pub enum CallError {
     },
     /// The loader did not answer in time, or hung up.
     #[error(
-        "talk to the loader at {socket}: {source}; see the loader's log (journalctl -u azure-vnet-loader)"
+        "talk to the loader at {socket}: {source}; is azure-vnet-loader running? (systemctl status azure-vnet-loader; journalctl -u azure-vnet-loader)"
     )]
     Exchange {
         /// The socket's path.

@@ -32,16 +32,23 @@ pub(crate) fn everything() -> Result<Vec<Chain>, LookError> {
     Ok(chains)
 }
 
-/// Those of the tables that see what is forwarded. With kube-proxy's and others' thousands of rules that is much less.
-pub(super) fn of_forward() -> Result<Vec<Chain>, LookError> {
+/// Those of the tables that see what is forwarded, and what keeps those of iptables-legacy from being read: it wants `CAP_NET_RAW`, which the
+/// loader's unit has not. With kube-proxy's and others' thousands of rules that is much less.
+pub(super) fn of_forward() -> Result<(Vec<Chain>, Option<LookError>), LookError> {
     let mut chains = Vec::new();
     for table in tables_with_forward(&run("nft", &["list", "chains"])?) {
         let list = ["-s", "-t", "list", "table"];
         let line: Vec<&str> = list.into_iter().chain(table.split(' ')).collect();
         chains.extend(from_nft(&run("nft", &line)?));
     }
-    chains.extend(legacy(&["-t", "filter"])?);
-    Ok(chains)
+    let unread = match legacy(&["-t", "filter"]) {
+        Ok(found) => {
+            chains.extend(found);
+            None
+        }
+        Err(error) => Some(error),
+    };
+    Ok((chains, unread))
 }
 
 /// Of `nft list chains`, which says nothing of rules.

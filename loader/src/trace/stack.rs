@@ -161,9 +161,10 @@ fn filters() -> Vec<String> {
         let Filter { owner, place, rule } = filter;
         format!("{} ({place}: {rule})", owner.title())
     };
+    let unknown = |error| format!("nobody knows who: {error}");
     match foreign::look() {
-        Ok(found) => found.iter().map(of).collect(),
-        Err(error) => vec![format!("nobody knows who: {error}")],
+        Ok((found, unread)) => found.iter().map(of).chain(unread.map(unknown)).collect(),
+        Err(error) => vec![unknown(error)],
     }
 }
 

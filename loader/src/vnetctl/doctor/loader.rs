@@ -11,6 +11,7 @@ use rpc::{Endpoint, read_json};
 
 use super::node::Node;
 use super::{Problem, lasting};
+use crate::configuration::Configuration;
 use crate::vnetctl::endpoints;
 use crate::vnetctl::pinned::Pinned;
 use crate::words::some;
@@ -48,7 +49,10 @@ pub(super) fn capabilities(node: &Node) -> Option<Problem> {
 }
 
 pub(super) fn configuration(node: &Node) -> Option<Problem> {
-    let rejected = &node.status.as_ref().ok()?.config.rejected;
+    let Ok(status) = &node.status else {
+        return unusable();
+    };
+    let rejected = &status.config.rejected;
     (!rejected.is_empty()).then(|| {
         Problem::error(
             format!("the configuration is refused: {}", rejected.join("; ")),
@@ -56,6 +60,16 @@ pub(super) fn configuration(node: &Node) -> Option<Problem> {
             "what the message says behind its last semicolon; it takes effect within a second",
         )
     })
+}
+
+/// The likeliest reason why there is none: one that starts reads the files first.
+fn unusable() -> Option<Problem> {
+    let refused = Configuration::load().err()?;
+    Some(Problem::error(
+        format!("the configuration is refused: {refused}"),
+        "the loader does not start with it",
+        "what the message says behind its last semicolon; then systemctl restart azure-vnet-loader",
+    ))
 }
 
 /// What no other check looks at.

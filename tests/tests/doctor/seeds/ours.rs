@@ -145,6 +145,19 @@ pub(super) const SEEDS: &[Seed] = &[
             until(lab, "loader-config")
         },
     ),
+    dead(
+        "loader.yaml is refused at start",
+        "loader-config",
+        &["serviceCidr", "systemctl restart azure-vnet-loader"],
+        |lab, _| {
+            write(
+                lab,
+                "/etc/azure-vnet/loader.yaml",
+                "serviceCidr: [10.0.0.0/16]\n",
+            )?;
+            Ok(None)
+        },
+    ),
     seed(
         "a setting waits for a restart",
         "loader-warnings",
