@@ -3,10 +3,9 @@
 //! A binding is keyed by what the wire shows, so that the answer finds it with one look-up; the pod's packets find it
 //! again through the flow's candidate ports ([`crate::ports`]), nearly always at the first.
 
-use abi::{Binding, BindingKey, BindingState, Config, Ip4, Port, Veth};
+use abi::{Binding, BindingKey, BindingState, Config, ConfigFlags, Ip4, Port, Veth};
 
 use crate::expiry::binding_reusable;
-use crate::flow::is_full;
 use crate::ports::{CANDIDATES, Candidates};
 use crate::{Seconds, Tables};
 
@@ -114,9 +113,10 @@ impl<'a> Search<'a> {
         tables.open_bindings(self.veth.slot) < u32::from(config.nat_quota)
     }
 
-    /// Whether a connection that begins may have the port of the flow's own `binding`, which one before it had: it is a new one to
-    /// whoever sends new flows through the kernel, and one that is over has no part of the pod's share any more. A SYN that is
-    /// sent again begins nothing.
+    /// Whether a connection that begins may have the port of the flow's own `binding`, which one before it had: `datapath: stack` sends
+    /// it through the kernel, and one that is over has no part of the pod's share any more. A SYN that is sent again begins nothing. A full
+    /// table does not matter: the binding itself says whose the packets are, and while tables move to those of another build nothing
+    /// is to go that the other one may still have.
     #[inline(always)]
     pub(crate) fn may_reopen(
         &self,
@@ -126,7 +126,8 @@ impl<'a> Search<'a> {
     ) -> bool {
         let state = binding.state();
         state == BindingState::New
-            || !is_full(tables, config) && (!state.is_over() || self.may_open(tables, config))
+            || !config.flags.contains(ConfigFlags::STACK)
+                && (!state.is_over() || self.may_open(tables, config))
     }
 
     /// Ends the flow's own `binding`, because the kernel gets what begins now: its next segments would find the port, and leave by one

@@ -4,6 +4,7 @@
 mod support;
 
 use abi::{FlowFlags, Ip4, Slot};
+use datapath::model::Memory;
 use datapath::{Seconds, Verdict};
 use support::*;
 
@@ -212,7 +213,6 @@ fn new_flows_only_take_the_stack(flag: abi::ConfigFlags) {
     let mut config = node.config.unwrap();
     config.flags = config.flags.with(flag);
     node.config = Some(config);
-    let first = ports[0];
     for (n, port) in (0..).zip(ports) {
         let (verdict, frame) = from_a_pod(&node, &tcp((A, 40_000 + n), (INTERNET, 443), ACK));
         assert_eq!(
@@ -231,19 +231,40 @@ fn new_flows_only_take_the_stack(flag: abi::ConfigFlags) {
         Verdict::Wire(NIC),
         "a SYN that is sent again does not"
     );
-    let answer = tcp((INTERNET, 443), (PRIMARY, first), SYN | ACK);
+}
+
+/// Those that began on the port of an earlier one have its binding, and would go on for ever.
+#[test]
+fn with_datapath_stack_a_connection_on_the_port_of_an_earlier_one_takes_the_stack() {
+    let mut node = node(1000);
+    let answered = open(&node, 40_000);
+    open(&node, 40_001);
+    let answer = tcp((INTERNET, 443), (PRIMARY, answered), SYN | ACK);
     receive(&node, &answer, NOW);
     from_a_pod(&node, &tcp((A, 40_001), (INTERNET, 443), RST));
+    let held = |node: &Memory| *node.open.borrow().get(&Slot::new(10)).unwrap();
+    assert_eq!(held(&node), 1);
+    let verdict =
+        |node: &Memory, port, flags| from_a_pod(node, &tcp((A, port), (INTERNET, 443), flags)).0;
+    let mut config = node.config.unwrap();
+    config.flags = config.flags.with(abi::ConfigFlags::FLOWS_FULL);
+    node.config = Some(config);
+    let full = node.clone();
+    for port in [40_000, 40_001] {
+        assert_eq!(
+            verdict(&full, port, SYN),
+            Verdict::Wire(NIC),
+            "full: {port}"
+        );
+    }
+    config.flags = config.flags.with(abi::ConfigFlags::STACK);
+    node.config = Some(config);
     for port in [40_000, 40_001] {
         for flags in [SYN, ACK] {
-            assert_eq!(
-                from_a_pod(&node, &tcp((A, port), (INTERNET, 443), flags)).0,
-                Verdict::Stack,
-                "one that begins on the port of an earlier one does: {port}"
-            );
+            assert_eq!(verdict(&node, port, flags), Verdict::Stack, "{port}");
         }
     }
-    assert_eq!(node.open.borrow().get(&Slot::new(10)), Some(&2));
+    assert_eq!(held(&node), 0);
 }
 
 #[test]
