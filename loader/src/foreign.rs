@@ -94,6 +94,17 @@ impl fmt::Display for Filter {
     }
 }
 
+impl Filter {
+    /// Whether only `iptables-legacy-save` sees it.
+    fn is_legacy(&self) -> bool {
+        self.place.starts_with("table legacy ")
+    }
+}
+
+/// Of a node where iptables-legacy has rules and the loader may not read them.
+pub(crate) const UNSEEN: &str =
+    "rules of iptables-legacy that filter what the node forwards would not be noticed";
+
 /// The rules cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[error("look for rules that filter pods' packets: {0}")]
@@ -109,20 +120,24 @@ pub fn look() -> Result<(Vec<Filter>, Option<LookError>), LookError> {
 impl Daemon {
     /// Looks for filters; tells of each when it comes, and when it goes.
     pub(crate) async fn look_for_filters(&self) {
-        let looked = match spawn_blocking(look).await {
-            Ok(looked) => looked,
+        let (mut found, unread) = match spawn_blocking(look).await {
+            Ok(Ok(looked)) => looked,
+            Ok(Err(why)) => return warn!(%why, "look for rules of others"),
             Err(why) => return warn!(%why, "look for rules of others"),
         };
-        let (found, unread) = match looked {
-            Ok((found, unread)) => (Some(found), unread),
-            Err(why) => (None, Some(why)),
-        };
-        let unread = unread.map(|why| why.to_string());
-        if let Some(why) = unread.as_ref().filter(|_| *self.unread.borrow() != unread) {
-            warn!(why, "rules of others may be there that nobody sees");
+        if unread.is_some() {
+            // Who was there may still be.
+            let before = self.foreign.borrow();
+            let legacy = before.iter().filter(|filter| filter.is_legacy());
+            found.extend(legacy.cloned());
         }
-        self.unread.replace(unread);
-        let Some(found) = found else { return };
+        let unread = unread.map(|why| why.to_string());
+        let before = self.unread.replace(unread.clone());
+        match unread {
+            Some(why) if before.is_none() => warn!(why, "{UNSEEN}"),
+            None if before.is_some() => info!("rules of iptables-legacy are seen again"),
+            Some(_) | None => {}
+        }
         let before = self.foreign.replace(found.clone());
         for filter in found.iter().filter(|filter| !before.contains(filter)) {
             let (by, place, rule) = (filter.owner.title(), &filter.place, &filter.rule);
@@ -144,9 +159,7 @@ impl Daemon {
         }
         let unread = self.unread.borrow();
         let why = unread.as_ref()?;
-        Some(format!(
-            "{why}: rules may filter pods' packets that fast flows pass by; `vnetctl doctor` looks with more rights"
-        ))
+        Some(format!("{why}: {UNSEEN}; `vnetctl doctor` sees them"))
     }
 
     /// For `vnetctl status`, while fast flows pass these rules by.

@@ -97,9 +97,15 @@ fn with_the_units_rights_a_legacy_table_is_told_and_hides_no_other_filter() {
     if !legacy.unwrap().status.success() {
         return println!("this kernel has no iptables-legacy");
     }
+    let line = ["setpriv", &bounding(), "--no-new-privs"];
+    node.loader().start_by(&line).unwrap();
+    node.exec(&["vnetctl", "status", "--wait", "--brief"])
+        .unwrap();
+    let doctor = node.exec(&["vnetctl", "doctor"]).unwrap();
+    assert_eq!(doctor, "0 problems, 34 checks\n", "which reads it itself");
+    node.loader().terminate().unwrap();
     node.nft("table inet firewall {\n chain forward {\n type filter hook forward priority 0; policy drop;\n ct state established accept\n }\n}\n")
         .unwrap();
-    let line = ["setpriv", &bounding(), "--no-new-privs"];
     node.loader().start_by(&line).unwrap();
     let seen = eventually(Duration::from_secs(10), || {
         let warnings = node.status().ok()?["warnings"].to_string();

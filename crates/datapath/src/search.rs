@@ -115,8 +115,8 @@ impl<'a> Search<'a> {
 
     /// Whether a connection that begins may have the port of the flow's own `binding`, which one before it had: `datapath: stack` sends
     /// it through the kernel, and one that is over has no part of the pod's share any more. A SYN that is sent again begins nothing. A full
-    /// table does not matter: the binding itself says whose the packets are, and while tables move to those of another build nothing
-    /// is to go that the other one may still have.
+    /// table does not matter: the binding itself says whose the packets are. While tables move to those of another build, which counts as
+    /// lost flows, the share does not either: what goes here may have been copied.
     #[inline(always)]
     pub(crate) fn may_reopen(
         &self,
@@ -127,7 +127,9 @@ impl<'a> Search<'a> {
         let state = binding.state();
         state == BindingState::New
             || !config.flags.contains(ConfigFlags::STACK)
-                && (!state.is_over() || self.may_open(tables, config))
+                && (!state.is_over()
+                    || self.may_open(tables, config)
+                    || tables.lost_flows() != config.flows_lost)
     }
 
     /// Ends the flow's own `binding`, because the kernel gets what begins now: its next segments would find the port, and leave by one

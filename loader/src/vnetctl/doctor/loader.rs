@@ -12,6 +12,7 @@ use rpc::{Endpoint, read_json};
 use super::node::Node;
 use super::{Problem, lasting};
 use crate::configuration::Configuration;
+use crate::foreign::UNSEEN;
 use crate::vnetctl::endpoints;
 use crate::vnetctl::pinned::Pinned;
 use crate::words::some;
@@ -75,9 +76,11 @@ fn unusable() -> Option<Problem> {
 /// What no other check looks at.
 pub(super) fn warnings(node: &Node) -> Option<Problem> {
     let warnings = &node.status.as_ref().ok()?.warnings;
+    // What this command has seen itself by now.
+    let is_seen = |warning: &str| node.ruleset.is_ok() && warning.contains(UNSEEN);
     let others = warnings
         .iter()
-        .filter(|warning| !warning.contains("vnetctl ipam check"));
+        .filter(|warning| !warning.contains("vnetctl ipam check") && !is_seen(warning));
     let others: Vec<String> = others.cloned().collect();
     (!others.is_empty()).then(|| {
         Problem::warning(
