@@ -1,8 +1,17 @@
 //! What can be wrong with what we install: kernel, conflist, plug-ins, loader, addresses.
 
-use lab::{AZURE_CONFLIST, CONFLIST, Wireserver};
+use lab::{AZURE_CONFLIST, CONFLIST, Lab, Process, Wireserver};
 
-use super::{OTHER, Seed, dead, run, seed, until, veth, write};
+use super::{OTHER, Result, Seed, dead, run, seed, until, veth, write};
+
+/// A key that there is not: `serviceCidrs` is meant.
+fn misspell(lab: &Lab) -> Result<Option<Process>> {
+    write(
+        lab,
+        "/etc/azure-vnet/loader.yaml",
+        "serviceCidr: [10.0.0.0/16]\n",
+    )
+}
 
 pub(super) const SEEDS: &[Seed] = &[
     seed(
@@ -137,11 +146,7 @@ pub(super) const SEEDS: &[Seed] = &[
         "loader-config",
         &["serviceCidr", "within a second"],
         |lab, _| {
-            write(
-                lab,
-                "/etc/azure-vnet/loader.yaml",
-                "serviceCidr: [10.0.0.0/16]\n",
-            )?;
+            misspell(lab)?;
             until(lab, "loader-config")
         },
     ),
@@ -149,14 +154,7 @@ pub(super) const SEEDS: &[Seed] = &[
         "loader.yaml is refused at start",
         "loader-config",
         &["serviceCidr", "systemctl restart azure-vnet-loader"],
-        |lab, _| {
-            write(
-                lab,
-                "/etc/azure-vnet/loader.yaml",
-                "serviceCidr: [10.0.0.0/16]\n",
-            )?;
-            Ok(None)
-        },
+        |lab, _| misspell(lab),
     ),
     seed(
         "a setting waits for a restart",
