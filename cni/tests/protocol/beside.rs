@@ -150,10 +150,13 @@ fn another_ipam_plugin_is_not_run_while_a_call_works_that_says_no_name() {
     collecting().run().error_saying(11, &words);
     assert!(!fs::exists("/run/asked").unwrap());
     drop(works);
-    fs::write(&begun, "spoilt\n").unwrap();
     let words = [&words[..], &["damaged", "its DEL takes the file away"]].concat();
-    collecting().run().error_saying(5, &words);
-    assert!(!fs::exists("/run/asked").unwrap());
+    let anothers = json!({"network": "azure", "container_id": "x", "ifname": "eth0"});
+    for draft in ["spoilt\n", &format!("{anothers}\n")] {
+        fs::write(&begun, draft).unwrap();
+        collecting().run().error_saying(5, &words);
+        assert!(!fs::exists("/run/asked").unwrap(), "{draft}");
+    }
     fs::write(&begun, "").unwrap();
     collecting().run().silence();
     assert!(fs::exists("/run/asked").unwrap());
