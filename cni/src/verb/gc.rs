@@ -29,7 +29,7 @@ pub(crate) enum GcError {
     )]
     Malformed { entries: String },
     #[error(
-        "the IPAM plug-in was not run: nothing tells yet whose {} is, and it might free that pod's address; GC runs it again when that pod's ADD or DEL is done", path.display()
+        "the IPAM plug-in was not run: nothing tells yet whose {} is, and it might free that pod's address; call GC again when that pod's ADD or DEL is done", path.display()
     )]
     OwnerUnknown { path: PathBuf },
     /// The rest was done.
