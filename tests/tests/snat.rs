@@ -1,7 +1,7 @@
 //! Ports and bindings of real traffic: whose port a connection gets, and what happens when a binding is lost.
 #![cfg(test)]
 
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Ipv4Addr, Shutdown, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
@@ -126,6 +126,32 @@ fn a_lost_binding_is_made_again_by_the_pods_next_packet() {
     for connection in &mut connections {
         connection.echo("still there").unwrap();
     }
+}
+
+/// The node cannot know whose it is (ADR 0010), and does not leave either end waiting.
+#[test]
+fn a_lost_binding_of_which_the_remote_end_hears_first_is_told_to_both_ends() {
+    const PORT: u16 = 9100;
+    let lab = lab("");
+    let (node, server) = (lab.node(1), lab.inet());
+    let pod = node.add_pod("web").unwrap();
+    let listener = server
+        .run(|| Ok(TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT))?))
+        .unwrap();
+    let limit = Some(Duration::from_secs(5));
+    let mut near = pod
+        .run(|| Ok(TcpStream::connect((server.addr(), PORT))?))
+        .unwrap();
+    let (mut far, _) = listener.accept().unwrap();
+    near.set_read_timeout(limit).unwrap();
+    far.set_read_timeout(limit).unwrap();
+    assert_ne!(lose_every_binding(node), 0);
+
+    far.write_all(b"first").unwrap();
+    let told = |stream: &mut TcpStream| stream.read(&mut [0; 9]).map_err(|error| error.kind());
+    assert_eq!(told(&mut far), Err(ErrorKind::ConnectionReset));
+    near.write_all(b"still there?").unwrap();
+    assert_eq!(told(&mut near), Err(ErrorKind::ConnectionReset));
 }
 
 #[test]
