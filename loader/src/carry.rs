@@ -15,9 +15,8 @@ mod hurry;
 mod merge;
 mod moving;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fs;
-use std::hash::RandomState;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -33,7 +32,7 @@ use crate::gc::{self, Pressure};
 use crate::layouts::{Plan, Role, expected};
 use crate::registry::Registry;
 use hurry::Hurry;
-use moving::Move;
+use moving::{Copies, Move};
 
 /// Entries could not be carried over.
 #[derive(Debug, thiserror::Error)]
@@ -70,7 +69,6 @@ pub struct Carry {
     pins: Pins,
     places: Vec<(PathBuf, PathBuf)>,
     moves: Vec<Move>,
-    hasher: RandomState,
     /// The count of lost flows that says nothing but that the tables move.
     claimed: Option<u32>,
     /// The flows that were known before it was counted.
@@ -99,7 +97,7 @@ impl Carry {
                     source: source.clone(),
                     to: open(&plan.pin)?,
                     resumed: plan.is_there,
-                    copied: HashMap::new(),
+                    copies: Copies::default(),
                 });
             }
         }
@@ -110,7 +108,6 @@ impl Carry {
             pins: pins.clone(),
             places: places.filter(|(pin, place)| pin != place).collect(),
             moves,
-            hasher: RandomState::new(),
             claimed: None,
             known: HashSet::new(),
             since: None,
@@ -136,6 +133,7 @@ impl Carry {
             self.claimed = (!was_full).then_some(lost.wrapping_add(1));
             settle();
             self.tables()?;
+            self.remove_missing()?;
         }
         Ok(())
     }
@@ -172,7 +170,7 @@ impl Carry {
                     source,
                 })?;
             }
-            info!(map = one.name, way = %one.way, entries = one.copied.len(), "carried over");
+            info!(map = one.name, way = %one.way, entries = one.copies.len(), "carried over");
             self.moves.pop();
         }
         let known = std::mem::take(&mut self.known);
@@ -242,9 +240,21 @@ impl Carry {
         self.copy(|one| one.role == Role::Table)
     }
 
+    /// What the copies have too much, unless new programs have begun to write there: an upgrade that was cut short goes on.
+    fn remove_missing(&self) -> Result<(), CarryError> {
+        let is_unused = |one: &&Move| one.role == Role::Table && !one.resumed;
+        for one in self.moves.iter().filter(is_unused) {
+            one.remove_missing().map_err(|source| CarryError::Copy {
+                map: one.name,
+                source,
+            })?;
+        }
+        Ok(())
+    }
+
     fn copy(&mut self, is_copied: impl FnMut(&&mut Move) -> bool) -> Result<(), CarryError> {
         for one in self.moves.iter_mut().filter(is_copied) {
-            one.copy(&self.hasher).map_err(|source| CarryError::Copy {
+            one.copy().map_err(|source| CarryError::Copy {
                 map: one.name,
                 source,
             })?;

@@ -56,7 +56,12 @@ impl Swept {
 
     /// Whether `snat` is so full that closed bindings shall make room before their time.
     pub fn bindings_full(&self) -> bool {
-        self.bindings_capacity > 0 && self.bindings >= self.bindings_capacity / 4 * 3
+        self.bindings_capacity > 0 && self.bindings_room() == 0
+    }
+
+    /// How many bindings fit until then.
+    pub fn bindings_room(&self) -> u32 {
+        (self.bindings_capacity / 4 * 3).saturating_sub(self.bindings)
     }
 
     /// Whether misses in `flows` must mean "stack", given whether they do now: from three quarters of the table on, until

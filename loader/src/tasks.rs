@@ -59,22 +59,30 @@ pub(crate) async fn refresh_pools(daemon: Rc<Daemon>) {
 
 /// Removes dead bindings and flows.
 pub(crate) async fn collect_garbage(daemon: Rc<Daemon>) {
+    let mut ended = Instant::now();
     loop {
+        let before = daemon.swept.borrow().bindings;
         sweep(&daemon).await;
-        let wait = pause(&daemon.swept.borrow());
+        let wait = pause(&daemon.swept.borrow(), before, ended.elapsed());
+        ended = Instant::now();
         tokio::time::sleep(wait).await;
     }
 }
 
-/// Large tables that nothing presses are swept less often: an idle node has better things to do.
-fn pause(swept: &Swept) -> Duration {
-    if swept.is_filling() {
+/// Large tables that nothing presses are swept less often: an idle node has better things to do. `since` the sweep before, `before` were
+/// the bindings that it left: should they go on to grow like that, the next sweep comes while there is still room.
+fn pause(swept: &Swept, before: u32, since: Duration) -> Duration {
+    let wait = if swept.is_filling() {
         GC_HASTE
     } else if swept.is_busy() {
         GC_PERIOD
     } else {
         (swept.cpu * GC_SHARE).clamp(GC_PERIOD, GC_PATIENCE)
-    }
+    };
+    let grown = swept.bindings.saturating_sub(before);
+    let until_filling = (since * swept.bindings_room()).checked_div(grown);
+    // What grows may grow faster yet.
+    until_filling.map_or(wait, |time| wait.min(time / 2).max(GC_HASTE))
 }
 
 async fn sweep(daemon: &Daemon) {
@@ -203,10 +211,29 @@ mod tests {
             bindings_closed: 20_000,
             ..swept(500, 150_000)
         };
+        let pause = |swept: &Swept| pause(swept, swept.bindings, GC_PERIOD);
         assert_eq!(pause(&busy), GC_PERIOD);
         assert_eq!(pause(&swept(1, 100)), GC_PERIOD);
         assert_eq!(pause(&swept(20, 100_000)), Duration::from_secs(20));
         assert_eq!(pause(&swept(500, 190_000)), GC_PATIENCE);
         assert_eq!(pause(&swept(80, 200_000)), GC_HASTE);
+    }
+
+    #[test]
+    fn the_next_sweep_comes_before_a_table_that_grows_is_full() {
+        let after = |bindings: u32, before: u32| {
+            let swept = Swept {
+                bindings,
+                bindings_capacity: 262_144,
+                ..Swept::default()
+            };
+            pause(&swept, before, GC_PERIOD)
+        };
+        assert_eq!(after(20_000, 10_000), GC_PERIOD, "years until it is full");
+        // 9,000 a second, and room for 7 seconds until three quarters are taken.
+        let wait = after(130_000, 40_000);
+        assert!(wait > GC_HASTE && wait < Duration::from_secs(4), "{wait:?}");
+        assert_eq!(after(190_000, 100_000), GC_HASTE);
+        assert_eq!(after(100_000, 190_000), GC_PERIOD, "it shrinks");
     }
 }

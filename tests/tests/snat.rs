@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, Shutdown, SocketAddrV4, TcpListener, TcpStream, UdpSock
 use std::time::Duration;
 
 use abi::{Binding, BindingKey, BindingState, Ip4, Port, proto};
-use hooks::{Abi, Maps, Pins};
+use hooks::{Abi, Maps, Pins, RawMap};
 use lab::{Lab, Namespace, Node, Pod, eventually};
 use nix::time::{ClockId, clock_gettime};
 use serde_json::Value;
@@ -152,6 +152,35 @@ fn a_lost_binding_of_which_the_remote_end_hears_first_is_told_to_both_ends() {
     assert_eq!(told(&mut far), Err(ErrorKind::ConnectionReset));
     near.write_all(b"still there?").unwrap();
     assert_eq!(told(&mut near), Err(ErrorKind::ConnectionReset));
+}
+
+/// As the loader moves them to another build's map.
+#[test]
+fn a_pinned_map_is_read_and_written_as_bytes() {
+    let lab = lab("");
+    let pod = lab.node(1).add_pod("web").unwrap();
+    let _open = Connection::open(&pod, 0, lab.inet().addr()).unwrap();
+    let told = lab.node(1).run(|| {
+        let map = RawMap::open(&Pins::default().map(abi::pins::map::SNAT))?;
+        let mut entries = Vec::new();
+        map.each(|key, value| {
+            entries.push((key.to_vec(), value.to_vec()));
+            Ok(())
+        })?;
+        let (key, value) = entries.pop().unwrap();
+        assert_eq!(map.get(&key)?.as_ref(), Some(&value));
+        assert!(!map.add(&key, &value)?, "it is there");
+        map.remove(&key)?;
+        assert_eq!(map.get(&key)?, None);
+        map.remove(&key)?;
+        assert!(map.add(&key, &value)?);
+        Ok(map.put(key.split_at(1).1, &value))
+    });
+    let told = told.unwrap().unwrap_err().to_string();
+    assert!(
+        told.contains("bytes for") && told.contains("`snat`"),
+        "{told}"
+    );
 }
 
 #[test]

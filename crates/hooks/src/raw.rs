@@ -10,9 +10,10 @@ use nix::libc::{SYS_bpf, syscall};
 
 use crate::batch::each;
 
-/// `BPF_MAP_LOOKUP_ELEM` and `BPF_MAP_UPDATE_ELEM` of `linux/bpf.h`.
+/// `BPF_MAP_LOOKUP_ELEM`, `BPF_MAP_UPDATE_ELEM` and `BPF_MAP_DELETE_ELEM` of `linux/bpf.h`.
 const LOOKUP: u32 = 1;
 const UPDATE: u32 = 2;
+const DELETE: u32 = 3;
 
 /// `BPF_NOEXIST`: only if the key is not there.
 const NO_EXIST: u64 = 1;
@@ -97,6 +98,12 @@ impl RawMap {
         }
     }
 
+    /// Removes an entry; none is success.
+    pub fn remove(&self, key: &[u8]) -> io::Result<()> {
+        self.check(key, self.key)?;
+        found(self.call(DELETE, key, std::ptr::null_mut(), 0)).map(|_| ())
+    }
+
     fn update(&self, key: &[u8], value: &[u8], flags: u64) -> io::Result<()> {
         self.check(key, self.key)?;
         self.check(value, self.value)?;
@@ -115,7 +122,7 @@ impl RawMap {
         ))
     }
 
-    /// `value`: as many bytes as a value has; read by [`UPDATE`], written by [`LOOKUP`].
+    /// `value`: as many bytes as a value has; read by [`UPDATE`], written by [`LOOKUP`], nothing to [`DELETE`].
     fn call(&self, command: u32, key: &[u8], value: *mut u8, flags: u64) -> io::Result<()> {
         let address = |pointer: *const u8| u64::try_from(pointer.expose_provenance()).unwrap_or(0);
         let element = Element {
@@ -125,8 +132,8 @@ impl RawMap {
             value: address(value),
             flags,
         };
-        // SAFETY: `element` is the whole of what these commands read of `bpf_attr`, and lives through the call, as do key and
-        // value, whose lengths are those that the kernel has for this map: `check` compared them, or they were allocated so.
+        // SAFETY: `element` is the whole of what these commands read of `bpf_attr` (DELETE takes only a prefix of it, and wants the
+        // rest to be zero, which it is), and lives through the call, as do key and value, whose lengths are those that the kernel has for this map: `check` compared them, or they were allocated so.
         let done = unsafe { syscall(SYS_bpf, command, &raw const element, size_of::<Element>()) };
         if done == 0 {
             Ok(())

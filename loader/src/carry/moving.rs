@@ -1,4 +1,4 @@
-//! One map's entries on their way into a map of another layout: what is copied, and how its bytes are arranged there.
+//! One map's entries on their way into a map of another layout: what is copied, what goes again, and how its bytes are arranged there.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
@@ -22,28 +22,67 @@ pub(super) struct Move {
     pub(super) to: RawMap,
     /// Whether an earlier start may have written into the new map.
     pub(super) resumed: bool,
-    /// Hashes of keys and values that were copied.
-    pub(super) copied: HashMap<u64, u64>,
+    /// What was copied.
+    pub(super) copies: Copies,
+}
+
+/// What a walk after the first one finds changed: hashes of the new map's keys, and of the old one's values.
+#[derive(Debug, Default)]
+pub(super) struct Copies {
+    hasher: RandomState,
+    /// Of each key, the value, and the last walk that found it.
+    entries: HashMap<u64, (u64, u32)>,
+    walk: u32,
+}
+
+impl Copies {
+    /// How many entries were copied.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    fn begin_walk(&mut self) {
+        self.walk += 1;
+    }
+
+    /// Whether the walk finds this for the first time.
+    fn is_new(&mut self, key: &[u8], value: &[u8]) -> bool {
+        let [key, value] = [key, value].map(|bytes| self.hasher.hash_one(bytes));
+        let before = self.entries.insert(key, (value, self.walk));
+        before.is_none_or(|(before, _)| before != value)
+    }
+
+    /// Whether any key was copied that the last walk did not find.
+    fn misses_some(&self) -> bool {
+        let mut entries = self.entries.values();
+        entries.any(|(_, found)| *found != self.walk)
+    }
+
+    /// Whether this one was.
+    fn misses(&self, key: &[u8]) -> bool {
+        let copied = self.entries.get(&self.hasher.hash_one(key));
+        copied.is_some_and(|(_, found)| *found != self.walk)
+    }
 }
 
 impl Move {
     /// Copies what has changed since the last time.
-    pub(super) fn copy(&mut self, hasher: &RandomState) -> io::Result<()> {
+    pub(super) fn copy(&mut self) -> io::Result<()> {
         let Self {
             name,
             role,
             way,
             from,
             to,
-            copied,
+            copies,
             ..
         } = self;
+        copies.begin_walk();
         from.each(|key, value| {
-            let hash = hasher.hash_one(value);
-            if copied.insert(hasher.hash_one(key), hash) == Some(hash) {
+            let (key, value) = way.entry(key, value, to);
+            if !copies.is_new(&key, &value) {
                 return Ok(());
             }
-            let (key, value) = way.entry(key, value, to);
             if *role != Role::Table {
                 return to.put(&key, &value);
             }
@@ -60,6 +99,22 @@ impl Move {
                 merged => to.put(&key, &merged),
             }
         })
+    }
+
+    /// Removes from the new map what is gone from the old one since it was copied: a connection whose binding was given up has the
+    /// kernel's port. Only while no program writes the new map.
+    pub(super) fn remove_missing(&self) -> io::Result<()> {
+        if !self.copies.misses_some() {
+            return Ok(());
+        }
+        let mut missing = Vec::new();
+        self.to.each(|key, _| {
+            if self.copies.misses(key) {
+                missing.push(key.to_vec());
+            }
+            Ok(())
+        })?;
+        missing.iter().try_for_each(|key| self.to.remove(key))
     }
 }
 
@@ -111,6 +166,21 @@ mod tests {
         assert_eq!(forward, [4, 0, 0, 0, 1, 2, 0, 0]);
         let back = Way::Back(layout).convert(&forward, 4, |layout| &layout.value);
         assert_eq!(back, [1, 2, 0, 4]);
+    }
+
+    #[test]
+    fn what_changes_between_walks_is_copied_again_and_what_is_gone_is_missed() {
+        let mut copies = Copies::default();
+        copies.begin_walk();
+        assert!(copies.is_new(b"stays", b"1") && copies.is_new(b"changes", b"1"));
+        assert!(copies.is_new(b"goes", b"1") && !copies.misses_some());
+        copies.begin_walk();
+        assert!(!copies.is_new(b"stays", b"1") && copies.is_new(b"changes", b"2"));
+        assert!(copies.is_new(b"comes", b"1") && copies.misses_some());
+        for (key, is_missed) in [("goes", true), ("stays", false), ("changes", false)] {
+            assert_eq!(copies.misses(key.as_bytes()), is_missed, "{key}");
+        }
+        assert!(!copies.misses(b"never copied"), "somebody else's");
     }
 
     #[test]
