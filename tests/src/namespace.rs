@@ -164,7 +164,8 @@ impl Namespace {
         self.script(&["nft", "-f", "-"], script)
     }
 
-    fn script(&self, line: &[&str], script: &str) -> Result<()> {
+    /// A program that reads what it does from its standard input, to its end; its failure is an error.
+    pub(crate) fn script(&self, line: &[&str], script: &str) -> Result<()> {
         self.feed(line, script.as_bytes())?
             .success()
             .with_context(|| format!("{} in {}:\n{script}", line.join(" "), self.name))?;

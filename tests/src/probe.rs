@@ -53,6 +53,15 @@ impl Probe {
 pub struct Paced {
     pub sent: u32,
     pub received: u32,
+    /// From the first datagram to the last one.
+    pub took: Duration,
+}
+
+impl Paced {
+    /// Datagrams sent per second.
+    pub fn rate(&self) -> f64 {
+        f64::from(self.sent) / self.took.as_secs_f64()
+    }
 }
 
 /// Probes out of a namespace with a time-out of their own.
@@ -231,6 +240,7 @@ impl Namespace {
         let mut paced = Paced {
             sent: 0,
             received: 0,
+            took: Duration::ZERO,
         };
         while go_on(paced.sent) {
             socket.send(&paced.sent.to_be_bytes())?;
@@ -238,6 +248,7 @@ impl Namespace {
             let next = started + pace * paced.sent;
             paced.received += answers(&socket, next, paced.sent - paced.received)?;
         }
+        paced.took = started.elapsed();
         let late = Instant::now() + Duration::from_secs(1);
         paced.received += answers(&socket, late, paced.sent - paced.received)?;
         Ok(paced)

@@ -154,10 +154,11 @@ fn a_deleted_qdisc_of_the_nic_is_repaired_by_a_restart() {
     let lab = lab();
     let node = lab.node(1);
     let pod = node.add_pod("web").unwrap();
-    lose_the_qdisc(node);
-    assert_eq!(running(node, "eth0").is_empty(), !has_tcx());
-    node.ping(lab.inet().addr()).unwrap();
+    // Else it would repair that before we look.
     node.loader().terminate().unwrap();
+    lose_the_qdisc(node);
+    assert_eq!(filters(node, "eth0"), "", "whatever was there is gone");
+    node.ping(lab.inet().addr()).unwrap();
     node.start_loader().unwrap();
     assert_eq!(running(node, "eth0"), ["to_wire", "from_wire"]);
     reaches_the_internet(&lab, &pod);

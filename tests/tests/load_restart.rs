@@ -85,12 +85,17 @@ fn under_load(rounds: u32, load: Load, round: impl Fn(&Node)) {
         drop(stop);
         for (paced, way) in datagrams.into_iter().zip(["VNet", "Internet"]) {
             let paced = paced.join().unwrap();
+            let rate = paced.rate();
             println!(
-                "UDP, {way:<10} {} of {} lost",
+                "UDP, {way:<10} {} of {} lost, {rate:.0}/s",
                 paced.sent - paced.received,
                 paced.sent
             );
-            assert_ne!(paced.sent, 0, "UDP, {way}");
+            // It catches up when it was late; a machine that is too slow for the load proves nothing.
+            assert!(
+                rate >= 0.95 * f64::from(load.datagrams),
+                "UDP, {way}: {rate:.0}/s"
+            );
             assert_eq!(paced.received, paced.sent, "UDP, {way}");
         }
         for (calls, way) in calls {

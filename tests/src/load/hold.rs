@@ -18,6 +18,9 @@ use crate::namespace::Namespace;
 /// How long a connection may keep us waiting before it counts as broken.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// So many failures, each after [`PATIENCE`], and the rest is not tried: it counts as failed.
+const HOPELESS: usize = 10;
+
 /// Connections of one client that are open at the same time. They close on drop.
 #[derive(Debug)]
 pub struct Held {
@@ -51,6 +54,9 @@ impl Namespace {
                     Ok(connection) => connections.push(connection),
                     Err(error) => failures.push(error.to_string()),
                 }
+                if failures.len() == HOPELESS {
+                    break;
+                }
             }
             let seen: Vec<_> = connections.iter().map(|(_, seen)| *seen).collect();
             opened.send((seen, failures)).context("tell what is open")?;
@@ -62,9 +68,10 @@ impl Namespace {
             Ok(())
         });
         let (seen, failures) = result.recv().context("the client has died")?;
+        let opened = u32::try_from(seen.len()).unwrap_or(u32::MAX);
         Ok(Held {
             seen,
-            failed: u32::try_from(failures.len()).unwrap_or(u32::MAX),
+            failed: count.saturating_sub(opened),
             first_failure: failures.into_iter().next(),
             client,
         })

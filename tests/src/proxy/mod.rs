@@ -1,11 +1,12 @@
-//! What does kube-proxy install for a Service? The same rules in a node of the lab, in its iptables and its nftables shape.
+//! What does kube-proxy install for a Service? The same rules in a node of the lab, in its iptables, nftables and IPVS shapes.
 
 mod iptables;
+mod ipvs;
 mod nftables;
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use crate::node::Node;
 use crate::vnet::SUBNET;
@@ -15,6 +16,8 @@ use crate::vnet::SUBNET;
 pub enum Proxy {
     Iptables,
     Nftables,
+    /// Needs a kernel with `CONFIG_IP_VS`, `ipset` and `ipvsadm`.
+    Ipvs,
 }
 
 /// What kube-proxy knows of one port of a Service.
@@ -99,20 +102,22 @@ impl Node {
     /// Installs what kube-proxy would for these Services. Once per node.
     pub fn proxy(&self, proxy: Proxy, services: &[Service]) -> Result<()> {
         let local = self.secondaries()?;
-        let (program, rules) = match proxy {
-            Proxy::Iptables => (
-                &["iptables-restore", "--noflush"][..],
-                iptables::rules(services, &local),
-            ),
-            Proxy::Nftables => (
-                &["nft", "-f", "-"][..],
-                nftables::rules(services, &local, self.addr()),
-            ),
-        };
-        self.feed(program, rules.as_bytes())?
-            .success()
-            .with_context(|| format!("install {proxy:?} rules:\n{rules}"))
-            .map(drop)
+        let iptables = &["iptables-restore", "--noflush"];
+        match proxy {
+            Proxy::Iptables => self.script(iptables, &iptables::rules(services, &local)),
+            Proxy::Nftables => self.nft(&nftables::rules(services, &local, self.addr())),
+            Proxy::Ipvs => {
+                let servers = ipvs::servers(services, &local, self.addr());
+                // The first loads the module that has the settings.
+                self.script(&["ipvsadm", "--restore"], &servers)?;
+                for (key, value) in ipvs::SETTINGS {
+                    self.sysctl(key, value)?;
+                }
+                self.script(&["ipset", "restore"], &ipvs::sets(services, self.addr()))?;
+                self.script(iptables, &ipvs::rules())?;
+                self.ip(&ipvs::addresses(services))
+            }
+        }
     }
 }
 

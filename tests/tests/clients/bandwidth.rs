@@ -13,7 +13,7 @@ fn chained(limits: &str) -> String {
     format!("{list}, {{\"type\": \"bandwidth\", {limits}}}]{end}")
 }
 
-fn is_limited(Paced { sent, received }: Paced) -> bool {
+fn is_limited(Paced { sent, received, .. }: Paced) -> bool {
     received < sent / 2
 }
 

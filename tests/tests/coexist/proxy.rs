@@ -1,14 +1,20 @@
-//! kube-proxy's Services, in both shapes: every connection works, and takes the path that was designed for it.
+//! kube-proxy's Services, in every shape: every connection works, and takes the path that was designed for it.
 
 use std::collections::BTreeSet;
+use std::env;
 
 use lab::{Namespace, Probe, Proxy, Service};
 
 use super::*;
 
-/// Both of kube-proxy's modes, each in a fresh lab.
-fn in_both_shapes(test: impl Fn(&Scene, Proxy) -> Result) -> Result {
-    for proxy in [Proxy::Iptables, Proxy::Nftables] {
+/// kube-proxy's modes, each in a fresh lab. IPVS, which few kernels have, where `LAB_PROXY=ipvs` asks for it, and then alone.
+fn in_every_shape(test: impl Fn(&Scene, Proxy) -> Result) -> Result {
+    let shapes = match env::var("LAB_PROXY").as_deref() {
+        Ok("ipvs") => &[Proxy::Ipvs][..],
+        Ok(other) => panic!("LAB_PROXY is `{other}`; it may be `ipvs`, or not be set"),
+        Err(_) => &[Proxy::Iptables, Proxy::Nftables],
+    };
+    for &proxy in shapes {
         test(&Scene::new()?, proxy).map_err(|error| error.context(format!("{proxy:?}")))?;
     }
     Ok(())
@@ -22,7 +28,7 @@ fn watched(from: &Namespace, to: (Ipv4Addr, u16), pods: &[&Pod]) -> Result<(Prob
 
 #[test]
 fn a_cluster_ip_leads_to_a_local_a_remote_and_the_pods_own_backend() -> Result {
-    in_both_shapes(|scene, proxy| {
+    in_every_shape(|scene, proxy| {
         let Scene {
             client,
             local,
@@ -57,7 +63,7 @@ fn a_cluster_ip_leads_to_a_local_a_remote_and_the_pods_own_backend() -> Result {
 
 #[test]
 fn udp_services_answer_as_tcp_services_do() -> Result {
-    in_both_shapes(|scene, proxy| {
+    in_every_shape(|scene, proxy| {
         let (client, local, remote) = (&scene.client, &scene.local, &scene.remote);
         let at = |last| Ipv4Addr::new(10, 0, 0, last);
         scene.node().proxy(
@@ -94,7 +100,7 @@ fn udp_services_answer_as_tcp_services_do() -> Result {
 
 #[test]
 fn the_same_ports_go_through_a_service_and_then_directly() -> Result {
-    in_both_shapes(|scene, proxy| {
+    in_every_shape(|scene, proxy| {
         let Scene {
             client,
             local,
@@ -130,7 +136,7 @@ fn the_same_ports_go_through_a_service_and_then_directly() -> Result {
 
 #[test]
 fn direct_traffic_stays_fast_beside_services() -> Result {
-    in_both_shapes(|scene, proxy| {
+    in_every_shape(|scene, proxy| {
         let Scene {
             client,
             local,
@@ -150,7 +156,7 @@ fn direct_traffic_stays_fast_beside_services() -> Result {
 
 #[test]
 fn a_node_port_for_the_whole_cluster_hides_the_client() -> Result {
-    in_both_shapes(|scene, proxy| {
+    in_every_shape(|scene, proxy| {
         let Scene {
             client,
             local,
@@ -188,7 +194,7 @@ fn a_node_port_for_the_whole_cluster_hides_the_client() -> Result {
 
 #[test]
 fn a_node_port_for_local_backends_shows_the_client() -> Result {
-    in_both_shapes(|scene, proxy| {
+    in_every_shape(|scene, proxy| {
         let Scene {
             client,
             local,
@@ -225,7 +231,7 @@ fn a_node_port_for_local_backends_shows_the_client() -> Result {
 
 #[test]
 fn session_affinity_keeps_a_client_at_its_backend() -> Result {
-    in_both_shapes(|scene, proxy| {
+    in_every_shape(|scene, proxy| {
         let Scene {
             client,
             local,
@@ -250,7 +256,7 @@ fn session_affinity_keeps_a_client_at_its_backend() -> Result {
 
 #[test]
 fn without_affinity_both_backends_get_their_share() -> Result {
-    in_both_shapes(|scene, proxy| {
+    in_every_shape(|scene, proxy| {
         let Scene {
             client,
             local,
@@ -277,7 +283,7 @@ fn without_affinity_both_backends_get_their_share() -> Result {
 
 #[test]
 fn a_load_balancers_address_and_an_external_ip_are_answered_on_the_node() -> Result {
-    in_both_shapes(|scene, proxy| {
+    in_every_shape(|scene, proxy| {
         let Scene {
             client,
             local,

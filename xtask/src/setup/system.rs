@@ -84,7 +84,7 @@ const TOOLS: [Tool; 17] = [
 ];
 
 /// What `vm` uses beside them.
-const VM_TOOLS: [Tool; 4] = [
+const VM_TOOLS: [Tool; 6] = [
     Tool {
         file: "qemu-system-x86_64",
         package: "qemu-system-x86",
@@ -96,6 +96,14 @@ const VM_TOOLS: [Tool; 4] = [
     Tool {
         file: "depmod",
         package: "kmod",
+    },
+    Tool {
+        file: "ipset",
+        package: "ipset",
+    },
+    Tool {
+        file: "ipvsadm",
+        package: "ipvsadm",
     },
     Tool {
         file: "/usr/share/keyrings/debian-archive-keyring.gpg",

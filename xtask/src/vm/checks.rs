@@ -18,6 +18,8 @@ pub(super) struct Check {
     without: &'static [&'static str],
     /// Further arguments.
     flags: &'static str,
+    /// Further variables of the environment.
+    settings: &'static str,
 }
 
 /// After so long a check is over, in software emulation on a busy machine, too. Seconds.
@@ -28,13 +30,14 @@ const PATIENCE: u32 = 15;
 const VERIFIED: &str = "every_program_is_verified_and_attached_as_this_kernel_can";
 
 /// No check measures time: what software emulation takes says nothing about a machine.
-pub(super) const CHECKS: [Check; 6] = [
+pub(super) const CHECKS: [Check; 7] = [
     Check {
         name: "load",
         program: "kernels",
         tests: &[VERIFIED],
         without: &[],
         flags: "--nocapture",
+        settings: "",
     },
     Check {
         name: "attach",
@@ -42,6 +45,7 @@ pub(super) const CHECKS: [Check; 6] = [
         tests: &[],
         without: &[VERIFIED],
         flags: "--include-ignored",
+        settings: "",
     },
     Check {
         name: "agree",
@@ -49,6 +53,7 @@ pub(super) const CHECKS: [Check; 6] = [
         tests: &[],
         without: &["every_verdict_is_within_its_budget"],
         flags: "",
+        settings: "",
     },
     Check {
         name: "traffic",
@@ -66,6 +71,7 @@ pub(super) const CHECKS: [Check; 6] = [
         ],
         without: &[],
         flags: "",
+        settings: "",
     },
     Check {
         name: "snat",
@@ -77,6 +83,25 @@ pub(super) const CHECKS: [Check; 6] = [
         ],
         without: &[],
         flags: "",
+        settings: "",
+    },
+    Check {
+        name: "ipvs",
+        program: "coexist",
+        tests: &[
+            "proxy::a_cluster_ip_leads_to_a_local_a_remote_and_the_pods_own_backend",
+            "proxy::udp_services_answer_as_tcp_services_do",
+            "proxy::the_same_ports_go_through_a_service_and_then_directly",
+            "proxy::direct_traffic_stays_fast_beside_services",
+            "proxy::a_node_port_for_the_whole_cluster_hides_the_client",
+            "proxy::a_node_port_for_local_backends_shows_the_client",
+            "proxy::session_affinity_keeps_a_client_at_its_backend",
+            "proxy::without_affinity_both_backends_get_their_share",
+            "proxy::a_load_balancers_address_and_an_external_ip_are_answered_on_the_node",
+        ],
+        without: &[],
+        flags: "",
+        settings: "LAB_PROXY=ipvs",
     },
     Check {
         name: "lifecycle",
@@ -90,6 +115,7 @@ pub(super) const CHECKS: [Check; 6] = [
         ],
         without: &[],
         flags: "",
+        settings: "",
     },
 ];
 
@@ -101,6 +127,7 @@ pub(super) fn lines(programs: &BTreeMap<String, PathBuf>) -> Result<String> {
             .with_context(|| format!("cargo built no test program {}", check.program))?;
         let mut words = vec![
             format!("LAB_PATIENCE={PATIENCE}"),
+            check.settings.to_owned(),
             format!(
                 "AZURE_VNET_BIN_DIR='{}'",
                 crate::workspace::product_dir().display()

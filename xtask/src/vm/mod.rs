@@ -26,6 +26,7 @@ Boots each kernel in a virtual machine without a network device, with this machi
   agree      the agreement test, without its times
   traffic    a core of the system tests: pods, VNet, Internet, portmap, wireserver, fragments, path MTU
   snat       a lost binding, ports that the node uses itself
+  ipvs       kube-proxy's Services in its IPVS shape, which this machine's kernel may not have
   lifecycle  restart, lost maps, DEL
 and prints a table in Markdown. A check that fails makes the exit status 1.
 
