@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use lab::{Mac, frame};
+use lab::{Ipv4, Mac, frame};
 
 use crate::forge::{
     arp, cut, ethertype, foreign_fragments, from, good, ipv6, long_header, options, overlapping,
@@ -44,7 +44,7 @@ const fn case(
     }
 }
 
-pub(crate) const CASES: [Case; 53] = [
+pub(crate) const CASES: [Case; 54] = [
     // Source addresses.
     case(
         "the neighbour's address",
@@ -258,6 +258,12 @@ pub(crate) const CASES: [Case; 53] = [
         |e, m| vec![udp_length(e, m, 7)],
         |_| Arrives,
     ),
+    // The wireserver's secrets.
+    case(
+        "a segment to port 80",
+        |e, m| vec![e.frame(&Ipv4::tcp((e.own, e.port), (e.to, 80), 2, m))],
+        secret,
+    ),
     // Redirects would lead the neighbour's packets elsewhere.
     case("ICMP redirect", redirect, |_| Dropped("icmp_redirect")),
 ];
@@ -282,5 +288,13 @@ fn short_tcp(target: Target) -> Expected {
         Dropped("wireserver")
     } else {
         Gone
+    }
+}
+
+fn secret(target: Target) -> Expected {
+    if target == Target::Wireserver {
+        Dropped("wireserver")
+    } else {
+        Arrives
     }
 }
