@@ -4,7 +4,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use lab::{AZURE_CONFLIST, EchoServer, Lab, NARROW, Node, Pod};
+use lab::{AZURE_CONFLIST, EchoServer, Lab, NARROW, Namespace, Node, Pod};
+use serde_json::Value;
 
 /// Two nodes with running loaders that know of the peered virtual network.
 fn lab() -> Lab {
@@ -184,26 +185,81 @@ fn a_narrow_path_is_discovered_through_snat() {
     );
 }
 
+/// Bytes and packets that have come in by the interface: a super-packet that nobody has cut on its way is one.
+fn received(at: &Namespace) -> [u64; 2] {
+    // By netlink: a pod's `/sys` is its node's.
+    let link = at
+        .exec(&["ip", "-j", "-s", "link", "show", "eth0"])
+        .unwrap();
+    let link: Value = serde_json::from_str(&link).unwrap();
+    ["bytes", "packets"].map(|what| link[0]["stats64"]["rx"][what].as_u64().unwrap())
+}
+
+/// Bytes and packets of a pod of the first node by this path.
+fn by_path(lab: &Lab, pod: &Pod, path: &str) -> [u64; 2] {
+    let status = lab.node(1).status().unwrap();
+    let pods = status["pods"].as_array().unwrap();
+    let own = pod.addr().to_string();
+    let pod = pods.iter().find(|pod| pod["address"] == own).unwrap();
+    let counted = &pod["paths"][path];
+    ["bytes", "packets"].map(|what| counted[what].as_u64().unwrap_or(0))
+}
+
 #[test]
 fn a_stream_crosses_in_super_packets_on_every_fast_path() {
+    const LENGTH: u64 = 4 << 20;
+    /// Far fewer than segments, acknowledgements of the echo among them.
+    const FEW: u64 = LENGTH / 1448 / 4;
     let lab = lab();
     let client = lab.node(1).add_pod("client").unwrap();
     let (near, _near) = server(lab.node(1), "near");
     let (far, _far) = server(lab.node(2), "far");
-    for (target, port, path) in [
-        (near.addr(), 80, "to_pod"),
-        (far.addr(), 80, "to_vnet"),
-        (lab.inet().addr(), 8080, "to_internet"),
-    ] {
-        client.bulk(target, port, 4 << 20).unwrap();
-        let status = lab.node(1).status().unwrap();
-        let pods = status["pods"].as_array().unwrap();
-        let pod = pods.iter().find(|pod| pod["name"] == "client").unwrap();
-        let count = |what: &str| pod["paths"][path][what].as_u64().unwrap();
-        // Acknowledgements of the echo are among them.
-        let average = count("bytes") / count("packets");
-        println!("{path}: {average} bytes a packet");
-        assert!(average > 2 * 1500, "{path}: {average} bytes a packet");
+    let (inet, peer) = (lab.inet(), lab.peer());
+    // Who connects, to whom, the pod of the first node, and by which paths of this pod the stream and its echo go.
+    let to_pod = ["to_pod", "from_pod"];
+    let streams: [(&Namespace, &Namespace, _, &Pod, [&str; 2]); 4] = [
+        (&client, &near, (near.addr(), 80), &client, to_pod),
+        (
+            &client,
+            &far,
+            (far.addr(), 80),
+            &client,
+            ["to_vnet", "from_vnet"],
+        ),
+        (
+            &client,
+            inet,
+            (inet.addr(), 8080),
+            &client,
+            ["to_internet", "from_internet"],
+        ),
+        (
+            peer,
+            &near,
+            (near.addr(), 80),
+            &near,
+            ["from_vnet", "to_vnet"],
+        ),
+    ];
+    for (from, to, (address, port), pod, paths) in streams {
+        let count = || {
+            let [there, back] = paths.map(|path| by_path(&lab, pod, path));
+            [there, received(to), back, received(from)]
+        };
+        let before = count();
+        from.bulk(address, port, LENGTH.try_into().unwrap())
+            .unwrap();
+        let places = [paths[0], "its receiver", paths[1], "the echo's receiver"];
+        for ((place, before), after) in places.into_iter().zip(before).zip(count()) {
+            let [bytes, packets] = [0, 1].map(|at| after[at] - before[at]);
+            println!(
+                "{} to {}, {place}: {bytes} bytes in {packets} packets",
+                from.name(),
+                to.name()
+            );
+            assert!(bytes > LENGTH, "{place}: all of it comes by: {bytes} bytes");
+            assert!(packets < FEW, "{place}: {packets} packets");
+        }
     }
 }
 
