@@ -28,39 +28,46 @@ pub(crate) fn apply(
     registry: &mut Registry,
     nic: &str,
 ) -> GuardView {
-    let mut view = GuardView {
-        denied: config.deny_cidrs.len(),
-        ..GuardView::default()
-    };
-    if let Err(error) = registry.write_denied(&config.deny_cidrs) {
-        view.warning = Some(format!("the deny list is not in force: {error}"));
-    }
+    let denied = registry.write_denied(&config.deny_cidrs);
     let done = match config.xdp {
         Xdp::Off => detach(pins, run, nic).map(|()| ("off", Vec::new())),
         Xdp::Guard => attach(pins, run, nic).map(|lost| ("native", lost)),
     };
-    match done {
-        Ok((mode, lost)) => {
-            mode.clone_into(&mut view.mode);
-            view.lost = lost;
-        }
-        Err(error) => {
-            let why = error.to_string();
-            error!(why, "the guard");
-            "refused".clone_into(&mut view.mode);
-            view.warning = Some(why);
-        }
+    view(config, nic, denied, done)
+}
+
+/// What is said of it.
+fn view(
+    config: &Config,
+    nic: &str,
+    denied: Result<(), RegistryError>,
+    done: Result<(&str, Vec<String>), GuardError>,
+) -> GuardView {
+    let mut warnings = Vec::new();
+    if let Err(error) = denied {
+        warnings.push(format!("the deny list is not in force: {error}"));
     }
+    let (mode, lost) = done.unwrap_or_else(|error| {
+        let why = error.to_string();
+        error!(why, "the guard");
+        warnings.push(why);
+        ("refused", Vec::new())
+    });
     if config.xdp == Xdp::Off && !config.deny_cidrs.is_empty() {
-        view.warning = Some("`denyCidrs` have no effect with `xdp: off`".into());
+        warnings.push("`denyCidrs` have no effect with `xdp: off`".into());
     }
-    if !view.lost.is_empty() {
-        view.warning = Some(format!(
+    if !lost.is_empty() {
+        warnings.push(format!(
             "the guard costs {nic} these offloads: {}; `xdp: off` gives them back",
-            view.lost.join(", ")
+            lost.join(", ")
         ));
     }
-    view
+    GuardView {
+        mode: mode.to_owned(),
+        denied: config.deny_cidrs.len(),
+        lost,
+        warning: (!warnings.is_empty()).then(|| warnings.join("; ")),
+    }
 }
 
 /// The guard could not be attached, detached or measured.
@@ -77,30 +84,44 @@ enum GuardError {
 /// Attaches the guard, or puts the pinned program behind its link, which does nothing when it is there already. Nothing
 /// less tells a link that works from one whose NIC was made anew. Returns the offloads that the guard costs.
 fn attach(pins: &Pins, run: &RunDirectory, nic: &str) -> Result<Vec<String>, GuardError> {
-    let offloads = || {
+    let enabled = || {
         offloads::enabled(nic).map_err(|source| GuardError::Offloads {
             nic: nic.to_owned(),
             source,
         })
     };
-    let before = offloads()?;
-    let outcome = hooks::attach_guard(pins, nic)?;
+    let (outcome, lost) = cost(run, enabled, || Ok(hooks::attach_guard(pins, nic)?))?;
     if outcome == Outcome::Replaced {
         debug!(interface = nic, program = XDP_GUARD, "attached as before");
-        return Ok(remembered(run));
+    } else {
+        info!(interface = nic, program = XDP_GUARD, "attached");
+        if !lost.is_empty() {
+            warn!(interface = nic, ?lost, "the guard costs offloads");
+        }
     }
-    info!(interface = nic, program = XDP_GUARD, "attached");
-    let after = offloads()?;
-    let lost: Vec<String> = before
-        .into_iter()
-        .filter(|name| !after.contains(name))
-        .map(str::to_owned)
-        .collect();
-    if !lost.is_empty() {
-        warn!(interface = nic, ?lost, "the guard costs offloads");
-    }
-    write_json(&memory(run), &lost)?;
     Ok(lost)
+}
+
+/// The offloads that were on and are not, since the guard was attached: now, or by an earlier start.
+fn cost(
+    run: &RunDirectory,
+    enabled: impl Fn() -> Result<Vec<&'static str>, GuardError>,
+    attach: impl FnOnce() -> Result<Outcome, GuardError>,
+) -> Result<(Outcome, Vec<String>), GuardError> {
+    let before: Vec<String> = enabled()?.into_iter().map(str::to_owned).collect();
+    let earlier = remembered(run);
+    // Killed before it has measured, it leaves all that the guard may have cost by then.
+    let possible: BTreeSet<_> = earlier.iter().chain(&before).collect();
+    write_json(&memory(run), &possible)?;
+    let outcome = attach()?;
+    let mut lost = match outcome {
+        Outcome::Replaced => earlier,
+        Outcome::Attached => before,
+    };
+    let after = enabled()?;
+    lost.retain(|name| !after.contains(&name.as_str()));
+    write_json(&memory(run), &lost)?;
+    Ok((outcome, lost))
 }
 
 fn detach(pins: &Pins, run: &RunDirectory, nic: &str) -> Result<(), GuardError> {
@@ -112,7 +133,7 @@ fn detach(pins: &Pins, run: &RunDirectory, nic: &str) -> Result<(), GuardError> 
     Ok(())
 }
 
-/// The offloads that were lost when the guard was attached: a later start cannot see the difference any more.
+/// The offloads that were lost, or may have been, when the guard was attached: a later start cannot see the difference any more.
 fn remembered(run: &RunDirectory) -> Vec<String> {
     read_json(&memory(run)).unwrap_or_default()
 }
@@ -155,5 +176,91 @@ impl Registry {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    const LRO: &str = "large-receive-offload";
+
+    /// A NIC whose driver gives up LRO for a guard.
+    struct Nic {
+        run: tempfile::TempDir,
+        offloads: Cell<&'static [&'static str]>,
+    }
+
+    impl Nic {
+        fn new() -> Self {
+            Self {
+                run: tempfile::tempdir().unwrap(),
+                offloads: Cell::new(&["scatter-gather", LRO]),
+            }
+        }
+
+        /// What a guard costs that is attached with this outcome.
+        fn cost(&self, outcome: Result<Outcome, GuardError>) -> Result<Vec<String>, GuardError> {
+            let attach = || {
+                self.offloads.set(&["scatter-gather"]);
+                outcome
+            };
+            let enabled = || Ok(self.offloads.get().to_vec());
+            let cost = cost(&RunDirectory::at(self.run.path()), enabled, attach);
+            cost.map(|(_, lost)| lost)
+        }
+    }
+
+    fn killed() -> Result<Outcome, GuardError> {
+        let (nic, source) = (String::new(), io::ErrorKind::Interrupted.into());
+        Err(GuardError::Offloads { nic, source })
+    }
+
+    #[test]
+    fn a_lost_offload_is_named_by_this_start_and_by_later_ones_until_it_is_back() {
+        let nic = Nic::new();
+        assert_eq!(nic.cost(Ok(Outcome::Attached)).unwrap(), [LRO]);
+        for _ in 0..2 {
+            assert_eq!(nic.cost(Ok(Outcome::Replaced)).unwrap(), [LRO]);
+        }
+        nic.offloads.set(&["scatter-gather", LRO]);
+        assert_eq!(nic.cost(Ok(Outcome::Attached)).unwrap(), [LRO], "a new NIC");
+        let back = || Ok(vec!["scatter-gather", LRO]);
+        let run = RunDirectory::at(nic.run.path());
+        let (_, lost) = cost(&run, back, || Ok(Outcome::Replaced)).unwrap();
+        assert_eq!(lost, Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_start_that_was_killed_before_it_measured_leaves_the_loss_to_the_next_to_name() {
+        let nic = Nic::new();
+        nic.cost(killed()).unwrap_err();
+        assert_eq!(nic.cost(Ok(Outcome::Replaced)).unwrap(), [LRO]);
+        assert_eq!(nic.cost(Ok(Outcome::Replaced)).unwrap(), [LRO]);
+    }
+
+    #[test]
+    fn one_warning_does_not_hide_another() {
+        let config = Config {
+            xdp: Xdp::Guard,
+            ..Config::default()
+        };
+        let full = RegistryError::Map {
+            doing: "write a prefix",
+            map: "deny",
+            source: aya::maps::MapError::KeyNotFound,
+        };
+        let lost = vec![LRO.to_owned()];
+        let view = view(&config, "eth0", Err(full), Ok(("native", lost.clone())));
+        assert_eq!((view.mode.as_str(), &view.lost), ("native", &lost));
+        let warning = view.warning.unwrap();
+        for part in [
+            "deny list is not in force",
+            "the guard costs eth0 these offloads: large-receive-offload; `xdp: off` gives them back",
+        ] {
+            assert!(warning.contains(part), "{warning}");
+        }
     }
 }

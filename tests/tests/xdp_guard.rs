@@ -2,11 +2,12 @@
 #![cfg(test)]
 
 use std::net::Ipv4Addr;
+use std::path::Path;
 use std::time::Duration;
 
 use lab::frame::{ipv4_ends, udp};
 use lab::{AZURE_CONFLIST, Deadline, EchoServer, Lab, Node, Pod, VIRTUAL_MAC, eventually};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const CONFIG: &str = "/etc/azure-vnet/loader.yaml";
 const GUARD: &str = "xdp: guard\n";
@@ -278,4 +279,34 @@ fn a_driver_without_xdp_is_reported_and_everything_else_runs() {
     assert!(said.contains("nic9"), "{said}");
     assert!(said.contains("driver takes no XDP program"), "{said}");
     assert_eq!(status(node)["attached"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn offloads_that_an_earlier_start_saw_lost_are_named_until_the_guard_is_off() {
+    const LOST: [&str; 1] = ["large-receive-offload"];
+    let lab = lab(GUARD);
+    let node = lab.node(1);
+    let named = || status(node)["guard"]["lost"].clone();
+    assert_eq!(named(), json!([]), "a veth pair's end loses nothing itself");
+    // No driver here takes anything from its own NIC: the memory of a start that saw it.
+    node.run(|| {
+        Ok(rpc::write_json(
+            Path::new("/run/azure-vnet/guard.json"),
+            &LOST,
+        )?)
+    })
+    .unwrap();
+    for _ in 0..2 {
+        restart(node, GUARD);
+        assert_eq!(named(), json!(LOST));
+        let table = node.exec(&["vnetctl", "status"]).unwrap();
+        let warning = "the guard costs eth0 these offloads: large-receive-offload";
+        assert!(table.contains(warning), "{table}");
+    }
+    for (config, mode) in [("", "off"), (GUARD, "native")] {
+        restart(node, config);
+        let guard = status(node)["guard"].clone();
+        assert_eq!((&guard["mode"], &guard["lost"]), (&json!(mode), &json!([])));
+        assert!(!warnings(node).contains("offloads"));
+    }
 }
