@@ -1,11 +1,12 @@
 //! `vnetctl uninstall`: the node as it was before. Refuses while pods live, unless it is told to take them away, too.
 
+mod unit;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use abi::pins::{BPFFS, DIRECTORY};
@@ -16,18 +17,18 @@ use nix::unistd::Pid;
 use rpc::{Request, RunDirectory, azure, lock_within};
 use serde::Serialize;
 
-use super::doctor::Node;
+use super::doctor::{Conflist, Node};
 use super::endpoints;
 use super::output::{Output, table};
 use crate::leaks::{Holding, State, holdings};
 use crate::nic::{ifname, is_host_veth};
 use crate::{fallback, links, podname, tunnel};
+use unit::Unit;
 
 /// How long the loader may take to end.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How long it may take to hear what is coming.
 const ANSWER: Duration = Duration::from_secs(5);
-const UNIT: &str = "azure-vnet-loader";
 
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -48,23 +49,9 @@ pub(crate) struct Uninstalled {
 
 pub(super) fn run(output: Output, arguments: &Arguments) -> anyhow::Result<()> {
     let node = Node::look();
-    let held = match holdings(&node.run) {
-        Err(_unseen) if arguments.force => Vec::new(),
-        seen => seen?,
-    };
-    let held: Vec<Holding> = held
-        .into_iter()
-        .filter(|one| one.state != State::Leaked)
-        .collect();
-    let living = living(&node, &held);
-    let names: Vec<&str> = living.values().map(String::as_str).collect();
-    ensure!(
-        living.is_empty() || arguments.force,
-        "uninstall: {} pods live on this node ({}); drain it first, or cut them off with --force",
-        living.len(),
-        names.join(", ")
-    );
-    let removed = uninstall(&node, held.iter().any(|one| one.is_taken_over))?;
+    // Before anything is touched.
+    held(&node, arguments.force)?;
+    let removed = uninstall(&node, arguments.force)?;
     let left = [
         "programs in /opt/cni/bin and /usr/local/bin, the unit, /etc/azure-vnet, /var/log/azure-vnet*.log",
         "net.ipv4.ip_forward",
@@ -79,6 +66,27 @@ pub(super) fn run(output: Output, arguments: &Arguments) -> anyhow::Result<()> {
         let left = done.left.iter().map(|what| row("left", what));
         table(["", "WHAT"], &removed.chain(left).collect::<Vec<_>>())
     })
+}
+
+/// The addresses that somebody has; an error while pods live, unless they are to be cut off.
+fn held(node: &Node, force: bool) -> anyhow::Result<Vec<Holding>> {
+    let held = match holdings(&node.run) {
+        Err(_unseen) if force => Vec::new(),
+        seen => seen?,
+    };
+    let held: Vec<Holding> = held
+        .into_iter()
+        .filter(|one| one.state != State::Leaked)
+        .collect();
+    let living = living(node, &held);
+    let names: Vec<&str> = living.values().map(String::as_str).collect();
+    ensure!(
+        living.is_empty() || force,
+        "uninstall: {} pods live on this node ({}); drain it first, or cut them off with --force",
+        living.len(),
+        names.join(", ")
+    );
+    Ok(held)
 }
 
 /// Pods that a lease, a record or a host veth tells of. Of a lease, nothing may tell whether its pod lives: then it may.
@@ -138,22 +146,60 @@ fn veths(node: &Node) -> Vec<HostVeth> {
         .collect()
 }
 
-/// First whatever would bring anything back: the runtime's reason to call us, then the loader. `azures`: Azure's plug-ins have
-/// pods here, and need what they wrote about them.
-fn uninstall(node: &Node, azures: bool) -> anyhow::Result<Vec<String>> {
+/// First whatever would bring anything back: the runtime's reason to call us, then the loader.
+fn uninstall(before: &Node, force: bool) -> anyhow::Result<Vec<String>> {
     let mut removed = Vec::new();
-    if node.loader.is_some() {
+    if before.loader.is_some() {
         // An earlier one does not know the question, and puts no conflist back.
-        let _whatever = rpc::call(&node.run.socket(), &Request::Leave, ANSWER);
+        let _whatever = rpc::call(&before.run.socket(), &Request::Leave, ANSWER);
     }
-    for conflist in node.conflists.iter().filter(|conflist| conflist.is_ours()) {
+    let ours = before
+        .conflists
+        .iter()
+        .filter(|conflist| conflist.is_ours());
+    let ours: Vec<&Conflist> = ours.collect();
+    for conflist in &ours {
         remove(&conflist.path, &mut removed)?;
     }
+    let unit = Unit::disable()?;
     // Until the end, so that no loader starts meanwhile.
-    let _lock = stop(node)?;
-    if let Some(pid) = node.loader {
-        removed.push(format!("the process {pid} of {UNIT}"));
+    let lock = stop(before)?;
+    // A runtime had read the conflist, and the loader has served it until now. Only from here on can no ADD succeed.
+    let node = Node::look();
+    let held = match held(&node, force) {
+        Ok(held) => held,
+        Err(why) => {
+            drop(lock);
+            let back = put_back(&ours, &unit, before.loader)?;
+            return Err(why.context(format!("a pod came meanwhile; {back}")));
+        }
+    };
+    if let Some(pid) = before.loader {
+        removed.push(format!("the process {pid} of azure-vnet-loader"));
     }
+    removed.extend(take_away(&node, held.iter().any(|one| one.is_taken_over))?);
+    Ok(removed)
+}
+
+/// What was taken away until a pod was found, and what the operator has to do yet.
+fn put_back(conflists: &[&Conflist], unit: &Unit, loader: Option<i32>) -> anyhow::Result<String> {
+    for conflist in conflists {
+        rpc::replace(&conflist.path, conflist.text.as_bytes())?;
+    }
+    let is_started = unit.restore()?;
+    Ok(match loader {
+        Some(pid) if !is_started => {
+            format!(
+                "the conflist is back, but the loader, process {pid}, has ended: start it again"
+            )
+        }
+        _ => "the conflist is back, and the loader as it was".to_owned(),
+    })
+}
+
+/// Everything else, once nobody can add anything. `azures`: Azure's plug-ins have pods here, and need what they wrote about them.
+fn take_away(node: &Node, azures: bool) -> anyhow::Result<Vec<String>> {
+    let mut removed = Vec::new();
     for nic in hooks::nics(&node.pins)? {
         hooks::remove(&node.pins, &nic)?;
         removed.push(format!("the programs on {nic}"));
@@ -193,10 +239,8 @@ fn give_back(
     }
 }
 
-/// Through systemd where there is a unit, or it would start it anew, now or at the next boot; else as systemd would. Ends when
-/// nobody holds the loader's lock, and holds it then.
+/// As systemd would. Ends when nobody holds the loader's lock, and holds it then.
 fn stop(node: &Node) -> anyhow::Result<Option<File>> {
-    disable()?;
     if let Some(pid) = node.loader {
         match kill(Pid::from_raw(pid), Signal::SIGTERM) {
             Ok(()) | Err(Errno::ESRCH) => {}
@@ -218,25 +262,6 @@ fn stop(node: &Node) -> anyhow::Result<Option<File>> {
         PATIENCE.as_secs()
     );
     Ok(Some(lock))
-}
-
-/// It may be enabled without running, or between two starts. Without systemd nobody starts it anew.
-fn disable() -> anyhow::Result<()> {
-    let systemctl = |words: &[&str]| {
-        let mut command = Command::new("systemctl");
-        command.args(words).arg(UNIT).stdin(Stdio::null()).output()
-    };
-    let runs = Path::new("/run/systemd/system").exists();
-    match systemctl(&["disable", "--now"]) {
-        Ok(done) if runs && !done.status.success() => {
-            let has_unit = systemctl(&["cat"]).is_ok_and(|shown| shown.status.success());
-            let why = String::from_utf8_lossy(&done.stderr);
-            ensure!(!has_unit, "systemctl disable --now {UNIT}: {}", why.trim());
-            Ok(())
-        }
-        Err(error) if runs => Err(error).context("run systemctl"),
-        Ok(_) | Err(_) => Ok(()),
-    }
 }
 
 /// Pods' host veths, whose programs go with them, and the way out of the tunnel modes.

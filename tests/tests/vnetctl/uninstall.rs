@@ -1,9 +1,14 @@
 //! `vnetctl uninstall`: the node as it was, and never under the feet of living pods unless it is told.
 
-use lab::AZURE_CONFLIST;
+use std::time::Duration;
+
+use lab::{AZURE_CONFLIST, eventually};
 use nix::sys::signal::Signal;
 
 use super::*;
+
+/// For what happens sooner.
+const LONG: Duration = Duration::from_secs(30);
 
 /// What a node has after all, apart from logs and what iptables and portmap leave.
 fn left(node: &Node, before: &lab::Snapshot) -> Result<Vec<String>> {
@@ -85,6 +90,39 @@ fn living_pods_are_not_cut_off_unless_it_is_told() -> Result {
         "{now:#?}"
     );
     Ok(())
+}
+
+/// What takes its time between the look and the loader's end is `systemctl` here.
+#[test]
+fn a_pod_that_comes_after_the_look_is_not_cut_off_either() -> Result {
+    let lab = lab()?;
+    let node = lab.node(1);
+    node.exec(&["vnetctl", "status", "--wait", "--brief"])?;
+    let slow = "#!/bin/sh\ncase $1 in disable) mkfifo /tmp/go; : > /tmp/asked; read -r _ < /tmp/go ;; esac\nexit 1\n";
+    node.write("/tmp/bin/systemctl", slow)?;
+    node.exec(&["chmod", "+x", "/tmp/bin/systemctl"])?;
+    let (network, conflist) = (node.network()?, node.read(lab::CONFLIST)?);
+    let line = "PATH=/tmp/bin:$PATH exec vnetctl uninstall";
+    let uninstall = node.start(&["sh", "-c", line])?;
+    let asked = || node.exec(&["test", "-e", "/tmp/asked"]).ok();
+    eventually(LONG, asked).expect("it has looked");
+    let mut pod = node.new_netns("late")?;
+    pod.add(&network)?;
+    node.exec(&["sh", "-c", "echo > /tmp/go"])?;
+    assert_eq!(uninstall.wait(LONG)?.code(), Some(1));
+    let why = uninstall.log();
+    for part in [
+        "a pod came meanwhile",
+        "1 pods live on this node (default/late)",
+        "has ended: start it again",
+    ] {
+        assert!(why.contains(part), "{part}: {why}");
+    }
+    assert_eq!(pod.tcp(lab.inet().addr(), 8080)?.peer_ip(), node.addr());
+    assert_eq!(node.read(lab::CONFLIST)?, conflist);
+    node.start_loader()?;
+    node.add_pod("next")?.delete()?;
+    pod.delete()
 }
 
 /// A loader between two starts, or stopped: the unit would start it again.

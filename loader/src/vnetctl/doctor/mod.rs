@@ -27,7 +27,7 @@ use serde::Serialize;
 
 use super::output::Output;
 use crate::words::some;
-pub(super) use node::Node;
+pub(super) use node::{Conflist, Node};
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
