@@ -106,6 +106,7 @@ pub mod routes;
 pub mod server;
 mod settings;
 pub mod sight;
+mod signals;
 mod stack;
 pub mod status;
 mod strangers;

@@ -7,16 +7,13 @@ mod listener;
 mod monitor;
 mod pcapng;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use abi::Watch;
 use anyhow::{Context as _, Result};
 use clap::Args;
 use hooks::Maps;
-use nix::sys::signal::{SigSet, Signal};
 use nix::time::{ClockId, clock_gettime};
 
 pub use capture::{Capture, Captured, capture};
@@ -26,6 +23,7 @@ pub use monitor::{Monitor, monitor};
 
 use self::describe::Owners;
 use self::listener::{Heard, Listener};
+use crate::signals::ended;
 
 /// When to end.
 #[derive(Clone, Copy, Debug, Args)]
@@ -101,27 +99,6 @@ fn follow(mut listener: Listener, maps: &Maps, limits: Limits, sink: &mut impl S
         sink.pause(false)?;
     }
     sink.pause(true)
-}
-
-/// Set by SIGINT and SIGTERM, so that what is in hand is told first. Whoever says it twice means at once.
-fn ended() -> Result<Arc<AtomicBool>> {
-    let mut signals = SigSet::empty();
-    signals.add(Signal::SIGINT);
-    signals.add(Signal::SIGTERM);
-    signals.thread_block().context("block signals")?;
-    let ended = Arc::new(AtomicBool::new(false));
-    let told = Arc::clone(&ended);
-    thread::spawn(move || {
-        if signals.wait().is_ok() {
-            told.store(true, Ordering::Relaxed);
-        }
-        // Here they end the process again.
-        let _cannot_fail = signals.thread_unblock();
-        loop {
-            thread::park();
-        }
-    });
-    Ok(ended)
 }
 
 /// Since the epoch, when the monotonic clock was zero.

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use lab::AZURE_CONFLIST;
+use lab::{AZURE_CONFLIST, eventually};
+use nix::sys::signal::Signal;
 
 use super::*;
 
@@ -36,6 +37,35 @@ fn a_healthy_node_passes_in_every_mode_and_nothing_is_left() -> Result {
             Vec::<String>::new(),
             "{mode}"
         );
+    }
+    Ok(())
+}
+
+/// The two pods appear one after the other; either may be half made by then.
+#[test]
+fn a_selftest_that_is_told_to_end_takes_its_pods_away_at_once() -> Result {
+    let lab = lab()?;
+    let node = lab.node(1);
+    node.exec(&["vnetctl", "status", "--wait", "--brief"])?;
+    node.add_pod("first")?.delete()?;
+    let before = node.snapshot()?;
+    for (signal, veths) in [
+        (Signal::SIGINT, 1),
+        (Signal::SIGINT, 2),
+        (Signal::SIGTERM, 2),
+    ] {
+        let selftest = node.start(&["vnetctl", "selftest"])?;
+        let has_veths = || {
+            let links = node.exec(&["ip", "-o", "link"]).ok()?;
+            (links.matches(": azv").count() >= veths).then_some(())
+        };
+        eventually(LIMIT, has_veths).expect("its pods");
+        selftest.signal(signal)?;
+        assert_eq!(selftest.wait(LIMIT)?.code(), Some(1), "{signal}");
+        let why = selftest.log();
+        assert!(why.contains("told to end"), "{signal}: {why}");
+        let left = before.left(&node.snapshot()?);
+        assert_eq!(left, Vec::<String>::new(), "{signal}, {veths} veths");
     }
     Ok(())
 }

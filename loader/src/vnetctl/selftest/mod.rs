@@ -5,6 +5,8 @@ mod place;
 mod probe;
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
@@ -13,6 +15,7 @@ use serde::Serialize;
 use super::doctor::Node;
 use super::output::{Output, table};
 use super::pinned::Pinned;
+use crate::signals::ended;
 use place::TestPod;
 
 #[derive(Clone, Debug, clap::Args)]
@@ -50,16 +53,23 @@ pub(crate) struct Tried {
 
 pub(super) fn run(output: Output, arguments: &Arguments) -> Result<()> {
     let begun = Instant::now();
-    let mut test = Selftest::default();
+    let mut test = Selftest {
+        ended: ended()?,
+        tried: Vec::new(),
+    };
     test.all(arguments);
     let failed = test.tried.iter().filter(|tried| !tried.ok).count();
     let tested = Tested {
         passed: test.tried.len() - failed,
         failed,
         took_ms: begun.elapsed().as_millis(),
-        paths: test.tried,
+        paths: std::mem::take(&mut test.tried),
     };
     output.print(&tested, render)?;
+    ensure!(
+        !test.is_ended(),
+        "told to end before all paths were tried; both pods are taken away, unless it says otherwise above"
+    );
     ensure!(
         failed == 0,
         "{failed} paths do not work; `vnetctl doctor` may say why"
@@ -67,8 +77,9 @@ pub(super) fn run(output: Output, arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-#[derive(Default)]
 struct Selftest {
+    /// By SIGINT or SIGTERM: then nothing more is tried.
+    ended: Arc<AtomicBool>,
     tried: Vec<Tried>,
 }
 
@@ -101,12 +112,22 @@ impl Selftest {
                 Err(error) => self.step("the maps are pinned", || Err(error)),
             }
         }
-        self.step("DEL of pod a", || one.del());
-        self.step("DEL of pod b", || other.del());
-        self.step("nothing is left of them", || nothing_left(&[&one, &other]));
+        self.always("DEL of pod a", || one.del());
+        self.always("DEL of pod b", || other.del());
+        self.always("nothing is left of them", || nothing_left(&[&one, &other]));
+    }
+
+    fn is_ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
     }
 
     fn step(&mut self, path: &'static str, work: impl FnOnce() -> Result<String>) {
+        if !self.is_ended() {
+            self.always(path, work);
+        }
+    }
+
+    fn always(&mut self, path: &'static str, work: impl FnOnce() -> Result<String>) {
         let (ok, saw) = match work() {
             Ok(saw) => (true, saw),
             Err(error) => (false, crate::report::one_line(&error)),
