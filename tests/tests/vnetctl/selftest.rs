@@ -7,7 +7,17 @@ use nix::sys::signal::Signal;
 
 use super::*;
 
+const OURS: &str = r#"{"type": "azure-vnet", "mode": "bridge", "bridge": "azure0", "ipam": {"type": "azure-vnet-ipam"}}"#;
 const LIMIT: Duration = Duration::from_secs(10);
+
+/// What stays after the first pod, and of portmap after the first host port, is not the selftest's.
+fn first(node: &Node) -> Result {
+    let mut pod = node.new_netns("first")?;
+    let attachment = pod.attachment().clone();
+    *pod.attachment_mut() = attachment.host_port(8081, 8080, "tcp");
+    pod.add(&node.network()?)?;
+    pod.delete()
+}
 
 #[test]
 fn a_healthy_node_passes_in_every_mode_and_nothing_is_left() -> Result {
@@ -17,8 +27,7 @@ fn a_healthy_node_passes_in_every_mode_and_nothing_is_left() -> Result {
         let node = lab.node(1);
         node.start_loader()?;
         node.exec(&["vnetctl", "status", "--wait", "--brief"])?;
-        // What stays after the first pod is not the selftest's.
-        node.add_pod("first")?.delete()?;
+        first(node)?;
         let before = node.snapshot()?;
         let done = node.feed(&["vnetctl", "selftest"], b"")?;
         let (took, text) = (
@@ -28,10 +37,11 @@ fn a_healthy_node_passes_in_every_mode_and_nothing_is_left() -> Result {
         println!("{mode}: {took:?}\n{text}");
         assert_eq!(done.status.code(), Some(0), "{text}");
         assert!(took < LIMIT, "{took:?}");
-        assert!(
-            text.lines().filter(|line| line.starts_with("ok ")).count() >= 20,
-            "{text}"
-        );
+        let steps = ["ready for pods", "ADD of", "DEL of", "nothing is left"];
+        let is_path = |line: &&str| !steps.iter().any(|step| line.contains(step));
+        let ok = text.lines().filter(|line| line.starts_with("ok "));
+        assert!(ok.filter(is_path).count() >= 25, "{text}");
+        assert_eq!(text.matches("and an answer finds back").count(), 2);
         assert_eq!(
             before.left(&node.snapshot()?),
             Vec::<String>::new(),
@@ -47,7 +57,7 @@ fn a_selftest_that_is_told_to_end_takes_its_pods_away_at_once() -> Result {
     let lab = lab()?;
     let node = lab.node(1);
     node.exec(&["vnetctl", "status", "--wait", "--brief"])?;
-    node.add_pod("first")?.delete()?;
+    first(node)?;
     let before = node.snapshot()?;
     for (signal, veths) in [
         (Signal::SIGINT, 1),
@@ -86,6 +96,7 @@ fn with_datapath_stack_every_path_works_through_the_kernel() -> Result {
             "pod to pod took the kernel's path (datapath: stack)",
             "packets `to_stack`",
             "masqueraded by the kernel",
+            "left to the kernel",
         ] {
             assert!(text.contains(part), "{mode}: {part}: {told:#}");
         }
@@ -95,22 +106,59 @@ fn with_datapath_stack_every_path_works_through_the_kernel() -> Result {
     Ok(())
 }
 
+/// The conflist's order: a plug-in of the site's behind ours, and no ports to map.
+#[test]
+fn every_plug_in_of_the_conflist_is_called_and_without_portmap_there_are_no_host_ports() -> Result {
+    let site = r#"{"type": "site"}"#;
+    let conflist =
+        format!(r#"{{"cniVersion": "1.0.0", "name": "azure", "plugins": [{OURS}, {site}]}}"#);
+    let lab = Lab::new().nodes(1).conflist(&conflist).build()?;
+    let node = lab.node(1);
+    // Tells of each call whether it comes with a result, and hands that on.
+    let script = "#!/bin/sh\ninput=$(cat)\ncase $input in *prevResult*) told=result ;; *) told=nothing ;; esac\n\
+                  echo \"$CNI_COMMAND $told\" >> /tmp/calls\n\
+                  echo \"$input\" | sed 's/.*\"prevResult\":\\({.*}\\),\"type\".*/\\1/'\n";
+    node.write("/opt/cni/bin/site", script)?;
+    node.exec(&["chmod", "+x", "/opt/cni/bin/site"])?;
+    node.start_loader()?;
+    node.exec(&["vnetctl", "status", "--wait", "--brief"])?;
+    let told = json(node, "selftest")?;
+    assert_eq!(told["failed"], 0, "{told:#}");
+    assert!(!told["paths"].to_string().contains("host port"), "{told:#}");
+    let calls = node.read("/tmp/calls")?;
+    assert_eq!(calls, "ADD result\nADD result\nDEL result\nDEL result\n");
+    Ok(())
+}
+
 #[test]
 fn a_path_that_is_broken_is_named() -> Result {
     let broken = ["node to pod a, UDP", "pod a to the node, UDP"];
-    breaks("udp dport 1024-65535", &broken)?;
+    breaks("input", "udp dport 1024-65535", &broken)?;
     // What is short passes.
-    let broken = ["node to pod a, TCP", "pod a to the node, TCP"];
-    breaks("tcp dport 1024-65535 meta length 1000-65535", &broken)
+    let broken = [
+        "node to pod a, TCP",
+        "pod a to the node, TCP",
+        "node to pod a's host port, TCP",
+    ];
+    breaks(
+        "input",
+        "tcp dport 1024-65535 meta length 1000-65535",
+        &broken,
+    )?;
+    let broken = [
+        "pod b to pod a's host port, UDP",
+        "pod a to its own host port, UDP",
+    ];
+    breaks("forward", "ct status dnat meta l4proto udp", &broken)
 }
 
-/// Rules that drop what pods send to the node break these paths, and no others.
-fn breaks(matches: &str, paths: &[&str]) -> Result {
+/// Rules of a hook of netfilter's that drop packets of pods break these paths, and no others.
+fn breaks(hook: &str, matches: &str, paths: &[&str]) -> Result {
     let lab = lab()?;
     let node = lab.node(1);
     node.exec(&["vnetctl", "status", "--wait", "--brief"])?;
     node.nft(&format!(
-        "table ip site {{\n chain in {{\n type filter hook input priority 0;\n iifname \"azv*\" {matches} drop\n }}\n}}\n"
+        "table ip site {{\n chain in {{\n type filter hook {hook} priority 0;\n iifname \"azv*\" {matches} drop\n }}\n}}\n"
     ))?;
     let told = json(node, "selftest")?;
     let failed: Vec<&str> = told["paths"]

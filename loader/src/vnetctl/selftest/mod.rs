@@ -1,8 +1,11 @@
 //! `vnetctl selftest`: two throw-away pods, and every way that a packet can take on this node. No cluster needed.
 
+mod network;
+mod outside;
 mod paths;
 mod place;
 mod probe;
+mod published;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,7 +19,9 @@ use super::doctor::Node;
 use super::output::{Output, table};
 use super::pinned::Pinned;
 use crate::signals::ended;
+use network::Network;
 use place::TestPod;
+use published::Published;
 
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -88,13 +93,14 @@ impl Selftest {
     fn all(&mut self, arguments: &Arguments) {
         let node = Node::look();
         self.step("the loader is ready for pods", || ready(&node));
-        let Ok(conf) = place::configuration(&node) else {
-            return self.step("a conflist names azure-vnet", || {
-                place::configuration(&node).map(|_| String::new())
-            });
+        let network = match Network::of(&node) {
+            Ok(network) => network,
+            Err(error) => return self.step("a conflist names azure-vnet", || Err(error)),
         };
         let bin = &arguments.bin_dir;
-        let [one, other] = ["a", "b"].map(|name| TestPod::new(name, bin, &conf));
+        let port = network.publishes().then(Published::find).transpose();
+        let one = port.and_then(|port| TestPod::new("a", bin, &network, port));
+        let other = TestPod::new("b", bin, &network, None);
         let (mut one, mut other) = match (one, other) {
             (Ok(one), Ok(other)) => (one, other),
             (one, other) => {

@@ -2,19 +2,18 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use abi::{Class, Config, ConfigFlags, DropReason, EndpointFlags, Ip4, Path, Pod};
+use abi::{Config, ConfigFlags, DropReason, EndpointFlags, Ip4, Path, Pod};
 use anyhow::{Context as _, Result, ensure};
 use hooks::total;
 
 use super::Selftest;
 use super::place::{Place, TestPod};
-use super::probe::{NEVER, bound, connect, dns, ping, tcp, udp};
+use super::probe::{NEVER, PATIENCE, bound, connect, dns, ping, tcp, udp};
 use crate::classes::WIRESERVER;
 use crate::vnetctl::pinned::Pinned;
 
-const IMDS: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
 /// Of a datagram that needs no fragments, and of one that does.
-const SMALL: usize = 100;
+pub(super) const SMALL: usize = 100;
 const BIG: usize = 3000;
 /// Nobody's (RFC 5737), and an address that no vendor has.
 const FORGED: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
@@ -31,7 +30,7 @@ impl Selftest {
         self.step("pod a to pod b, TCP", || saw(tcp(a, b, to_b), to_a));
         self.step("pod a to pod b, UDP", || saw(udp(a, b, to_b, SMALL), to_a));
         self.step("pod a to pod b, ping", || {
-            ping(a, to_b).map(|()| "a reply".to_owned())
+            ping(a, to_b, PATIENCE).map(|()| "a reply".to_owned())
         });
         self.step("pod a to pod b, UDP in fragments", || {
             saw(udp(a, b, to_b, BIG), to_a)
@@ -60,17 +59,18 @@ impl Selftest {
             saw(udp(a, node, to_node, SMALL), to_a)
         });
         self.step("pod a to the node, ping", || {
-            ping(a, to_node).map(|()| "a reply".to_owned())
+            ping(a, to_node, PATIENCE).map(|()| "a reply".to_owned())
         });
         self.step("pod a to Azure's DNS", || {
             dns(a, WIRESERVER).map(|bytes| format!("{bytes} bytes"))
         });
-        self.step("pod a to the metadata service", || {
-            metadata(pinned, &config, a, to_a)
-        });
+        self.outside(pinned, &config, one);
         self.step("pod a to the wireserver, TCP 80", || {
             wireserver(pinned, &config, a)
         });
+        if let Some(port) = one.published() {
+            self.published(one, other, to_node, port);
+        }
         self.step("a forged source address", || {
             one.ip(&format!("address add {FORGED}/32 dev eth0"))?;
             let sent = dropped(pinned, DropReason::SourceAddress, || {
@@ -150,39 +150,6 @@ fn fast(pinned: &Pinned, pod: Ipv4Addr) -> Result<String> {
     Ok(format!("{packets} packets `{name}`"))
 }
 
-/// The way of whatever is not in the VNet, unless it is configured away.
-fn metadata(pinned: &Pinned, config: &Config, from: Place<'_>, pod: Ipv4Addr) -> Result<String> {
-    let key = aya::maps::lpm_trie::Key::new(32, hooks::Abi(Ip4::from(IMDS)));
-    let class = pinned
-        .maps
-        .dst4
-        .get(&key, 0)
-        .map_or(Class::Stack, |entry| entry.0.class());
-    let at = SocketAddr::from((IMDS, 80));
-    if class == Class::Deny {
-        return dropped(pinned, DropReason::Denied, || {
-            from.run(move || connect(at, NEVER)).map(drop)
-        });
-    }
-    let stream = from.run(move || connect(at, std::time::Duration::from_secs(1)))?;
-    let port = stream.local_addr()?.port();
-    let binding = pinned
-        .maps
-        .snat
-        .iter()
-        .filter_map(Result::ok)
-        .find(|(_, binding)| binding.0.pod == Ip4::from(pod) && binding.0.pod_port.get() == port);
-    if config.flags.contains(ConfigFlags::STACK) {
-        ensure!(
-            binding.is_none(),
-            "it has a binding in the map `snat`, in spite of datapath: stack"
-        );
-        return Ok("masqueraded by the kernel".to_owned());
-    }
-    let (key, _) = binding.context("it answers, but without a binding in the map `snat`")?;
-    Ok(format!("SNAT to port {}", key.0.nat_port))
-}
-
 /// Open only when it is configured so.
 fn wireserver(pinned: &Pinned, config: &Config, from: Place<'_>) -> Result<String> {
     let at = SocketAddr::from((WIRESERVER, 80));
@@ -197,7 +164,7 @@ fn wireserver(pinned: &Pinned, config: &Config, from: Place<'_>) -> Result<Strin
 }
 
 /// Something that must not arrive, and must be counted.
-fn dropped(
+pub(super) fn dropped(
     pinned: &Pinned,
     reason: DropReason,
     send: impl FnOnce() -> Result<()>,

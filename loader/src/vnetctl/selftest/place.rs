@@ -11,8 +11,9 @@ use nix::sched::{CloneFlags, unshare};
 use nix::unistd::gettid;
 use serde_json::Value;
 
+use super::network::Network;
+use super::published::Published;
 use crate::plugin;
-use crate::vnetctl::doctor::Node;
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -35,7 +36,10 @@ pub(super) struct TestPod {
     name: String,
     container: String,
     bin: PathBuf,
-    conf: Value,
+    network: Network,
+    published: Option<Published>,
+    /// Of ADD, as a runtime keeps it.
+    result: Option<Value>,
     address: Option<Ipv4Addr>,
 }
 
@@ -85,38 +89,28 @@ impl Place<'_> {
     }
 }
 
-/// What the conflist says of azure-vnet.
-pub(super) fn configuration(node: &Node) -> Result<Value> {
-    let ours = node
-        .ours()
-        .context("no file in /etc/cni/net.d names azure-vnet")?;
-    let list: Value = serde_json::from_str(&ours.text)
-        .with_context(|| format!("read {}", ours.path.display()))?;
-    let mut conf = list
-        .pointer("/plugins/0")
-        .cloned()
-        .context("the conflist has no plug-in")?;
-    let fields = conf
-        .as_object_mut()
-        .context("the plug-in's configuration is no object")?;
-    for key in ["name", "cniVersion"] {
-        if let Some(value) = list.get(key) {
-            fields.insert(key.to_owned(), value.clone());
-        }
-    }
-    Ok(conf)
-}
-
 impl TestPod {
-    pub(super) fn new(name: &str, bin: &Path, conf: &Value) -> Result<Self> {
+    /// With a port of the node, if one is given.
+    pub(super) fn new(
+        name: &str,
+        bin: &Path,
+        network: &Network,
+        published: Option<Published>,
+    ) -> Result<Self> {
         Ok(Self {
             namespace: Namespace::new()?,
             name: format!("selftest-{name}"),
             container: format!("vnetctl-selftest-{}-{name}", std::process::id()),
             bin: bin.to_owned(),
-            conf: conf.clone(),
+            network: network.clone(),
+            published,
+            result: None,
             address: None,
         })
+    }
+
+    pub(super) const fn published(&self) -> Option<Published> {
+        self.published
     }
 
     pub(super) fn address(&self) -> Result<Ipv4Addr> {
@@ -125,34 +119,41 @@ impl TestPod {
     }
 
     pub(super) fn add(&mut self) -> Result<String> {
-        let result = self.call("ADD")?;
+        let call = |plugin: &str, conf: &Value| self.call("ADD", plugin, conf);
+        let result = self.network.add(self.published, call)?;
         let address = ["/ips/0/address", "/ip4/ip"]
             .iter()
             .find_map(|at| result.pointer(at)?.as_str());
         let address = address.and_then(|text| text.split('/').next()?.parse().ok());
-        self.address =
-            Some(address.with_context(|| format!("ADD answered without an address: {result}"))?);
-        Ok(self.address()?.to_string())
+        let address =
+            address.with_context(|| format!("ADD answered without an address: {result}"))?;
+        (self.address, self.result) = (Some(address), Some(result));
+        Ok(address.to_string())
     }
 
     pub(super) fn del(&self) -> Result<String> {
-        self.call("DEL")?;
+        let call = |plugin: &str, conf: &Value| self.call("DEL", plugin, conf);
+        self.network
+            .del(self.published, self.result.as_ref(), call)?;
         Ok(String::new())
     }
 
-    fn call(&self, verb: &str) -> Result<Value> {
+    fn call(&self, verb: &str, plugin: &str, conf: &Value) -> Result<Value> {
         let args = format!(
             "IgnoreUnknown=1;K8S_POD_NAMESPACE=vnetctl;K8S_POD_NAME={}",
             self.name
         );
+        // For what a plug-in runs itself.
+        let path = std::env::var("PATH").unwrap_or_default();
         let environment = [
+            ("PATH", path.as_str()),
             ("CNI_COMMAND", verb),
             ("CNI_CONTAINERID", self.container.as_str()),
             ("CNI_IFNAME", "eth0"),
             ("CNI_NETNS", &self.namespace.path),
             ("CNI_ARGS", &args),
         ];
-        plugin::call(&self.bin, netconf::MAIN_PLUGIN, environment, &self.conf)
+        plugin::call(&self.bin, plugin, environment, conf)
     }
 
     /// Runs `ip` in the pod.

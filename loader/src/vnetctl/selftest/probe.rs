@@ -12,24 +12,39 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, recv, sendto,
     setsockopt, socket,
 };
-use nix::sys::time::TimeVal;
+use nix::sys::time::{TimeVal, TimeValLike as _};
 
 use super::place::Place;
 
 /// What works on one node works within this.
-const PATIENCE: Duration = Duration::from_secs(1);
+pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 /// What never comes, comes not within this.
 pub(super) const NEVER: Duration = Duration::from_millis(300);
 
 /// What each end of a connection says: so much that segments are as long as they can be.
 const BYTES: usize = 1 << 20;
 
+/// The identifier of our pings.
+pub(super) const PING: u16 = 0x5e1f;
+
 /// Connects to a server at `to`, which has `address`; then both say a lot. The client as the server saw it.
 pub(super) fn tcp(from: Place<'_>, to: Place<'_>, address: Ipv4Addr) -> Result<IpAddr> {
+    tcp_by(from, to, SocketAddrV4::new(address, 0), None)
+}
+
+/// The same with the port of the server, and an address that stands for it.
+pub(super) fn tcp_by(
+    from: Place<'_>,
+    to: Place<'_>,
+    server: SocketAddrV4,
+    by: Option<SocketAddrV4>,
+) -> Result<IpAddr> {
     let listener = to
-        .run(move || Ok(TcpListener::bind((address, 0))?))
+        .run(move || Ok(TcpListener::bind(server)?))
         .context("listen")?;
-    let at = listener.local_addr()?;
+    // Somebody else may answer at the address that stands for it.
+    setsockopt(&listener, ReceiveTimeout, &TimeVal::new(1, 0))?;
+    let at = by.map_or_else(|| listener.local_addr(), |by| Ok(by.into()))?;
     let mut client = from.run(move || connect(at, PATIENCE))?;
     let (mut server, peer) = listener.accept().context("accept")?;
     for end in [&client, &server] {
@@ -77,10 +92,22 @@ pub(super) fn udp(
     address: Ipv4Addr,
     bytes: usize,
 ) -> Result<IpAddr> {
-    let server = to.run(move || bound(address))?;
-    let at = server.local_addr()?;
+    udp_by(from, to, SocketAddrV4::new(address, 0), None, bytes)
+}
+
+/// The same with the port of the server, and an address that stands for it: the answer must come from there.
+pub(super) fn udp_by(
+    from: Place<'_>,
+    to: Place<'_>,
+    server: SocketAddrV4,
+    by: Option<SocketAddrV4>,
+    bytes: usize,
+) -> Result<IpAddr> {
+    let server = to.run(move || bound_to(server))?;
+    let at = by.map_or_else(|| server.local_addr(), |by| Ok(by.into()))?;
     let client = from.run(|| bound(Ipv4Addr::UNSPECIFIED))?;
-    client.send_to(&vec![b'x'; bytes], at).context("send")?;
+    client.connect(at)?;
+    client.send(&vec![b'x'; bytes]).context("send")?;
     let mut datagram = vec![0; bytes + 1];
     let (length, peer) = server
         .recv_from(&mut datagram)
@@ -97,7 +124,11 @@ pub(super) fn udp(
 
 /// A socket of either end.
 pub(super) fn bound(address: Ipv4Addr) -> Result<UdpSocket> {
-    let socket = UdpSocket::bind((address, 0)).with_context(|| format!("bind to {address}"))?;
+    bound_to(SocketAddrV4::new(address, 0))
+}
+
+fn bound_to(at: SocketAddrV4) -> Result<UdpSocket> {
+    let socket = UdpSocket::bind(at).with_context(|| format!("bind to {at}"))?;
     socket.set_read_timeout(Some(PATIENCE))?;
     Ok(socket)
 }
@@ -111,21 +142,22 @@ pub(super) fn dns(from: Place<'_>, resolver: Ipv4Addr) -> Result<usize> {
     socket.recv(&mut answer).context("no answer")
 }
 
-/// Echo request and reply (RFC 792).
-pub(super) fn ping(from: Place<'_>, to: Ipv4Addr) -> Result<()> {
-    const ID: [u8; 2] = [0x5e, 0x1f];
-    let socket = from.run(|| {
+/// Echo request, and reply within `patience` (RFC 792).
+pub(super) fn ping(from: Place<'_>, to: Ipv4Addr, patience: Duration) -> Result<()> {
+    const ID: [u8; 2] = PING.to_be_bytes();
+    let patience = TimeVal::microseconds(i64::try_from(patience.as_micros())?);
+    let socket = from.run(move || {
         let socket = socket(
             AddressFamily::Inet,
             SockType::Raw,
             SockFlag::SOCK_CLOEXEC,
             SockProtocol::Icmp,
         )?;
-        setsockopt(&socket, ReceiveTimeout, &TimeVal::new(1, 0))?;
+        setsockopt(&socket, ReceiveTimeout, &patience)?;
         Ok(socket)
     })?;
     // Type 8, its checksum, identifier, sequence number 1.
-    let sum = !(0x0800 + u32::from(u16::from_be_bytes(ID)) + 1);
+    let sum = !(0x0800 + u32::from(PING) + 1);
     let [_, _, high, low] = sum.to_be_bytes();
     let request = [8, 0, high, low, ID[0], ID[1], 0, 1];
     sendto(
