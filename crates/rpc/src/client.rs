@@ -102,8 +102,8 @@ pub fn call(socket: &Path, request: &Request, limit: Duration) -> Result<Reply, 
     serde_json::from_slice(&answer).map_err(|source| CallError::Answer { source })
 }
 
-/// std's own waits for ever for a loader that accepts no more.
-fn connect_within(path: &Path, limit: Duration) -> io::Result<UnixStream> {
+/// Connects to the loader; std's own waits for ever for one that accepts no more.
+pub fn connect_within(path: &Path, limit: Duration) -> io::Result<UnixStream> {
     let kind = SockType::Stream;
     let stream = open(AddressFamily::Unix, kind, SockFlag::SOCK_CLOEXEC, None)?;
     let micros = i64::try_from(limit.as_micros()).unwrap_or(i64::MAX);

@@ -20,7 +20,7 @@ mod utc;
 mod view;
 
 pub use call::{CallFailure, CallReport, tell};
-pub use client::{CallError, call};
+pub use client::{CallError, call, connect_within};
 pub use endpoint::{BadMac, Endpoint, Key, MacAddr};
 pub use flock::lock_within;
 pub use lease::{COOL_DOWN_MS, Lease, NetnsId, leases, netns_lives};

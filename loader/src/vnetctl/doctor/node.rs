@@ -2,14 +2,14 @@
 
 use std::fs;
 use std::net::Ipv4Addr;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use abi::Config;
 use hooks::{Abi, Pins};
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::PeerCredentials;
-use rpc::{Endpoint, Pools, RunDirectory, Status, boot_id, read_json};
+use rpc::{Endpoint, Pools, RunDirectory, Status, boot_id, connect_within, read_json};
 use serde_json::Value;
 
 use crate::foreign::{Chain, LookError, everything};
@@ -18,6 +18,9 @@ use crate::reconcile::endpoints;
 use crate::validate::CONFLISTS;
 use crate::vnetctl::pinned::Pinned;
 use crate::vnetctl::status;
+
+/// How long a loader whose queue is full may take to let us in: only to see which process it is.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A node as it is at this moment.
 pub(crate) struct Node {
@@ -51,7 +54,7 @@ pub(in crate::vnetctl) struct Conflist {
 impl Node {
     pub(crate) fn look() -> Self {
         let run = RunDirectory::default();
-        let socket = UnixStream::connect(run.socket()).ok();
+        let socket = connect_within(&run.socket(), PATIENCE).ok();
         let peer = socket.and_then(|socket| getsockopt(&socket, PeerCredentials).ok());
         let boot = boot_id().unwrap_or_default();
         let pools = read_json::<Pools>(&run.pools()).ok();

@@ -17,6 +17,9 @@ const SECRET: [&str; 12] = [
     "signature",
     "token",
 ];
+/// Names of the fields that say what the field beside them is called, and of that one.
+const NAMES: [&str; 2] = ["key", "name"];
+const VALUES: [&str; 2] = ["value", "values"];
 const INSTEAD: &str = "<redacted>";
 /// What is not part of a key that is not quoted.
 const AROUND_KEYS: &[char] = &[
@@ -46,15 +49,30 @@ fn json_line(line: &str) -> Option<String> {
 fn scrub(value: &mut Value) {
     match value {
         Value::Object(fields) => {
+            let names_secret = fields.iter().any(|(key, value)| {
+                is_one_of(key, &NAMES) && value.as_str().is_some_and(is_secret)
+            });
             for (key, value) in fields {
-                if is_secret(key) && !value.is_null() {
+                let is_named = names_secret && is_one_of(key, &VALUES);
+                if (is_named || is_secret(key)) && !value.is_null() {
                     *value = INSTEAD.into();
                 } else {
                     scrub(value);
                 }
             }
         }
-        Value::Array(values) => values.iter_mut().for_each(scrub),
+        Value::Array(values) => {
+            let mut is_flags = false;
+            for value in values {
+                let is_flag = value.as_str().is_some_and(is_secret_flag);
+                if is_flags && !is_flag {
+                    *value = INSTEAD.into();
+                } else {
+                    scrub(value);
+                }
+                is_flags = is_flag;
+            }
+        }
         Value::String(text) => *text = lines(text),
         Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
@@ -64,6 +82,8 @@ fn lines(text: &str) -> String {
     let mut in_pem = false;
     // How far the key of a secret is indented: what is deeper is its value, too.
     let mut secret: Option<usize> = None;
+    // And the name of one, whose value stands beside it, or an argument, whose value is the next item.
+    let (mut named, mut flag): (Option<usize>, Option<usize>) = (None, None);
     let clean = text.split('\n').map(|line| {
         // A key in PEM has lines of its own.
         in_pem |= line.contains("-----BEGIN ");
@@ -78,10 +98,21 @@ fn lines(text: &str) -> String {
             return INSTEAD.to_owned();
         }
         secret = None;
+        if let Some(key) = flag.take().filter(|key| is_item(line, *key)) {
+            // What is below it is deeper than its dash.
+            secret = Some(key + 1);
+            return INSTEAD.to_owned();
+        }
         json_line(line).unwrap_or_else(|| {
-            let (clean, ends_secret) = plain(&without_userinfo(line));
-            secret = ends_secret.then(|| indentation(line, true));
-            clean
+            let at = indentation(line, true);
+            let is_beside = named.is_some_and(|name| name == at);
+            let plain = plain(&without_userinfo(line), is_beside);
+            secret = plain.ends_secret.then_some(at);
+            flag = plain.ends_flag.then(|| indentation(line, false));
+            if plain.names_secret || named.is_some_and(|name| at <= name) {
+                named = plain.names_secret.then_some(at);
+            }
+            plain.clean
         })
     });
     clean.collect::<Vec<_>>().join("\n")
@@ -98,40 +129,80 @@ fn is_item(line: &str, key: usize) -> bool {
     indentation(line, false) == key && line.trim_start().starts_with("- ")
 }
 
-/// `TOKEN=abc`, `password: a b c`, `--token abc`, and whether the line ends with the secret.
-fn plain(line: &str) -> (String, bool) {
-    let mut clean = String::new();
-    let mut rest = line;
-    let word = |text: &str| {
-        let start = text.rfind(char::is_whitespace).map_or(0, |at| at + 1);
-        text.get(start..).unwrap_or_default().to_owned()
+/// A line that is no JSON.
+struct Plain {
+    clean: String,
+    /// A secret goes on in the next line, if that is indented.
+    ends_secret: bool,
+    /// It is an item of a list: an argument whose value is the next one.
+    ends_flag: bool,
+    /// Its last name is that of a secret.
+    names_secret: bool,
+}
+
+/// `TOKEN=abc`, `password: a b c`, `--token abc`, `"name": "TOKEN", "value": "abc"`. `is_beside`: the name of a secret stands above.
+fn plain(line: &str, is_beside: bool) -> Plain {
+    let mut told = Plain {
+        clean: String::new(),
+        ends_secret: false,
+        ends_flag: line.trim_start().starts_with("- ") && is_secret_flag(last_word(line)),
+        names_secret: is_beside,
     };
+    let mut rest = line;
     while let Some((at, separator)) = rest.char_indices().find(|(at, c)| {
         let before = rest.get(..*at).unwrap_or_default();
-        [':', '='].contains(c) || (*c == ' ' && word(before).starts_with("--"))
+        [':', '='].contains(c) || ([' ', ','].contains(c) && is_secret_flag(last_word(before)))
     }) {
         let (before, after) = rest.split_at(at);
-        clean += before;
-        let key = clean.trim_end_matches([' ', '"', '\'']);
+        told.clean += before;
+        let key = told.clean.trim_end_matches([' ', '"', '\'']);
         let key = key.rsplit(AROUND_KEYS).next().unwrap_or_default();
-        let (is_secret, is_url) = (is_secret(key), word(&clean).contains("://"));
-        clean.push(separator);
+        let is_value = told.names_secret && is_one_of(key, &VALUES);
+        let is_secret = is_value || is_secret(key) || [' ', ','].contains(&separator);
+        let (is_name, is_url) = (
+            is_one_of(key, &NAMES),
+            last_word(&told.clean).contains("://"),
+        );
+        told.clean.push(separator);
         rest = after.get(separator.len_utf8()..).unwrap_or_default();
+        if is_name {
+            let name = rest.trim_start_matches([' ', '"', '\'']);
+            let name = name.split(AROUND_KEYS).next().unwrap_or_default();
+            told.names_secret = self::is_secret(name);
+        }
         if !is_secret {
             continue;
         }
         let value = rest.trim_start_matches([' ', '"', '\'']);
-        clean += rest.get(..rest.len() - value.len()).unwrap_or_default();
-        clean += INSTEAD;
+        told.clean += rest.get(..rest.len() - value.len()).unwrap_or_default();
+        told.clean += INSTEAD;
         if !is_url {
-            return (clean, true);
+            told.ends_secret = true;
+            return told;
         }
         rest = value
             .find(URL_ENDS)
             .and_then(|end| value.get(end..))
             .unwrap_or_default();
     }
-    (clean + rest, false)
+    told.clean += rest;
+    told
+}
+
+fn last_word(text: &str) -> &str {
+    let start = text.rfind([' ', '\t', ',', '[']).map_or(0, |at| at + 1);
+    text.get(start..).unwrap_or_default()
+}
+
+/// `--token`, `"-token"`: an argument whose value comes next.
+fn is_secret_flag(word: &str) -> bool {
+    let word = word.trim_matches(['"', '\'']);
+    word.strip_prefix('-')
+        .is_some_and(|name| !name.contains(['=', ' ']) && is_secret(name))
+}
+
+fn is_one_of(key: &str, words: &[&str]) -> bool {
+    words.iter().any(|word| key.eq_ignore_ascii_case(word))
 }
 
 /// `https://user:password@host` without what is before the `@`.
@@ -160,90 +231,4 @@ fn is_secret(key: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn secrets_go_and_the_rest_stays() {
-        for (text, clean) in [
-            (
-                "K8S_POD_NAME=token-x;TOKEN=abc;X=1",
-                "K8S_POD_NAME=token-x;TOKEN=<redacted>",
-            ),
-            ("password: hunter2 is, what; I) use", "password: <redacted>"),
-            ("clientSecret = \"a b\"", "clientSecret = \"<redacted>"),
-            ("Authorization: Bearer abc", "Authorization: <redacted>"),
-            (
-                "Authorization: SharedKey account:c2ln",
-                "Authorization: <redacted>",
-            ),
-            ("client-key-data: LS0tLS1", "client-key-data: <redacted>"),
-            ("    api-key: x", "    api-key: <redacted>"),
-            ("access_key = x", "access_key = <redacted>"),
-            (
-                "Endpoint=sb://x/;SharedAccessKey=c2ln=;EntityPath=y",
-                "Endpoint=sb://x/;SharedAccessKey=<redacted>",
-            ),
-            (
-                "ExecStart=/x --token abc -v",
-                "ExecStart=/x --token <redacted>",
-            ),
-            (
-                "https://x/y?sv=1&sig=abc%3D&x=2 next",
-                "https://x/y?sv=1&sig=<redacted>&x=2 next",
-            ),
-            ("https://x/y?sig=abc", "https://x/y?sig=<redacted>"),
-            (
-                "proxy: http://user:pw@host:80/x and ftp://me@h",
-                "proxy: http://<redacted>@host:80/x and ftp://<redacted>@h",
-            ),
-            (
-                "token: |\n  abc\n\n  def\nkept: 1",
-                "token: <redacted>\n<redacted>\n\n<redacted>\nkept: 1",
-            ),
-            (
-                "- tokens:\n  - abc\n  kept: 1",
-                "- tokens:<redacted>\n<redacted>\n  kept: 1",
-            ),
-            (
-                "default/token-service 10.240.1.10",
-                "default/token-service 10.240.1.10",
-            ),
-            (
-                "12: array  name secret  flags 0x0",
-                "12: array  name secret  flags 0x0",
-            ),
-            (
-                "DEL failed: key: azure:0123:eth0 via eth0",
-                "DEL failed: key: azure:0123:eth0 via eth0",
-            ),
-        ] {
-            assert_eq!(redact(text), clean);
-        }
-    }
-
-    #[test]
-    fn json_keeps_its_shape() {
-        let clean = redact(
-            r#"{"a": {"authToken": "x", "b": ["K=1;password=y", "a\npwd: z\nc"], "key": {"ifname": "eth0"}}, "secretRef": null}"#,
-        );
-        let clean: Value = serde_json::from_str(&clean).unwrap();
-        assert_eq!(
-            clean,
-            serde_json::json!({"a": {"authToken": INSTEAD, "b": ["K=1;password=<redacted>", "a\npwd: <redacted>\nc"],
-                "key": {"ifname": "eth0"}}, "secretRef": null})
-        );
-        let log = redact("{\"token\":\"x\"}\n{\"y\":1}\nno json\n");
-        assert_eq!(log, "{\"token\":\"<redacted>\"}\n{\"y\":1}\nno json\n");
-    }
-
-    #[test]
-    fn a_key_in_pem_goes() {
-        let text = "a\n-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----\nb\n";
-        let clean = redact(text);
-        assert!(
-            !clean.contains("MIIE") && clean.ends_with("\nb\n"),
-            "{clean}"
-        );
-    }
-}
+mod tests;

@@ -1,5 +1,6 @@
 //! What a dump is made of: files, and what other programs say. Nothing here has an environment in it, or the map `secret`.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -15,7 +16,10 @@ const MOST: u64 = 2 << 20;
 /// Files of a folder.
 const FILES: usize = 2000;
 
-const PATHS: [&str; 20] = [
+/// Our logs and their rotated files are in this folder, and begin like this.
+const LOGS: (&str, &str) = ("/var/log", "azure-vnet");
+
+const PATHS: [&str; 18] = [
     "/etc/azure-vnet",
     "/etc/azure-vnet/masq",
     "/etc/cni/net.d",
@@ -34,8 +38,6 @@ const PATHS: [&str; 20] = [
     "/run/azure-vnet/endpoints",
     "/run/azure-vnet/ipam",
     "/run/azure-vnet/ipam/leases",
-    "/var/log/azure-vnet-ipam.log",
-    "/var/log/azure-vnet.log",
 ];
 
 const COMMANDS: [&str; 22] = [
@@ -67,6 +69,7 @@ pub(super) fn all() -> Vec<Entry> {
     let mut entries: Vec<Entry> = PATHS
         .iter()
         .flat_map(|path| files(Path::new(path)))
+        .chain(logs())
         .collect();
     thread::scope(|scope| {
         let running: Vec<_> = COMMANDS
@@ -85,15 +88,36 @@ pub(super) fn node_name() -> String {
 
 /// A file, or the plain files of a folder.
 fn files(path: &Path) -> Vec<Entry> {
-    let mut paths = vec![path.to_owned()];
     if path.is_dir() {
-        let entries = fs::read_dir(path).into_iter().flatten();
-        paths = entries
-            .filter_map(|entry| Some(entry.ok()?.path()))
-            .take(FILES)
-            .collect();
-        paths.sort();
+        let mut paths = listed(path);
+        paths.truncate(FILES);
+        read(paths)
+    } else {
+        read(vec![path.to_owned()])
     }
+}
+
+fn logs() -> Vec<Entry> {
+    let (folder, prefix) = LOGS;
+    let is_ours = |path: &PathBuf| {
+        let name = path.file_name().and_then(OsStr::to_str);
+        name.is_some_and(|name| name.starts_with(prefix))
+    };
+    let all = listed(Path::new(folder)).into_iter();
+    read(all.filter(is_ours).collect())
+}
+
+/// What is in a folder, in the order of the names.
+fn listed(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten();
+    let mut paths: Vec<PathBuf> = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .collect();
+    paths.sort();
+    paths
+}
+
+fn read(mut paths: Vec<PathBuf>) -> Vec<Entry> {
     paths.retain(|path| path.is_file());
     paths.iter().map(PathBuf::as_path).map(file).collect()
 }
