@@ -85,13 +85,13 @@ pub(super) const CHECKS: [Check; 7] = [
         flags: "",
         settings: "",
     },
+    // Without `the_same_ports_go_through_a_service_and_then_directly`, which the kernel's IPVS cannot: docs/coexistence.md.
     Check {
         name: "ipvs",
         program: "coexist",
         tests: &[
             "proxy::a_cluster_ip_leads_to_a_local_a_remote_and_the_pods_own_backend",
             "proxy::udp_services_answer_as_tcp_services_do",
-            "proxy::the_same_ports_go_through_a_service_and_then_directly",
             "proxy::direct_traffic_stays_fast_beside_services",
             "proxy::a_node_port_for_the_whole_cluster_hides_the_client",
             "proxy::a_node_port_for_local_backends_shows_the_client",
