@@ -7,14 +7,14 @@ mod reload;
 mod vnetctl;
 
 use std::net::Ipv4Addr;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use lab::{Lab, Node, Pod, eventually};
 use serde_json::Value;
 
 const LOADER_YAML: &str = "/etc/azure-vnet/loader.yaml";
 const MASQ_FILE: &str = "/etc/azure-vnet/masq/ip-masq-agent";
-/// What a change may take on a machine that does nothing else.
+/// What a change may take, until the programs go by it.
 const PROMPT: Duration = Duration::from_secs(1);
 /// Long enough for a busy machine, and far less than the loader's own look at everything every 30 s.
 const SOON: Duration = Duration::from_secs(10);
@@ -34,6 +34,28 @@ fn soon(what: &str, mut holds: impl FnMut() -> bool) -> Duration {
     let held = eventually(SOON, || holds().then_some(()));
     assert!(held.is_some(), "{what}: not after {SOON:?}");
     started.elapsed()
+}
+
+/// Makes a change and waits until it `holds`, for packets and in the kernel's tables, for which a busy machine may take seconds; how long
+/// that took. By the loader's own clock, each change is prompt.
+#[track_caller]
+fn prompt(node: &Node, what: &str, change: impl FnOnce(), holds: impl FnMut() -> bool) -> Duration {
+    // Times as `YYYY-MM-DDThh:mm:ss.mmm`, which are in order as texts are.
+    let times = || -> Vec<String> {
+        let log = node.loader().log();
+        let lines = log.lines();
+        let lines = lines.filter(|line| line.contains("destination classes changed"));
+        lines.map(|line| line[..23].to_owned()).collect()
+    };
+    let earlier = times().len();
+    let limit = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() + PROMPT;
+    change();
+    let took = soon(what, holds);
+    soon("the loader's word", || times().len() > earlier);
+    let taken_over = times().pop().unwrap();
+    let limit = rpc::utc(limit);
+    assert!(taken_over < limit, "{what}: {taken_over}, after {limit}");
+    took
 }
 
 /// The address by which on-premises, which accepts every source, sees the pod.

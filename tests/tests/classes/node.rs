@@ -23,13 +23,13 @@ fn a_new_address_of_the_node_is_reached_through_the_stack_and_a_lost_one_is_not(
     assert!(!reaches());
     let mut times = Vec::new();
     for _ in 0..3 {
-        node.ip(&format!("address add {ADDED}/32 dev other0\n"))
-            .unwrap();
-        times.push(soon("reached", reaches));
+        let change = |verb| {
+            let line = format!("address {verb} {ADDED}/32 dev other0\n");
+            move || node.ip(&line).unwrap()
+        };
+        times.push(prompt(node, "reached", change("add"), reaches));
         assert!(class(node, "10.240.99.99").starts_with("stack 2 address of the node"));
-        node.ip(&format!("address del {ADDED}/32 dev other0\n"))
-            .unwrap();
-        times.push(soon("the VNet's again", || {
+        times.push(prompt(node, "the VNet's again", change("del"), || {
             class(node, "10.240.99.99").starts_with("direct 7 ")
         }));
     }

@@ -26,41 +26,45 @@ fn a_changed_masq_file_changes_the_source_that_others_see() {
         "private ranges are not masqueraded by default"
     );
 
-    // The directory is not there yet.
-    node.write(
-        MASQ_FILE,
-        "nonMasqueradeCIDRs: [172.16.0.0/12]\nresyncInterval: 60s\n",
-    )
-    .unwrap();
-    let mut times = vec![soon("a list without on-premises", || by_node(&lab, &pod))];
     let second = "/etc/azure-vnet/masq/ip-masq-agent-reconciled";
-    node.write(
-        second,
-        r#"{"NonMasqueradeCIDRs": ["192.168.0.0/16"], "MasqLinkLocal": true}"#,
-    )
-    .unwrap();
-    times.push(soon("a second file's list is added", || by_pod(&lab, &pod)));
+    let write = |path: &str, text: &str| node.write(path, text).unwrap();
+    let run = |line: &[&str]| drop(node.exec(line).unwrap());
+    let in_two_files = r#"{"NonMasqueradeCIDRs": ["192.168.0.0/16"], "MasqLinkLocal": true}"#;
+    let mut times = Vec::new();
+    let mut then = |what, change: &dyn Fn(), holds: &dyn Fn(&Lab, &Pod) -> bool| {
+        times.push(prompt(node, what, change, || holds(&lab, &pod)));
+    };
+    // The directory is not there yet.
+    let list = "nonMasqueradeCIDRs: [172.16.0.0/12]\nresyncInterval: 60s\n";
+    then(
+        "a list without on-premises",
+        &|| write(MASQ_FILE, list),
+        &by_node,
+    );
+    then(
+        "a second file's list is added",
+        &|| write(second, in_two_files),
+        &by_pod,
+    );
     assert_eq!(
         class(node, "169.254.7.7"),
         format!("stack 5 masqLinkLocal 169.254.0.0/16 ({second})")
     );
-    node.exec(&["rm", second]).unwrap();
-    times.push(soon("and taken away", || by_node(&lab, &pod)));
-    node.write(
+    then("and taken away", &|| run(&["rm", second]), &by_node);
+    write(
         "/etc/azure-vnet/new",
         "nonMasqueradeCIDRs: [192.168.0.0/16]",
-    )
-    .unwrap();
-    node.exec(&["mv", "/etc/azure-vnet/new", MASQ_FILE])
-        .unwrap();
-    times.push(soon("a file is replaced", || by_pod(&lab, &pod)));
-    node.write(MASQ_FILE, "").unwrap();
-    times.push(soon("an empty file is an empty list", || {
-        by_node(&lab, &pod)
-    }));
+    );
+    let replace = || run(&["mv", "/etc/azure-vnet/new", MASQ_FILE]);
+    then("a file is replaced", &replace, &by_pod);
+    then(
+        "an empty file is an empty list",
+        &|| write(MASQ_FILE, ""),
+        &by_node,
+    );
     assert!(warnings(node).contains("private ranges outside the VNet are masqueraded"));
-    node.exec(&["rm", "-r", "/etc/azure-vnet/masq"]).unwrap();
-    times.push(soon("no directory: the defaults", || by_pod(&lab, &pod)));
+    let remove = || run(&["rm", "-r", "/etc/azure-vnet/masq"]);
+    then("no directory: the defaults", &remove, &by_pod);
     println!("a change of masq files took effect after {times:?}");
     assert!(times.iter().any(|time| *time < PROMPT), "{times:?}");
 }
@@ -86,14 +90,12 @@ fn kubelets_way_of_changing_a_mounted_config_map_is_seen() {
         })
         .unwrap();
     };
-    publish("1", "nonMasqueradeCIDRs: []");
-    soon("the first version", || {
-        seen_on_premises(&lab, &pod) == node.addr()
-    });
-    publish("2", "nonMasqueradeCIDRs: [192.168.0.0/16]");
-    soon("the second version", || {
-        seen_on_premises(&lab, &pod) == pod.addr()
-    });
+    for (version, list, source) in [("1", "", node.addr()), ("2", "192.168.0.0/16", pod.addr())] {
+        let change = || publish(version, &format!("nonMasqueradeCIDRs: [{list}]"));
+        prompt(node, version, change, || {
+            seen_on_premises(&lab, &pod) == source
+        });
+    }
 }
 
 #[test]
@@ -113,12 +115,14 @@ fn loader_yaml_takes_effect_without_a_restart() {
         pod.http(lab::WIRESERVER, 80, path, &[]).is_ok()
     };
     assert!(metadata() && !secrets());
-    node.write(LOADER_YAML, "imds: deny\nblockWireserver: false\n")
-        .unwrap();
-    soon("both keys", || !metadata() && secrets());
+    let write = |text: &'static str| move || node.write(LOADER_YAML, text).unwrap();
+    let open = write("imds: deny\nblockWireserver: false\n");
+    prompt(node, "both keys", open, || !metadata() && secrets());
     // So many that half of them are free, whichever of the connections before have closed by then.
-    node.write(LOADER_YAML, "natPorts: 5000-5099\n").unwrap();
-    soon("both defaults again", || metadata() && !secrets());
+    let ports = write("natPorts: 5000-5099\n");
+    prompt(node, "both defaults again", ports, || {
+        metadata() && !secrets()
+    });
     let port = pod.tcp(lab.inet().addr(), 8080).unwrap().peer_addr().port();
     assert!((5000..=5099).contains(&port), "{port}");
     assert_eq!(status(node)["nat_ports"], serde_json::json!([5000, 5099]));
@@ -146,18 +150,14 @@ fn known_services_make_the_other_private_ranges_fast() {
     let before = tracked();
     assert!(before > 0, "through the kernel");
 
-    node.write(LOADER_YAML, "serviceCidrs: [10.0.0.0/16]\n")
-        .unwrap();
-    soon("fast", || {
+    let write = |text: &'static str| move || node.write(LOADER_YAML, text).unwrap();
+    let services = write("serviceCidrs: [10.0.0.0/16]\n");
+    prompt(node, "fast", services, || {
         class(node, "192.168.0.4").starts_with("direct 10 ")
     });
     assert_eq!(seen_on_premises(&lab, &pod), pod.addr());
-    node.write(
-        LOADER_YAML,
-        "serviceCidrs: [10.0.0.0/16]\nnonMasqueradeCIDRs: []\n",
-    )
-    .unwrap();
-    soon("fast, with SNAT", || {
+    let masqueraded = write("serviceCidrs: [10.0.0.0/16]\nnonMasqueradeCIDRs: []\n");
+    prompt(node, "fast, with SNAT", masqueraded, || {
         class(node, "192.168.0.4").starts_with("snat 11 ")
     });
     assert_eq!(seen_on_premises(&lab, &pod), node.addr());
