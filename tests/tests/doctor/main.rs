@@ -1,6 +1,7 @@
 //! `vnetctl doctor` finds what is wrong with a node, and finds nothing wrong with a healthy one.
 #![cfg(test)]
 
+mod full;
 mod healthy;
 mod seeds;
 mod sown;

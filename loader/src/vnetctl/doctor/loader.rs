@@ -4,15 +4,18 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
-use abi::pins::{BPFFS, DIRECTORY};
+use abi::pins::{BPFFS, DIRECTORY, map};
+use abi::{Binding, BindingKey, Flow, FlowKey};
 use hooks::{Hook, Pins};
 use nix::net::if_::if_nametoindex;
 use rpc::{Endpoint, read_json};
+use zerocopy::FromBytes;
 
 use super::node::Node;
 use super::{Problem, lasting};
 use crate::configuration::Configuration;
 use crate::foreign::UNSEEN;
+use crate::gc::Swept;
 use crate::vnetctl::endpoints;
 use crate::vnetctl::pinned::Pinned;
 use crate::words::some;
@@ -199,8 +202,17 @@ pub(super) fn pods(node: &Node) -> Option<Problem> {
     })
 }
 
+/// Counted here: without a loader nobody else does, and nothing makes room.
 pub(super) fn tables(node: &Node) -> Option<Problem> {
-    let tables = node.status.as_ref().ok()?.tables.iter();
+    let pinned = node.pinned.as_ref()?;
+    let swept = Swept {
+        flows: entries::<FlowKey, Flow>(&node.pins, map::FLOWS)?,
+        flows_capacity: u32::try_from(pinned.capacity(map::FLOWS).ok()?).ok()?,
+        bindings: entries::<BindingKey, Binding>(&node.pins, map::SNAT)?,
+        bindings_capacity: u32::try_from(pinned.capacity(map::SNAT).ok()?).ok()?,
+        ..Swept::default()
+    };
+    let tables = crate::status::tables(&pinned.maps, &swept).into_iter();
     let full = tables.filter(|table| {
         u64::from(table.used) * 100 >= u64::from(table.capacity) * NEARLY_FULL && table.used > 0
     });
@@ -214,4 +226,11 @@ pub(super) fn tables(node: &Node) -> Option<Problem> {
             "`vnetctl snat --top 10` and `vnetctl flows` tell who takes the room; raise flowsMax or snatMax in loader.yaml (takes effect with the next boot)",
         )
     })
+}
+
+/// How many entries a pinned table has.
+fn entries<K: FromBytes, V: FromBytes>(pins: &Pins, name: &str) -> Option<u32> {
+    let mut entries = 0;
+    hooks::each_entry::<K, V>(&pins.map(name), |_, _| entries += 1).ok()?;
+    Some(entries)
 }
