@@ -23,6 +23,7 @@ use tokio::sync::watch;
 use tokio::task::{LocalSet, spawn_blocking};
 use tracing::{info, warn};
 
+use crate::alive::{Alive, Task};
 use crate::carry::Carry;
 use crate::classes::{Inputs, Rule, classify};
 use crate::configuration::Configuration;
@@ -33,7 +34,6 @@ use crate::keepsakes::Keepsakes;
 use crate::lock::Lock;
 use crate::metrics::Metrics;
 use crate::nic::{self, Node};
-use crate::ready::Beats;
 use crate::reclaim::Reclaim;
 use crate::reconcile::When;
 use crate::registry::Registry;
@@ -108,7 +108,7 @@ pub struct Daemon {
     /// Nothing that makes the runtime call us is put back any more.
     pub(crate) leaving: Cell<bool>,
     /// Whether the tasks are alive.
-    pub(crate) beats: Beats,
+    pub(crate) alive: Alive,
 }
 
 /// How long a loader that has just ended may still hold the lock: in a child of its own between fork and exec.
@@ -140,18 +140,21 @@ async fn start_and_serve(
     let hangup = signal(SignalKind::hangup()).context("listen for SIGHUP")?;
     let daemon = Rc::new(Daemon::start(configuration, run, lock).await?);
     let listener = server::listen(&daemon.run)?;
-    tokio::task::spawn_local(server::serve(listener, Rc::clone(&daemon)));
     let address = daemon.metrics_address.subscribe();
-    tokio::task::spawn_local(web::serve(Rc::clone(&daemon), address));
-    tokio::task::spawn_local(tasks::refresh_pools(Rc::clone(&daemon)));
-    tokio::task::spawn_local(tasks::collect_garbage(Rc::clone(&daemon)));
-    let repairs = tokio::task::spawn_local(repair::keep_true(Rc::clone(&daemon)));
-    tokio::task::spawn_local(keep_nft::keep(Rc::clone(&daemon)));
-    tokio::task::spawn_local(tasks::look_for_filters(Rc::clone(&daemon)));
-    tokio::task::spawn_local(tasks::follow_configuration(Rc::clone(&daemon), hangup));
-    tokio::task::spawn_local(tasks::follow_files(Rc::clone(&daemon)));
-    tokio::task::spawn_local(tasks::free_leaks(Rc::clone(&daemon)));
-    tokio::task::spawn_local(tasks::follow_node(Rc::clone(&daemon)));
+    let own = || Rc::clone(&daemon);
+    let alive = &daemon.alive;
+    alive.start(Task::Socket, server::serve(listener, own()));
+    alive.start(Task::Web, web::serve(own(), address));
+    alive.start(Task::Pools, tasks::refresh_pools(own()));
+    alive.start(Task::Tables, tasks::collect_garbage(own()));
+    let repairs = alive.start(Task::Repairs, repair::keep_true(own()));
+    alive.start(Task::Fallback, keep_nft::keep(own()));
+    alive.start(Task::Filters, tasks::look_for_filters(own()));
+    let following = tasks::follow_configuration(own(), hangup);
+    alive.start(Task::Configuration, following);
+    alive.start(Task::Files, tasks::follow_files(own()));
+    alive.start(Task::Leaks, tasks::free_leaks(own()));
+    alive.start(Task::Node, tasks::follow_node(own()));
     tokio::task::spawn_local(tell_ready(daemon));
     tokio::select! {
         _ = terminate.recv() => info!("SIGTERM: stopping; programs and maps stay"),
@@ -262,7 +265,7 @@ impl Daemon {
             foreign: RefCell::default(),
             unread: RefCell::default(),
             leaving: Cell::default(),
-            beats: Beats::default(),
+            alive: Alive::default(),
         };
         daemon.hold_pins();
         sysctls::enable_forwarding()?;

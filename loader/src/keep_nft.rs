@@ -8,6 +8,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::warn;
 
+use crate::alive::Task;
 use crate::daemon::Daemon;
 use crate::fallback;
 use crate::repairs::Repair;
@@ -62,8 +63,14 @@ pub(crate) async fn keep(daemon: Rc<Daemon>) {
         tokio::select! {
             // What was never installed is not gone.
             biased;
-            _ = wanted.changed() => daemon.install_fallback().await,
-            () = daemon.nft.doubt.notified() => daemon.repair_fallback().await,
+            _ = wanted.changed() => {
+                let installing = daemon.install_fallback();
+                daemon.alive.at_work(Task::Fallback, installing).await;
+            }
+            () = daemon.nft.doubt.notified() => {
+                let repairing = daemon.repair_fallback();
+                daemon.alive.at_work(Task::Fallback, repairing).await;
+            }
         }
     }
 }

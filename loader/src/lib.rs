@@ -56,6 +56,7 @@
 //! | What happens to packets as we look on? | [`events`] |
 //! | Which pod is meant? | [`podname`] |
 
+mod alive;
 mod azure_state;
 pub mod bounded;
 pub mod carry;

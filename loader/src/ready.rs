@@ -1,66 +1,21 @@
 //! Would an ADD work, as the plug-ins' STATUS says it, and does the loader's loop turn?
 
-use std::cell::Cell;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hooks::Hook;
 
 use crate::daemon::Daemon;
 use crate::metrics::Addresses;
 
-/// When what comes again and again was last done.
-#[derive(Debug)]
-pub(crate) struct Beats {
-    sweep: Cell<Instant>,
-    repair: Cell<Instant>,
-}
-
-impl Default for Beats {
-    fn default() -> Self {
-        let now = Instant::now();
-        Self {
-            sweep: Cell::new(now),
-            repair: Cell::new(now),
-        }
-    }
-}
-
-impl Beats {
-    /// A sweep ended, one way or the other.
-    pub(crate) fn swept(&self) {
-        self.sweep.set(Instant::now());
-    }
-
-    /// A round of repairs ended.
-    pub(crate) fn repaired(&self) {
-        self.repair.set(Instant::now());
-    }
-
-    /// What was to come for long and did not. Both come every 30 s or more often.
-    fn stuck(&self, limit: Duration) -> Option<&'static str> {
-        let beats = [
-            ("sweep over the tables", &self.sweep),
-            ("round of repairs", &self.repair),
-        ];
-        let late = beats
-            .into_iter()
-            .find(|(_, last)| last.get().elapsed() > limit);
-        late.map(|(what, _)| what)
-    }
-}
-
-/// Four times the longest period.
+/// Four times what anything may take that waits for others.
 const STUCK: Duration = Duration::from_mins(2);
 
 impl Daemon {
     /// Whoever can ask has seen the loop turn; its tasks may be stuck nevertheless.
     pub(crate) fn health(&self) -> Result<(), String> {
-        match self.beats.stuck(STUCK) {
+        match self.alive.wrong(STUCK) {
             None => Ok(()),
-            Some(what) => Err(format!(
-                "no {what} for {} s; see the loader's log",
-                STUCK.as_secs()
-            )),
+            Some(wrong) => Err(format!("{wrong}; see the loader's log")),
         }
     }
 
@@ -96,29 +51,4 @@ pub(crate) fn missing_on_nic(daemon: &Daemon) -> Vec<&'static str> {
     all.filter(|hook| !hooks::runs(&daemon.pins, *hook, &nic))
         .map(|hook| hook.program)
         .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_task_that_is_stuck_is_named() {
-        let beats = Beats::default();
-        assert_eq!(beats.stuck(STUCK), None);
-        let long_ago = Instant::now().checked_sub(Duration::from_secs(5)).unwrap();
-        beats.repair.set(long_ago);
-        assert_eq!(
-            beats.stuck(Duration::from_secs(4)),
-            Some("round of repairs")
-        );
-        beats.repaired();
-        beats.sweep.set(long_ago);
-        assert_eq!(
-            beats.stuck(Duration::from_secs(4)),
-            Some("sweep over the tables")
-        );
-        beats.swept();
-        assert_eq!(beats.stuck(Duration::from_secs(4)), None);
-    }
 }

@@ -11,6 +11,7 @@ use sd_notify::NotifyState;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tracing::{debug, error, warn};
 
+use crate::alive::Task;
 use crate::daemon::Daemon;
 use crate::entries::PutBack;
 use crate::fights::Fights;
@@ -41,7 +42,7 @@ const LISTEN_RETRY: Duration = Duration::from_secs(1);
 /// Repairs what does not agree any more, until there is another loader: what one repairs, the other would repair again. Says to
 /// the service manager that it does.
 pub(crate) async fn keep_true(daemon: Rc<Daemon>) -> LockError {
-    let mut events = listen().await;
+    let mut events = daemon.alive.at_work(Task::Repairs, listen()).await;
     let mut fights = Fights::default();
     let mut pulse = interval(PULSE);
     let mut period = interval(PERIOD);
@@ -67,12 +68,12 @@ pub(crate) async fn keep_true(daemon: Rc<Daemon>) -> LockError {
         if let Err(rival) = daemon.keep_lock() {
             return rival;
         }
-        daemon.repair(&touched).await;
+        let repairing = daemon.repair(&touched);
+        daemon.alive.at_work(Task::Repairs, repairing).await;
         fights.round(Repair::total);
         if is_period {
             daemon.judge(Topic::Fight, fights.period());
         }
-        daemon.beats.repaired();
         tell_alive();
         let took = began.elapsed();
         debug!(?touched, ?took, "looked");

@@ -10,6 +10,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::MissedTickBehavior;
 use tracing::{debug, error, warn};
 
+use crate::alive::Task;
 use crate::daemon::Daemon;
 use crate::files::Files;
 use crate::gc::{Pressure, Swept};
@@ -41,7 +42,7 @@ const LISTEN_RETRY: Duration = Duration::from_secs(1);
 pub(crate) async fn refresh_pools(daemon: Rc<Daemon>) {
     let mut retry = POOL_RETRY;
     loop {
-        let wait = match daemon.read_pools().await {
+        let wait = match daemon.alive.at_work(Task::Pools, daemon.read_pools()).await {
             Ok(_) => {
                 retry = POOL_RETRY;
                 POOL_PERIOD
@@ -62,7 +63,7 @@ pub(crate) async fn collect_garbage(daemon: Rc<Daemon>) {
     let mut ended = Instant::now();
     loop {
         let before = daemon.swept.borrow().bindings;
-        sweep(&daemon).await;
+        daemon.alive.at_work(Task::Tables, sweep(&daemon)).await;
         let wait = pause(&daemon.swept.borrow(), before, ended.elapsed());
         ended = Instant::now();
         tokio::time::sleep(wait).await;
@@ -92,7 +93,6 @@ async fn sweep(daemon: &Daemon) {
         error!(%error, "sweep the tables");
         daemon.metrics.sweep_failed();
     }
-    daemon.beats.swept();
 }
 
 async fn try_sweep(daemon: &Daemon) -> anyhow::Result<()> {
@@ -133,7 +133,8 @@ pub(crate) async fn free_leaks(daemon: Rc<Daemon>) {
     ticks.tick().await;
     loop {
         ticks.tick().await;
-        daemon.reclaim_leaks().await;
+        let freeing = daemon.reclaim_leaks();
+        daemon.alive.at_work(Task::Leaks, freeing).await;
     }
 }
 
@@ -144,7 +145,8 @@ pub(crate) async fn look_for_filters(daemon: Rc<Daemon>) {
     loop {
         tokio::time::sleep(wait).await;
         let began = Instant::now();
-        daemon.look_for_filters().await;
+        let looking = daemon.look_for_filters();
+        daemon.alive.at_work(Task::Filters, looking).await;
         wait = (began.elapsed() * LOOK_SHARE).clamp(PERIOD, LOOK_PATIENCE);
     }
 }
@@ -171,21 +173,23 @@ pub(crate) async fn follow_files(daemon: Rc<Daemon>) {
     let changes = Files::watch(&directories.each_ref().map(PathBuf::as_path));
     loop {
         daemon.keep_files();
-        daemon.tell_azures_tools().await;
+        let telling = daemon.tell_azures_tools();
+        daemon.alive.at_work(Task::Files, telling).await;
         changes.changed().await;
     }
 }
 
 /// Follows the node's links, addresses and routes as the kernel announces them.
 pub(crate) async fn follow_node(daemon: Rc<Daemon>) {
+    let follow = || daemon.alive.at_work(Task::Node, daemon.follow_node());
     loop {
         match Changes::listen() {
             Ok(mut changes) => {
                 // What changed before.
-                daemon.follow_node().await;
+                follow().await;
                 while changes.next().await {
                     debug!("links, addresses or routes of the node changed");
-                    daemon.follow_node().await;
+                    follow().await;
                 }
                 warn!("netlink hung up: listening again");
             }

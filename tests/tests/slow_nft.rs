@@ -1,10 +1,11 @@
 //! Who waits for an nft that takes its time, or hangs? Nobody for long: no start, no ADD, no end, no operator.
 #![cfg(test)]
 
+use std::net::Ipv4Addr;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lab::{Lab, Node, eventually};
+use lab::{Lab, METRICS_ON, METRICS_PORT, Node, eventually};
 
 fn only_pod(node: &Node) -> String {
     let status = node.status().unwrap();
@@ -15,11 +16,63 @@ fn only_pod(node: &Node) -> String {
 
 /// An nft that does nothing for this many seconds before it does its work.
 fn slow_nft(node: &Node, seconds: u32) {
+    nft_after(node, &format!("sleep {seconds}"));
+}
+
+/// An nft that does this first.
+fn nft_after(node: &Node, first: &str) {
     let slow = format!(
-        "nft=$(command -v nft); cp $nft /tmp/nft; printf '#!/bin/sh\nsleep {seconds}\nexec /tmp/nft \"$@\"\n' > /tmp/slow; \
+        "nft=$(command -v nft); cp $nft /tmp/nft; printf '#!/bin/sh\n{first}\nexec /tmp/nft \"$@\"\n' > /tmp/slow; \
          chmod +x /tmp/slow; mount --bind /tmp/slow $nft"
     );
     node.exec(&["sh", "-ec", &slow]).unwrap();
+}
+
+#[test]
+fn healthz_names_the_task_that_an_nft_keeps_for_minutes() {
+    let lab = Lab::new().nodes(1).build().unwrap();
+    let node = lab.node(1);
+    node.write("/etc/azure-vnet/loader.yaml", METRICS_ON)
+        .unwrap();
+    node.start_loader().unwrap();
+    let healthz = || node.http(Ipv4Addr::LOCALHOST, METRICS_PORT, "/healthz", &[]);
+    let answers = |status: u16, within: Duration| {
+        eventually(within, || healthz().ok().filter(|is| is.status == status))
+            .unwrap_or_else(|| panic!("{:?}", healthz()))
+    };
+    answers(200, Duration::from_secs(10));
+    // It waits until somebody lets it go.
+    node.exec(&["mkfifo", "/tmp/hang"]).unwrap();
+    nft_after(node, "[ -e /tmp/hang ] && read -r _ < /tmp/hang");
+    // What the loader wants to repair.
+    let flush = ["/tmp/nft", "flush", "table", "ip", "azure-vnet"];
+    node.exec(&flush).unwrap();
+    let began = Instant::now();
+    let stuck = answers(503, Duration::from_mins(3));
+    println!("after {:?}: {}", began.elapsed(), stuck.body.trim());
+    assert!(
+        stuck
+            .body
+            .contains("looking after the nft table has been stuck")
+    );
+    assert!(began.elapsed() >= Duration::from_mins(2), "patience");
+    let let_go = "exec 3<>/tmp/hang; rm /tmp/hang; echo >&3";
+    node.exec(&["sh", "-ec", let_go]).unwrap();
+    answers(200, Duration::from_secs(20));
+    let whole = [
+        "/tmp/nft",
+        "list",
+        "chain",
+        "ip",
+        "azure-vnet",
+        "postrouting",
+    ];
+    let is_whole = || {
+        node.exec(&whole)
+            .ok()
+            .filter(|text| text.contains("masquerade"))
+    };
+    eventually(Duration::from_secs(20), is_whole).expect("it goes on");
 }
 
 #[test]
