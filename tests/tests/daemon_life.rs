@@ -6,7 +6,7 @@ use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 
 use lab::libcni::{Verb, outcome};
-use lab::{Lab, Node, Pod, at_once, eventually, pass};
+use lab::{Lab, Node, Pod, at_once, damage_is_mended, eventually, pass};
 use nix::sys::signal::Signal;
 
 /// The unit that is told to the operator.
@@ -52,26 +52,7 @@ fn the_units_capabilities_are_enough_for_all_that_the_loader_does() {
         node.loader().start_by(&line).unwrap();
         let pod = node.add_pod("web").unwrap();
         reaches_the_internet(&lab, &pod);
-        let veth = pod.host_veth().unwrap();
-        // Something of each kind to mend.
-        node.exec(&["tc", "qdisc", "del", "dev", veth, "clsact"])
-            .unwrap();
-        let damage = "rm -r /sys/fs/bpf/azure-vnet; nft flush table ip azure-vnet; \
-                      echo 0 > /proc/sys/net/ipv4/ip_forward; rm /run/azure-vnet/loader.lock; \
-                      rm /run/azure-vnet/ipam/leases/*";
-        node.exec(&["sh", "-ec", damage]).unwrap();
-        node.ip(&format!("route del {}\n", pod.addr())).unwrap();
-        let whole = format!(
-            "tc filter show dev {veth} ingress | grep -q from_pod && test -e /sys/fs/bpf/azure-vnet/v1/maps/pods && \
-             nft list table ip azure-vnet | grep -q masquerade && grep -q 1 /proc/sys/net/ipv4/ip_forward && \
-             test -e /run/azure-vnet/loader.lock && ip route show {addr} | grep -q {veth} && \
-             test -e /run/azure-vnet/ipam/leases/{addr}",
-            addr = pod.addr()
-        );
-        let mended = eventually(Duration::from_secs(20), || {
-            node.exec(&["sh", "-ec", &whole]).ok()
-        });
-        assert!(mended.is_some(), "{}", node.loader().log());
+        assert!(damage_is_mended(node, &pod), "{}", node.loader().log());
         reaches_the_internet(&lab, &pod);
         let status = node.status().unwrap();
         assert_eq!(status["warnings"].to_string(), "[]");
