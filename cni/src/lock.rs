@@ -12,8 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::deadline::{Deadline, Patience};
 use netconf::code;
-use nix::sys::stat::{major, minor};
-use rpc::lock_within;
+use rpc::{lock_holder, lock_within};
 
 /// Longer than somebody holds a lock who only looks whether it is held.
 const A_LOOK: Duration = Duration::from_millis(50);
@@ -126,7 +125,7 @@ impl Lock {
                 return Err(LockError::Busy {
                     path: path.to_owned(),
                     patience,
-                    holder: holder(&file),
+                    holder: lock_holder(&file),
                 });
             }
             if is_at(&file, path).map_err(error("look at"))? {
@@ -230,21 +229,6 @@ fn is_held(path: &Path) -> io::Result<bool> {
         Err(TryLockError::WouldBlock) => Ok(true),
         Err(TryLockError::Error(source)) => Err(source),
     }
-}
-
-/// Who holds the lock on `file`, in a line of `man 5 proc_locks`: `1: FLOCK ADVISORY WRITE 4711 00:1a:77 0 EOF`. One in another
-/// PID namespace has no number here.
-fn holder(file: &File) -> Option<u32> {
-    let at = file.metadata().ok()?;
-    let (device, inode) = (at.dev(), at.ino());
-    let id = format!("{:02x}:{:02x}:{inode}", major(device), minor(device));
-    let locks = fs::read_to_string("/proc/locks").ok()?;
-    locks.lines().find_map(|line| {
-        let mut fields = line.split_ascii_whitespace().skip(1);
-        let (kind, pid, of) = (fields.next()?, fields.nth(2)?, fields.next()?);
-        let pid = pid.parse().ok().filter(|pid| *pid != 0);
-        pid.filter(|_| (kind, of) == ("FLOCK", id.as_str()))
-    })
 }
 
 #[cfg(test)]

@@ -148,7 +148,7 @@ mod tests {
         let idle = async |_: Rc<Alive>| pending().await;
         let done = async |alive: Rc<Alive>| {
             alive.at_work(Task::Web, async {}).await;
-            pending().await;
+            pending::<()>().await;
         };
         assert_eq!(wrong(Duration::ZERO, idle, done), None);
         let given_up = async |alive: Rc<Alive>| {
@@ -157,7 +157,7 @@ mod tests {
                 () = alive.at_work(Task::Web, pending()) => {}
                 () = async {} => {}
             }
-            pending().await;
+            pending::<()>().await;
         };
         assert_eq!(wrong(Duration::ZERO, idle, given_up), None);
     }

@@ -111,8 +111,9 @@ pub struct Daemon {
     pub(crate) alive: Alive,
 }
 
-/// How long a loader that has just ended may still hold the lock: in a child of its own between fork and exec.
-const HANDOVER: Duration = Duration::from_secs(1);
+/// How long a loader that has just ended may still hold the lock: in a child of its own between fork and exec, for which a busy disk has to
+/// find the program first.
+const HANDOVER: Duration = Duration::from_secs(5);
 
 /// Starts, serves until SIGTERM or SIGINT, and leaves the data plane running.
 pub async fn run() -> anyhow::Result<()> {

@@ -6,7 +6,7 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use rpc::{RunDirectory, lock_within};
+use rpc::{RunDirectory, lock_holder, lock_within};
 
 /// The loader's lock. Held until the process ends; the kernel releases it even after kill -9.
 #[derive(Debug)]
@@ -22,8 +22,11 @@ pub(crate) enum LockError {
     Directory { path: PathBuf, source: io::Error },
     #[error("open {path}: {source}")]
     Open { path: PathBuf, source: io::Error },
-    #[error("another azure-vnet-loader runs on this node (it holds {path}); stop it first")]
-    Held { path: PathBuf },
+    #[error(
+        "another azure-vnet-loader runs on this node ({} holds {path}); stop it first",
+        holder.map_or_else(|| "it".to_owned(), |pid| format!("process {pid}"))
+    )]
+    Held { path: PathBuf, holder: Option<u32> },
     #[error(
         "{path} was removed while it was waited for; start azure-vnet-loader again, unless it was uninstalled"
     )]
@@ -65,7 +68,10 @@ impl Lock {
                     Err(LockError::Gone { path: lock.path })
                 }
             }
-            Ok(false) => Err(LockError::Held { path }),
+            Ok(false) => Err(LockError::Held {
+                path,
+                holder: lock_holder(&file),
+            }),
             Err(source) => Err(LockError::Lock { path, source }),
         }
     }
@@ -122,8 +128,11 @@ mod tests {
         let run = RunDirectory::at(dir.path());
         let _held = Lock::acquire(&run, Duration::ZERO).unwrap();
         for patience in [Duration::ZERO, Duration::from_millis(20)] {
-            let refused = Lock::acquire(&run, patience);
-            assert!(matches!(refused, Err(LockError::Held { .. })));
+            let refused = Lock::acquire(&run, patience).unwrap_err();
+            let own = std::process::id();
+            assert!(matches!(refused, LockError::Held { holder: Some(pid), .. } if pid == own));
+            let holds = format!("process {own} holds ");
+            assert!(refused.to_string().contains(&holds), "{refused}");
         }
     }
 

@@ -19,6 +19,7 @@ mod capture;
 mod cgroup;
 mod conntrack;
 mod conversation;
+mod counters;
 mod damage;
 mod dns;
 mod dump;

@@ -237,21 +237,28 @@ impl Namespace {
         patient(&socket)?;
         let pace = Duration::from_secs(1) / rate.max(1);
         let started = Instant::now();
-        let mut paced = Paced {
-            sent: 0,
-            received: 0,
-            took: Duration::ZERO,
-        };
-        while go_on(paced.sent) {
-            socket.send(&paced.sent.to_be_bytes())?;
-            paced.sent += 1;
-            let next = started + pace * paced.sent;
-            paced.received += answers(&socket, next, paced.sent - paced.received)?;
+        let mut answered = Vec::new();
+        let mut received = 0;
+        let mut sent = 0_u32;
+        while go_on(sent) {
+            socket.send(&sent.to_be_bytes())?;
+            sent += 1;
+            answered.push(false);
+            received += answers(
+                &socket,
+                started + pace * sent,
+                sent - received,
+                &mut answered,
+            )?;
         }
-        paced.took = started.elapsed();
+        let took = started.elapsed();
         let late = Instant::now() + Duration::from_secs(1);
-        paced.received += answers(&socket, late, paced.sent - paced.received)?;
-        Ok(paced)
+        received += answers(&socket, late, sent - received, &mut answered)?;
+        Ok(Paced {
+            sent,
+            received,
+            took,
+        })
     }
 }
 
@@ -261,8 +268,8 @@ pub(crate) fn patient(socket: &UdpSocket) -> Result<()> {
     setsockopt(socket, RcvBufForce, &ROOM).context("make room for datagrams")
 }
 
-/// Counts answers until the moment, or until there are `most`.
-fn answers(socket: &UdpSocket, until: Instant, most: u32) -> Result<u32> {
+/// Counts answers until the moment, or until there are `most`: one for each number, at the end of it.
+fn answers(socket: &UdpSocket, until: Instant, most: u32, answered: &mut [bool]) -> Result<u32> {
     let mut count = 0;
     let mut buffer = [0; 256];
     while count < most {
@@ -272,7 +279,13 @@ fn answers(socket: &UdpSocket, until: Instant, most: u32) -> Result<u32> {
         }
         socket.set_read_timeout(Some(left))?;
         match socket.recv(&mut buffer) {
-            Ok(_) => count += 1,
+            Ok(length) => {
+                let answer = buffer.get(..length).unwrap_or_default();
+                let number = answer.last_chunk().context("a short answer")?;
+                let number = usize::try_from(u32::from_be_bytes(*number))?;
+                let answered = answered.get_mut(number).context("answers nothing")?;
+                count += u32::from(!std::mem::replace(answered, true));
+            }
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
             Err(error) => return Err(error.into()),
         }

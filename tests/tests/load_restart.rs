@@ -113,6 +113,10 @@ fn under_load(rounds: u32, load: Load, round: impl Fn(&Node)) {
             );
         }
     });
+    for pod in [&talker, &caller, &far] {
+        let again = pod.tcp_counter("RetransSegs").unwrap();
+        println!("{}: {again} segments sent again", pod.name());
+    }
     for (stream, way) in streams.into_iter().zip(["VNet", "Internet"]) {
         let report = stream.finish().unwrap();
         println!(

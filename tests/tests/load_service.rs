@@ -169,6 +169,11 @@ fn one_way_after_the_other(flows: u32, ports: &str, time: Duration) -> u32 {
         let counted = scene.client.connect_close(server, port, time).unwrap();
         report(what, &counted);
     }
+    for (pod, path) in [(&scene.near, "from_pod"), (&scene.client, "to_vnet")] {
+        let packets = scene.counted(pod, path);
+        println!("{packets} packets of {}: {path}", pod.name());
+        assert_ne!(packets, 0, "what is direct goes fast");
+    }
     let lost = scene.lost_flows();
     println!("{lost} flows found no room");
     lost

@@ -3,11 +3,10 @@
 
 use std::collections::BTreeSet;
 use std::env;
-use std::fs;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use lab::{Held, Lab, Namespace, Pod, pass};
+use lab::{Held, Lab, Namespace, Pod, pass, paths_during};
 
 const PORT: u16 = 9001;
 
@@ -80,18 +79,6 @@ fn twenty_thousand_connections_to_one_server_and_five_thousand_of_the_node_stay_
     everybody_keeps_what_is_theirs(4, 5000, 5000);
 }
 
-/// How often pods had to send a SYN again.
-fn syns_sent_again(pod: &Pod) -> u64 {
-    let counts = pod
-        .run(|| Ok(fs::read_to_string("/proc/thread-self/net/netstat")?))
-        .unwrap();
-    let mut rows = counts.lines().filter(|row| row.starts_with("TcpExt:"));
-    let (names, values) = (rows.next().unwrap(), rows.next().unwrap());
-    let mut columns = names.split(' ').zip(values.split(' '));
-    let (_, count) = columns.find(|(name, _)| *name == "TCPSynRetrans").unwrap();
-    count.parse().unwrap()
-}
-
 /// Every connection of a pod for five minutes: far more than there are ports, and longer than anybody remembers a closed one.
 /// `LAB_SECONDS` asks for another time.
 #[test]
@@ -100,10 +87,14 @@ fn a_pod_that_connects_and_closes_for_five_minutes_loses_nothing() {
     let asked = env::var("LAB_SECONDS").map(|seconds| seconds.parse().unwrap());
     let time = Duration::from_secs(asked.unwrap_or(300));
     let lab = lab();
-    let pod = lab.node(1).add_pod("busy").unwrap();
+    let node = lab.node(1);
+    let pod = node.add_pod("busy").unwrap();
     let _server = lab.inet().serve_connect_close(PORT).unwrap();
-    let counted = pod.connect_close(lab.inet().addr(), PORT, time).unwrap();
-    let again = syns_sent_again(&pod);
+    let connect_close = || pod.connect_close(lab.inet().addr(), PORT, time);
+    let (counted, paths) = paths_during(&[&pod], connect_close).unwrap();
+    let counted = counted.unwrap();
+    assert_eq!(paths, ["from_internet to_internet"], "all by the data path");
+    let again = pod.tcp_counter("TCPSynRetrans").unwrap();
     println!(
         "{} connections in {:?}, {} failed, {} slow, {again} SYNs sent again",
         counted.done, counted.took, counted.failed, counted.slow
@@ -139,7 +130,7 @@ fn a_pod_that_uses_all_its_ports_every_few_seconds_meets_no_connection_that_the_
         // Whatever found no port has forgotten that it took the kernel's.
         pass(Duration::from_secs(11));
     }
-    let again = syns_sent_again(&pod);
+    let again = pod.tcp_counter("TCPSynRetrans").unwrap();
     println!("{done} connections from {PORTS} ports: {again} SYNs sent again");
     assert_eq!(again, 0);
 }

@@ -22,6 +22,7 @@ fn lab(loader_yaml: &str) -> Lab {
 }
 
 /// A TCP connection to the echo server at `server`, and the client's port as the server saw it.
+#[derive(Debug)]
 struct Connection {
     stream: TcpStream,
     seen: u16,
@@ -194,6 +195,22 @@ fn the_pod_and_the_node_may_use_the_same_port_to_the_same_server() {
     assert_ne!(of_pod.seen, 1500);
     of_node.echo("node").unwrap();
     of_pod.echo("pod").unwrap();
+}
+
+/// The other way round (ADR 0010, README: Limits): a look at all bindings for each packet of the node's own would cost more than it is worth.
+#[test]
+fn a_program_of_the_node_that_takes_a_pods_port_to_the_same_server_gets_no_answer() {
+    let lab = lab("");
+    let (node, server) = (lab.node(1), lab.inet().addr());
+    let pod = node.add_pod("web").unwrap();
+    let mut of_pod = Connection::open(&pod, 1500, server).unwrap();
+    assert_eq!(of_pod.seen, 1500);
+    Connection::open(node, 1500, server).unwrap_err();
+    of_pod.echo("undisturbed").unwrap();
+    Connection::open(node, 0, server)
+        .unwrap()
+        .echo("node")
+        .unwrap();
 }
 
 #[test]

@@ -134,6 +134,7 @@ fn is_confined(node: &Node, pid: u32) {
 }
 
 #[test]
+#[ignore = "slow: a minute and more; cargo xtask test load"]
 fn under_systemd_with_all_that_the_unit_forbids_the_loader_does_its_work() {
     let lab = Lab::new().nodes(1).build().unwrap();
     let node = lab.node(1);

@@ -116,7 +116,7 @@ impl<'a> Search<'a> {
     /// Whether a connection that begins may have the port of the flow's own `binding`, which one before it had: `datapath: stack` sends
     /// it through the kernel, and one that is over has no part of the pod's share any more. A SYN that is sent again begins nothing. A full
     /// table does not matter: the binding itself says whose the packets are. While tables move to those of another build, which counts as
-    /// lost flows, the share does not either: what goes here may have been copied.
+    /// lost flows, nothing of that matters: what goes here may have been copied, and would be found there.
     #[inline(always)]
     pub(crate) fn may_reopen(
         &self,
@@ -126,10 +126,9 @@ impl<'a> Search<'a> {
     ) -> bool {
         let state = binding.state();
         state == BindingState::New
+            || tables.lost_flows() != config.flows_lost
             || !config.flags.contains(ConfigFlags::STACK)
-                && (!state.is_over()
-                    || self.may_open(tables, config)
-                    || tables.lost_flows() != config.flows_lost)
+                && (!state.is_over() || self.may_open(tables, config))
     }
 
     /// Ends the flow's own `binding`, because the kernel gets what begins now: its next segments would find the port, and leave by one
@@ -180,7 +179,10 @@ impl<'a> Search<'a> {
             if let Some(old) = tables.binding(&key)
                 && is_reusable(tables, &old, self.proto, now)
             {
-                return tables.take_over_binding(&key, binding).then_some(key);
+                // Another CPU may have taken it over meanwhile, for another flow.
+                let is_own = tables.take_over_binding(&key, binding)
+                    && tables.binding(&key).is_some_and(|now| self.owns(&now));
+                return is_own.then_some(key);
             }
         }
         None

@@ -58,16 +58,24 @@ fn flow<P: Packet, T: Tables>(
     };
     let opens = opens_tcp(transport);
     let mut found = search.first(tables);
-    if found.is_none() {
-        match known_side(tables, &seen, now) {
+    // A connection that the pod accepts owes nothing to one that it once opened on the same ports, nor the other way round.
+    if found.is_none() || accepts_tcp(transport) {
+        let side = known_side(tables, &seen, now);
+        if side != Side::Unknown
+            && let Some((key, binding)) = found.take()
+        {
+            search.give_up(tables, &key, &binding);
+        }
+        match side {
             Side::Stack => return Ok(STACK),
-            // A connection that the pod opens owes nothing to one that it once accepted on the same ports.
             Side::Inbound if !opens => return untranslated(packet, config, ip),
-            side @ (Side::Inbound | Side::Unknown) => {
+            Side::Inbound | Side::Unknown => {
                 if side == Side::Inbound {
                     forget_inbound(tables, &seen, now);
                 }
-                found = search.all(tables, opens);
+                if found.is_none() {
+                    found = search.all(tables, opens);
+                }
             }
         }
     }
@@ -204,4 +212,10 @@ fn may_bind(transport: &Transport) -> bool {
 #[inline(always)]
 fn opens_tcp(transport: &Transport) -> bool {
     matches!(transport.kind, Kind::Tcp(flags) if flags.opens())
+}
+
+/// The second one, of whoever did not open it.
+#[inline(always)]
+fn accepts_tcp(transport: &Transport) -> bool {
+    matches!(transport.kind, Kind::Tcp(flags) if flags.accepts())
 }

@@ -294,6 +294,32 @@ fn a_connection_that_the_pod_opens_owes_nothing_to_one_that_it_accepted_on_the_s
 }
 
 #[test]
+fn a_connection_that_the_pod_accepts_owes_nothing_to_one_that_it_opened_on_the_same_ports() {
+    let (mine, remote) = ((A, 40_000), (INTERNET, 443));
+    let closed = || {
+        let node = node(1000);
+        let nat = (PRIMARY, open(&node, 40_000));
+        receive(&node, &tcp(remote, nat, SYN | ACK), NOW);
+        from_a_pod(&node, &tcp(mine, remote, FIN | ACK));
+        receive(&node, &tcp(remote, nat, FIN | ACK), NOW);
+        node
+    };
+    let node = closed();
+    receive(&node, &tcp(remote, mine, SYN), NOW);
+    for flags in [SYN | ACK, ACK] {
+        let (verdict, frame) = from_a_pod(&node, &tcp(mine, remote, flags));
+        assert_eq!((verdict, ends(&frame).0), (Verdict::Wire(NIC), mine));
+    }
+    // The same through a NodePort, whose translation only the kernel knows.
+    let node = closed();
+    datapath::to_pod(&mut tcp(remote, mine, SYN), &node, VETH_A, || NOW);
+    for flags in [SYN | ACK, ACK] {
+        let (verdict, _) = from_a_pod(&node, &tcp(mine, remote, flags));
+        assert_eq!(verdict, Verdict::Stack);
+    }
+}
+
+#[test]
 fn a_connection_from_outside_that_was_open_before_is_recognised_in_its_middle() {
     let node = node(1000);
     receive(&node, &tcp((INTERNET, 443), (A, 8080), ACK), NOW);

@@ -5,7 +5,7 @@ mod support;
 
 use std::collections::BTreeSet;
 
-use abi::{BindingKey, FlowFlags, Port, Slot, proto};
+use abi::{BindingKey, ConfigFlags, FlowFlags, Port, Slot, proto};
 use datapath::Verdict;
 use datapath::model::{Frame, Memory};
 use support::*;
@@ -70,9 +70,13 @@ fn a_port_of_a_closed_connection_is_used_again_only_within_the_share() {
     from_a_pod(&node, &syn(40_002));
     assert_eq!(open(&node), 2);
     // While an upgrade moves the tables, the other build may still have it.
-    let moving = node.clone();
+    let mut moving = node.clone();
     moving.lost.set(1);
-    assert_eq!(from_a_pod(&moving, &syn(40_000)).0, Verdict::Wire(NIC));
+    for flags in [ConfigFlags::NONE, ConfigFlags::STACK] {
+        moving.config.as_mut().unwrap().flags = flags;
+        let moving = moving.clone();
+        assert_eq!(from_a_pod(&moving, &syn(40_000)).0, Verdict::Wire(NIC));
+    }
     assert_eq!(from_a_pod(&node, &syn(40_000)).0, Verdict::Stack);
     assert_eq!(open(&node), 2);
     let next = tcp((A, 40_000), (INTERNET, 443), ACK);

@@ -22,7 +22,7 @@ mod view;
 pub use call::{CallFailure, CallReport, tell};
 pub use client::{CallError, call, connect_within};
 pub use endpoint::{BadMac, Endpoint, Key, MacAddr};
-pub use flock::lock_within;
+pub use flock::{lock_holder, lock_within};
 pub use lease::{COOL_DOWN_MS, Lease, NetnsId, leases, netns_lives};
 pub use message::{
     Attached, ClassView, Classified, ConfigView, Counted, DestinationView, GuardView, NodeView,

@@ -19,7 +19,7 @@ const BENCH: &str = "bench";
 /// How the names of the load tests begin.
 const LOAD: &str = "load_";
 /// Other programs whose ignored tests are slow, and not, as elsewhere, processes that a test starts.
-const SLOW: [&str; 2] = ["kernels", "security"];
+const SLOW: [&str; 4] = ["kernels", "security", "slow_nft", "unit_systemd"];
 /// Ignored tests of the protocol that are not slow: they fail, because of others' plug-ins.
 const NOT_SLOW: &str = "--skip=others::";
 
