@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::http::{self, Response};
 use crate::namespace::Namespace;
 use crate::platform::WIRESERVER;
+use crate::wait::pass;
 use crate::{dns, ping};
 
 /// How long a probe waits unless told otherwise with [`Namespace::within`].
@@ -244,12 +245,9 @@ impl Namespace {
             socket.send(&sent.to_be_bytes())?;
             sent += 1;
             answered.push(false);
-            received += answers(
-                &socket,
-                started + pace * sent,
-                sent - received,
-                &mut answered,
-            )?;
+            let next = started + pace * sent;
+            received += answers(&socket, next, sent - received, &mut answered)?;
+            pass(next.saturating_duration_since(Instant::now()));
         }
         let took = started.elapsed();
         let late = Instant::now() + Duration::from_secs(1);

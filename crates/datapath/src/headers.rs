@@ -188,12 +188,6 @@ impl TcpFlags {
         self.0 & (Self::SYN | Self::ACK | Self::RST | Self::FIN) == Self::SYN
     }
 
-    /// The answer to the first segment.
-    #[inline(always)]
-    pub(crate) fn accepts(self) -> bool {
-        self.0 & (Self::SYN | Self::ACK | Self::RST | Self::FIN) == Self::SYN | Self::ACK
-    }
-
     #[inline(always)]
     pub(crate) fn syn(self) -> bool {
         self.0 & Self::SYN != 0

@@ -58,18 +58,13 @@ fn flow<P: Packet, T: Tables>(
     };
     let opens = opens_tcp(transport);
     let mut found = search.first(tables);
-    // A connection that the pod accepts owes nothing to one that it once opened on the same ports, nor the other way round.
-    if found.is_none() || accepts_tcp(transport) {
-        let side = known_side(tables, &seen, now);
-        if side != Side::Unknown
-            && let Some((key, binding)) = found.take()
-        {
-            search.give_up(tables, &key, &binding);
-        }
-        match side {
+    let is_over = matches!(&found, Some((_, binding)) if binding.state().is_over());
+    // A connection that the pod accepts owes nothing to one that it opened before on the same ports, nor the other way round.
+    if found.is_none() || (is_over && !opens) {
+        match known_side(tables, &seen, now) {
             Side::Stack => return Ok(STACK),
             Side::Inbound if !opens => return untranslated(packet, config, ip),
-            Side::Inbound | Side::Unknown => {
+            side @ (Side::Inbound | Side::Unknown) => {
                 if side == Side::Inbound {
                     forget_inbound(tables, &seen, now);
                 }
@@ -212,10 +207,4 @@ fn may_bind(transport: &Transport) -> bool {
 #[inline(always)]
 fn opens_tcp(transport: &Transport) -> bool {
     matches!(transport.kind, Kind::Tcp(flags) if flags.opens())
-}
-
-/// The second one, of whoever did not open it.
-#[inline(always)]
-fn accepts_tcp(transport: &Transport) -> bool {
-    matches!(transport.kind, Kind::Tcp(flags) if flags.accepts())
 }

@@ -204,7 +204,7 @@ fn middle(mut run: impl FnMut() -> Duration) -> f64 {
 }
 
 #[test]
-fn a_tenth_more_of_its_own_is_seen_though_the_clock_is_in_the_figure() {
+fn a_tenth_and_a_quarter_of_an_empty_program_more_is_seen() {
     assert!(has_grown(2.36, 2.0));
     assert!(!has_grown(2.34, 2.0));
     assert!(has_grown(11.3, 10.0));
