@@ -133,7 +133,7 @@ impl Carry {
             self.claimed = (!was_full).then_some(lost.wrapping_add(1));
             settle();
             self.tables()?;
-            self.remove_missing(was_full)?;
+            self.remove_missing()?;
         }
         Ok(())
     }
@@ -240,9 +240,9 @@ impl Carry {
         self.copy(|one| one.role == Role::Table)
     }
 
-    /// What the copies have too much, unless new programs may write there: an upgrade that was cut short after it had counted goes on.
-    fn remove_missing(&self, was_counted: bool) -> Result<(), CarryError> {
-        let is_unused = |one: &&Move| one.role == Role::Table && !(one.resumed && was_counted);
+    /// What the copies have too much, unless programs may write there: an upgrade that was cut short goes on, or is taken back.
+    fn remove_missing(&self) -> Result<(), CarryError> {
+        let is_unused = |one: &&Move| one.role == Role::Table && !one.resumed;
         for one in self.moves.iter().filter(is_unused) {
             one.remove_missing().map_err(|source| CarryError::Copy {
                 map: one.name,

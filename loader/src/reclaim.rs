@@ -9,6 +9,7 @@ use rpc::Key;
 use tokio::task::spawn_blocking;
 use tracing::{error, info, warn};
 
+use crate::alive::Task;
 use crate::daemon::Daemon;
 use crate::leaks::{self, Holding, State};
 use crate::{ipam, report};
@@ -122,7 +123,8 @@ impl Daemon {
     /// time, too.
     pub(crate) async fn reclaim_leaks(&self) {
         let run = self.run.clone();
-        let found = match spawn_blocking(move || leaks::holdings(&run)).await {
+        let looking = spawn_blocking(move || leaks::holdings(&run));
+        let found = match self.alive.at_work(Task::Leaks, looking).await {
             Ok(Ok(found)) => found,
             Ok(Err(error)) => return self.reclaim.borrow_mut().saw_nothing(error.to_string()),
             Err(error) => return error!(%error, "look for leaked addresses"),
@@ -131,7 +133,8 @@ impl Daemon {
         let due = self.reclaim.borrow_mut().due(found);
         for holding in due {
             let leaked = holding.clone();
-            let done = spawn_blocking(move || ipam::free(Path::new(ipam::BIN), &leaked)).await;
+            let freeing = spawn_blocking(move || ipam::free(Path::new(ipam::BIN), &leaked));
+            let done = self.alive.at_work(Task::Leaks, freeing).await;
             let done = done.map_err(Into::into).and_then(|done| done);
             self.reclaim.borrow_mut().tried(&holding, done);
         }

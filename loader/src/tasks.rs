@@ -133,8 +133,7 @@ pub(crate) async fn free_leaks(daemon: Rc<Daemon>) {
     ticks.tick().await;
     loop {
         ticks.tick().await;
-        let freeing = daemon.reclaim_leaks();
-        daemon.alive.at_work(Task::Leaks, freeing).await;
+        daemon.reclaim_leaks().await;
     }
 }
 

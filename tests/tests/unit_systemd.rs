@@ -117,15 +117,9 @@ fn is_confined(node: &Node, pid: u32) {
         there(&format!("touch {open}")).unwrap();
         there(&format!("rm {open}")).unwrap();
     }
-    for closed in [
-        "/etc/x",
-        "/usr/x",
-        "/var/log/x",
-        "/opt/cni/bin/x",
-        "/root/x",
-    ] {
+    for closed in ["/etc/x", "/usr/x", "/var/log/x", "/root/x"] {
         let refused = format!("{:?}", there(&format!("touch {closed}")));
-        let is = ["Read-only file system", "Permission denied", "No such file"];
+        let is = ["Read-only file system", "Permission denied"];
         assert!(is.iter().any(|why| refused.contains(why)), "{refused}");
     }
     // PrivateTmp.

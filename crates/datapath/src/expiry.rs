@@ -19,11 +19,11 @@ impl Seconds {
 const TCP_ESTABLISHED: u32 = 7440;
 /// A SYN that nobody answers.
 const TCP_NEW: u32 = 60;
-/// The pod, or of a flow of the stack either end, has sent FIN, and waits for what the other end still has to say: what kube-proxy sets
-/// for conntrack's own entries (`--conntrack-tcp-timeout-close-wait`). No packet of the pod's would make a lost binding again.
-const TCP_HALF_CLOSED: u32 = 3600;
-/// The remote end has sent FIN, and listens: what the pod says makes a lost binding again. RFC 5382 REQ-5: at least 4 min.
-const TCP_CLOSE_WAIT: u32 = 240;
+/// One side has sent FIN; the other may still send. RFC 5382 REQ-5: at least 4 min.
+const TCP_HALF_CLOSED: u32 = 240;
+/// The same of a flow of the stack, whose side must be known as long as netfilter knows the flow: what kube-proxy sets for conntrack's own
+/// entries (`--conntrack-tcp-timeout-close-wait`).
+const TCP_FLOW_HALF_CLOSED: u32 = 3600;
 /// FIN from both sides. Whoever sent the first one knows the connection for a minute more (`TCP_TIMEWAIT_LEN` of Linux), and may refuse
 /// another one on its ports.
 const TCP_TIME_WAIT: u32 = 60;
@@ -66,8 +66,7 @@ const fn lifetime(state: BindingState, proto: u8) -> u32 {
     match (proto, state) {
         (proto::TCP, BindingState::New) => TCP_NEW,
         (proto::TCP, BindingState::Established) => TCP_ESTABLISHED,
-        (proto::TCP, BindingState::FinFromPod) => TCP_HALF_CLOSED,
-        (proto::TCP, BindingState::FinFromRemote) => TCP_CLOSE_WAIT,
+        (proto::TCP, BindingState::FinFromPod | BindingState::FinFromRemote) => TCP_HALF_CLOSED,
         (proto::TCP, BindingState::Closed) => TCP_TIME_WAIT,
         (proto::TCP, BindingState::Reset) => TCP_CLOSED,
         (proto::UDP, BindingState::New) => UDP_NEW,
@@ -81,7 +80,7 @@ const fn lifetime(state: BindingState, proto: u8) -> u32 {
 pub fn flow_expired(flow: &Flow, proto: u8, now: Seconds) -> bool {
     let limit = match proto {
         proto::TCP if is_closed(flow) => TCP_CLOSED,
-        proto::TCP if flow.flags.intersects(FlowFlags::CLOSING) => TCP_HALF_CLOSED,
+        proto::TCP if flow.flags.intersects(FlowFlags::CLOSING) => TCP_FLOW_HALF_CLOSED,
         proto::TCP if !flow.flags.contains(FlowFlags::ANSWERED) => TCP_UNANSWERED,
         proto::TCP => TCP_FLOW,
         // A question and its answer are forgotten as soon as conntrack forgets them: nameservers get thousands a second.

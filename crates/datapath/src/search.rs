@@ -116,7 +116,7 @@ impl<'a> Search<'a> {
     /// Whether a connection that begins may have the port of the flow's own `binding`, which one before it had: `datapath: stack` sends
     /// it through the kernel, and one that is over has no part of the pod's share any more. A SYN that is sent again begins nothing. A full
     /// table does not matter: the binding itself says whose the packets are. While tables move to those of another build, which counts as
-    /// lost flows, nothing of that matters: what goes here may have been copied, and would be found there.
+    /// lost flows, nothing of that matters: what goes here may have been copied, and would be found there. So it is while flows are really lost.
     #[inline(always)]
     pub(crate) fn may_reopen(
         &self,

@@ -60,7 +60,7 @@ fn flow<P: Packet, T: Tables>(
     let mut found = search.first(tables);
     let is_over = matches!(&found, Some((_, binding)) if binding.state().is_over());
     // A connection that the pod accepts owes nothing to one that it opened before on the same ports, nor the other way round.
-    if found.is_none() || (is_over && !opens) {
+    if found.is_none() || is_over {
         match known_side(tables, &seen, now) {
             Side::Stack => return Ok(STACK),
             Side::Inbound if !opens => return untranslated(packet, config, ip),

@@ -310,6 +310,25 @@ fn a_connection_that_the_pod_accepts_owes_nothing_to_one_that_it_opened_on_the_s
         let (verdict, frame) = from_a_pod(&node, &tcp(mine, remote, flags));
         assert_eq!((verdict, ends(&frame).0), (Verdict::Wire(NIC), mine));
     }
+    // And then the pod opens one again.
+    from_a_pod(&node, &tcp(mine, remote, FIN | ACK));
+    receive(&node, &tcp(remote, mine, FIN | ACK), NOW);
+    let nat = (PRIMARY, open(&node, 40_000));
+    for (from, flags) in [
+        (remote, SYN | ACK),
+        (mine, ACK),
+        (mine, FIN | ACK),
+        (remote, FIN | ACK),
+        (mine, ACK),
+    ] {
+        let (verdict, source) = if from == mine {
+            let (verdict, frame) = from_a_pod(&node, &tcp(mine, remote, flags));
+            (verdict, ends(&frame).0)
+        } else {
+            (receive(&node, &tcp(remote, nat, flags), NOW).0, nat)
+        };
+        assert_eq!((verdict != Verdict::Stack, source), (true, nat));
+    }
     // The same through a NodePort, whose translation only the kernel knows.
     let node = closed();
     datapath::to_pod(&mut tcp(remote, mine, SYN), &node, VETH_A, || NOW);

@@ -159,22 +159,24 @@ fn of_what_is_answered_and_not_translated_both_ends_are_told() {
 }
 
 #[test]
-fn only_an_established_connection_is_remembered_for_a_day() {
-    const HALF_CLOSED: u32 = 120;
+fn each_state_is_remembered_for_as_long_as_conntrack_does_beside_kube_proxy() {
+    const OPENING: u32 = 120;
+    const HALF_CLOSED: u32 = 3600;
+    const ESTABLISHED: u32 = 86_400;
     for (state, lasts) in [
-        (1, false),
-        (2, false),
-        (3, true),
-        (4, false),
-        (5, false),
-        (6, false),
-        (9, false),
+        (1, OPENING),
+        (2, OPENING),
+        (3, ESTABLISHED),
+        (4, HALF_CLOSED),
+        (5, HALF_CLOSED),
+        (6, HALF_CLOSED),
+        (9, OPENING),
     ] {
         let attributes = tcp_attributes((POD, SERVICE), (BACKEND, POD), status(DST_NAT), state);
         let flow = Flow::new(entry(&attributes).unwrap().flags(), 1000);
         let expired = |after| datapath::flow_expired(&flow, proto::TCP, Seconds(1000 + after));
-        assert!(!expired(HALF_CLOSED), "state {state}");
-        assert_eq!(expired(HALF_CLOSED + 1), !lasts, "state {state}");
+        assert!(!expired(lasts), "state {state}");
+        assert!(expired(lasts + 1), "state {state}");
     }
 }
 
