@@ -58,13 +58,19 @@ fn flow<P: Packet, T: Tables>(
     };
     let opens = opens_tcp(transport);
     let mut found = search.first(tables);
-    let is_over = matches!(&found, Some((_, binding)) if binding.state().is_over());
-    // A connection that the pod accepts owes nothing to one that it opened before on the same ports, nor the other way round.
-    if found.is_none() || is_over {
-        match known_side(tables, &seen, now) {
+    // What a connection begins with owes nothing to one before it on the same ports. Its end does: a flow may have been learnt meanwhile.
+    let begins = begins_tcp(transport) && matches!(&found, Some((_, old)) if old.state().is_over());
+    if found.is_none() || begins {
+        let side = known_side(tables, &seen, now);
+        if (side == Side::Stack || (side == Side::Inbound && !opens))
+            && let Some((key, binding)) = found.take()
+        {
+            search.give_up(tables, &key, &binding);
+        }
+        match side {
             Side::Stack => return Ok(STACK),
             Side::Inbound if !opens => return untranslated(packet, config, ip),
-            side @ (Side::Inbound | Side::Unknown) => {
+            Side::Inbound | Side::Unknown => {
                 if side == Side::Inbound {
                     forget_inbound(tables, &seen, now);
                 }
@@ -207,4 +213,10 @@ fn may_bind(transport: &Transport) -> bool {
 #[inline(always)]
 fn opens_tcp(transport: &Transport) -> bool {
     matches!(transport.kind, Kind::Tcp(flags) if flags.opens())
+}
+
+/// One of the first two segments, whoever sends the first.
+#[inline(always)]
+fn begins_tcp(transport: &Transport) -> bool {
+    matches!(transport.kind, Kind::Tcp(flags) if flags.syn() && !flags.rst())
 }
