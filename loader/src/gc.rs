@@ -42,11 +42,31 @@ pub struct Swept {
 }
 
 impl Swept {
-    /// Whether sweeps shall come in haste: what is left of a table may be gone before the next one comes at its usual time.
-    /// `flows` earlier than `snat`, because a full one makes every new connection slow, not only those to the Internet.
-    pub fn is_filling(&self) -> bool {
-        let flows = self.flows_capacity > 0 && self.flows >= self.flows_capacity / 4;
-        flows || self.bindings_full()
+    /// When a table will be so full that sweeps must come in haste, should as much come as has come `since` the sweep that left `before`
+    /// in it. `None`: never. In haste already: zero.
+    pub fn until_filling(&self, before: (u32, u32), since: Duration) -> Option<Duration> {
+        let flows = (
+            self.flows,
+            self.flows_removed,
+            self.flows_capacity,
+            before.0,
+        );
+        let bindings = (
+            self.bindings,
+            self.bindings_removed,
+            self.bindings_capacity,
+            before.1,
+        );
+        let until = |(left, removed, capacity, before): (u32, u32, u32, u32)| {
+            let room = mark(capacity).saturating_sub(left);
+            let come = left.saturating_add(removed).saturating_sub(before);
+            match (capacity, room) {
+                (0, _) => None,
+                (_, 0) => Some(Duration::ZERO),
+                (_, room) => (since * room).checked_div(come),
+            }
+        };
+        [flows, bindings].into_iter().filter_map(until).min()
     }
 
     /// Whether so many connections come and go that `snat` may be full before long: closed ones stay for a minute.
@@ -56,12 +76,7 @@ impl Swept {
 
     /// Whether `snat` is so full that closed bindings shall make room before their time.
     pub fn bindings_full(&self) -> bool {
-        self.bindings_capacity > 0 && self.bindings_room() == 0
-    }
-
-    /// How many bindings fit until then.
-    pub fn bindings_room(&self) -> u32 {
-        (self.bindings_capacity / 4 * 3).saturating_sub(self.bindings)
+        self.bindings_capacity > 0 && self.bindings >= mark(self.bindings_capacity)
     }
 
     /// Whether misses in `flows` must mean "stack", given whether they do now: from three quarters of the table on, until
@@ -70,6 +85,11 @@ impl Swept {
         let mark = if now { 2 } else { 3 };
         self.flows >= self.flows_capacity / 4 * mark
     }
+}
+
+/// Of so many entries, a table that holds these is nearly full.
+const fn mark(capacity: u32) -> u32 {
+    capacity / 4 * 3
 }
 
 /// Which tables are short of room.
@@ -238,19 +258,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sweeps_come_in_haste_before_a_table_is_full() {
-        let at = |flows, bindings| Swept {
+    fn how_long_a_table_lasts_is_told_by_what_has_come() {
+        const TEN: Duration = Duration::from_secs(10);
+        let at = |flows, flows_removed, bindings| Swept {
             flows,
+            flows_removed,
             flows_capacity: 1024,
             bindings,
             bindings_capacity: 2048,
             ..Swept::default()
         };
-        assert!(!at(255, 1535).is_filling());
-        assert!(at(256, 0).is_filling());
-        assert!(at(0, 1536).is_filling());
-        assert!(at(0, 1536).bindings_full() && !at(1024, 1535).bindings_full());
-        assert!(!Swept::default().is_filling(), "nothing was swept yet");
+        let until = |swept: Swept, flows, bindings| swept.until_filling((flows, bindings), TEN);
+        assert_eq!(until(at(100, 0, 100), 100, 100), None, "nothing comes");
+        let haste = Some(Duration::ZERO);
+        assert_eq!(until(at(768, 0, 0), 768, 0), haste);
+        assert_eq!(until(at(0, 0, 1536), 0, 1536), haste);
+        assert!(at(0, 0, 1536).bindings_full() && !at(1024, 0, 1535).bindings_full());
+        // 334 come in ten seconds, and as many go.
+        assert_eq!(until(at(434, 334, 0), 434, 0), Some(TEN));
+        // 100 a second, and room for 568 flows.
+        let soon = until(at(200, 800, 100), 0, 100);
+        assert_eq!(soon, Some(Duration::from_millis(5680)));
+        assert_eq!(
+            Swept::default().until_filling((0, 0), TEN),
+            None,
+            "nothing was swept yet"
+        );
     }
 
     #[test]

@@ -62,7 +62,10 @@ pub(crate) async fn refresh_pools(daemon: Rc<Daemon>) {
 pub(crate) async fn collect_garbage(daemon: Rc<Daemon>) {
     let mut ended = Instant::now();
     loop {
-        let before = daemon.swept.borrow().bindings;
+        let before = {
+            let swept = daemon.swept.borrow();
+            (swept.flows, swept.bindings)
+        };
         daemon.alive.at_work(Task::Tables, sweep(&daemon)).await;
         let wait = pause(&daemon.swept.borrow(), before, ended.elapsed());
         ended = Instant::now();
@@ -70,19 +73,16 @@ pub(crate) async fn collect_garbage(daemon: Rc<Daemon>) {
     }
 }
 
-/// Large tables that nothing presses are swept less often: an idle node has better things to do. `since` the sweep before, `before` were
-/// the bindings that it left: should they go on to grow like that, the next sweep comes while there is still room.
-fn pause(swept: &Swept, before: u32, since: Duration) -> Duration {
-    let wait = if swept.is_filling() {
-        GC_HASTE
-    } else if swept.is_busy() {
+/// Large tables that nothing presses are swept less often: an idle node has better things to do. `since` the sweep before, which left
+/// `before` in `flows` and `snat`: should as much come as has come by now, the next sweep comes while there is still room.
+fn pause(swept: &Swept, before: (u32, u32), since: Duration) -> Duration {
+    let wait = if swept.is_busy() {
         GC_PERIOD
     } else {
         (swept.cpu * GC_SHARE).clamp(GC_PERIOD, GC_PATIENCE)
     };
-    let grown = swept.bindings.saturating_sub(before);
-    let until_filling = (since * swept.bindings_room()).checked_div(grown);
-    // What grows may grow faster yet.
+    let until_filling = swept.until_filling(before, since);
+    // What comes may come faster yet.
     until_filling.map_or(wait, |time| wait.min(time / 2).max(GC_HASTE))
 }
 
@@ -214,7 +214,7 @@ mod tests {
             bindings_closed: 20_000,
             ..swept(500, 150_000)
         };
-        let pause = |swept: &Swept| pause(swept, swept.bindings, GC_PERIOD);
+        let pause = |swept: &Swept| pause(swept, (0, swept.bindings), GC_PERIOD);
         assert_eq!(pause(&busy), GC_PERIOD);
         assert_eq!(pause(&swept(1, 100)), GC_PERIOD);
         assert_eq!(pause(&swept(20, 100_000)), Duration::from_secs(20));
@@ -230,7 +230,7 @@ mod tests {
                 bindings_capacity: 262_144,
                 ..Swept::default()
             };
-            pause(&swept, before, GC_PERIOD)
+            pause(&swept, (0, before), GC_PERIOD)
         };
         assert_eq!(after(20_000, 10_000), GC_PERIOD, "years until it is full");
         // 9,000 a second, and room for 7 seconds until three quarters are taken.
