@@ -173,13 +173,14 @@ fn chunks(total: u32, size: u32) -> impl Iterator<Item = u32> {
     (0..total.div_ceil(size)).map(move |done| size.min(total - done * size))
 }
 
-/// More than the kernel has, and all of `natPorts` together: without shares, nothing would be left.
+/// More than the kernel has, and all of `natPorts` together: without shares, nothing would be left. That one of so few finds none of its
+/// candidates free, of which half are taken, happens once in hundreds of runs.
 #[test]
 fn a_pod_that_takes_all_it_can_get_leaves_ports_to_another() {
-    let held = beside_a_greedy_pod(8000, 300, "natPorts: 1024-3023\n");
+    let held = beside_a_greedy_pod(13_000, 150, "natPorts: 1024-9023\n");
     assert_eq!(held.failed, 0);
-    let fast = from(&(1024..=3023), &held);
-    assert!(fast >= 297, "{fast} of 300 by the data path");
+    let fast = from(&(1024..=9023), &held);
+    assert!(fast >= 149, "{fast} of 150 by the data path");
 }
 
 #[test]

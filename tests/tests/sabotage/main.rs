@@ -12,6 +12,7 @@ mod lies;
 mod nic;
 mod pins;
 mod programs;
+mod repairs;
 mod sabotage;
 mod scene;
 

@@ -1,5 +1,4 @@
 //! What counts as a repair, and what does not? What was lost and is there again; not what is new, and not what was tried.
-#![cfg(test)]
 #![expect(clippy::float_cmp, reason = "counts are whole numbers")]
 
 use std::io::{Read as _, Write as _};
