@@ -20,6 +20,8 @@ struct Load {
     slow: u64,
     /// Whether nothing else runs here: then TCP sends nothing again but what we have lost.
     alone: bool,
+    /// Whether new connections take the kernel's ports meanwhile.
+    kernels_ports: bool,
 }
 
 const FULL: Load = Load {
@@ -27,6 +29,7 @@ const FULL: Load = Load {
     calls: u32::MAX,
     slow: 0,
     alone: true,
+    kernels_ports: false,
 };
 /// When other tests run beside this one: no more datagrams than a busy CPU takes.
 const BESIDE_OTHERS: Load = Load {
@@ -124,7 +127,13 @@ fn under_load(rounds: u32, load: Load, round: impl Fn(&Node)) {
     for pod in [&talker, &caller, &far] {
         let again = pod.tcp_counter("RetransSegs").unwrap();
         println!("{}: {again} segments sent again", pod.name());
-        assert!(again == 0 || !load.alone, "TCP of {}", pod.name());
+        // What a call sends again while tables move met a port of the kernel's that the server remembers (ADR 0015).
+        let is_calls = load.kernels_ports && pod.name() == caller.name();
+        assert!(
+            again == 0 || !load.alone || is_calls,
+            "TCP of {}",
+            pod.name()
+        );
     }
     for (stream, way) in streams.into_iter().zip(["VNet", "Internet"]) {
         let report = stream.finish().unwrap();
@@ -167,6 +176,7 @@ fn five_restarts_under_load_lose_nothing() {
 fn three_upgrades_and_rollbacks_under_load_lose_nothing() {
     let load = Load {
         calls: FEW_CALLS,
+        kernels_ports: true,
         ..BESIDE_OTHERS
     };
     under_load(3, load, upgrade_and_roll_back);
@@ -183,6 +193,7 @@ fn fifty_restarts_under_load_lose_nothing() {
 fn fifty_upgrades_and_rollbacks_under_load_lose_nothing() {
     let load = Load {
         calls: FEW_CALLS,
+        kernels_ports: true,
         ..FULL
     };
     under_load(50, load, upgrade_and_roll_back);
@@ -194,8 +205,7 @@ fn fifty_upgrades_and_rollbacks_under_load_lose_nothing() {
 fn fifty_upgrades_with_more_calls_than_the_kernel_has_ports_break_nothing() {
     let load = Load {
         slow: 100,
-        // Each of those sent its SYN again.
-        alone: false,
+        kernels_ports: true,
         ..FULL
     };
     under_load(50, load, upgrade_and_roll_back);
