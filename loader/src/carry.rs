@@ -63,6 +63,13 @@ pub enum CarryError {
     },
 }
 
+impl CarryError {
+    /// Of copying this map.
+    fn of(map: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Copy { map, source }
+    }
+}
+
 /// Maps whose entries move, and new ones that move into their place.
 #[derive(Debug)]
 pub struct Carry {
@@ -215,10 +222,6 @@ impl Carry {
     /// See `lost_flows` of the programs: while the settings have another count, a miss means "stack". As both maps, if there
     /// are two, count from the same number, the settings have another count than either.
     fn count_a_lost_flow(&self) -> Result<(), CarryError> {
-        let failed = |source| CarryError::Copy {
-            map: map::FLOWS_LOST,
-            source,
-        };
         for path in [
             self.pins.map(map::FLOWS_LOST),
             self.pins.next_map(map::FLOWS_LOST),
@@ -231,7 +234,7 @@ impl Carry {
                 let count = <[u8; 4]>::try_from(count).map_or(0, u32::from_ne_bytes);
                 counts.put(index, &count.wrapping_add(1).to_ne_bytes())
             };
-            counts.each(add).map_err(failed)?;
+            counts.each(add).map_err(CarryError::of(map::FLOWS_LOST))?;
         }
         Ok(())
     }
@@ -244,20 +247,14 @@ impl Carry {
     fn remove_missing(&self) -> Result<(), CarryError> {
         let is_unused = |one: &&Move| one.role == Role::Table && !one.resumed;
         for one in self.moves.iter().filter(is_unused) {
-            one.remove_missing().map_err(|source| CarryError::Copy {
-                map: one.name,
-                source,
-            })?;
+            one.remove_missing().map_err(CarryError::of(one.name))?;
         }
         Ok(())
     }
 
     fn copy(&mut self, is_copied: impl FnMut(&&mut Move) -> bool) -> Result<(), CarryError> {
         for one in self.moves.iter_mut().filter(is_copied) {
-            one.copy().map_err(|source| CarryError::Copy {
-                map: one.name,
-                source,
-            })?;
+            one.copy().map_err(CarryError::of(one.name))?;
         }
         Ok(())
     }
