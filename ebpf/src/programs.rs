@@ -1,4 +1,4 @@
-//! The hooks.
+//! The hooks. Each is one function for the kernel, inlined into what the macro makes of it: a call is a cache line more.
 
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
 use aya_ebpf::macros::{classifier, xdp};
@@ -11,6 +11,7 @@ use crate::xdp::Received;
 
 /// Host veth, ingress.
 #[classifier]
+#[inline(always)]
 pub(crate) fn from_pod(ctx: TcContext) -> i32 {
     let mut skb = Skb::new(ctx);
     let (maps, veth) = (skb.maps(), skb.interface());
@@ -26,6 +27,7 @@ pub(crate) fn from_pod(ctx: TcContext) -> i32 {
 
 /// Host veth, egress.
 #[classifier]
+#[inline(always)]
 pub(crate) fn to_pod(ctx: TcContext) -> i32 {
     let mut skb = Skb::new(ctx);
     let (maps, veth) = (skb.maps(), skb.interface());
@@ -34,6 +36,7 @@ pub(crate) fn to_pod(ctx: TcContext) -> i32 {
 
 /// NIC, ingress.
 #[classifier]
+#[inline(always)]
 pub(crate) fn from_wire(ctx: TcContext) -> i32 {
     let mut skb = Skb::new(ctx);
     let maps = skb.maps();
@@ -42,6 +45,7 @@ pub(crate) fn from_wire(ctx: TcContext) -> i32 {
 
 /// NIC, egress.
 #[classifier]
+#[inline(always)]
 pub(crate) fn to_wire(ctx: TcContext) -> i32 {
     let mut skb = Skb::new(ctx);
     let maps = skb.maps();
@@ -50,6 +54,7 @@ pub(crate) fn to_wire(ctx: TcContext) -> i32 {
 
 /// NIC, XDP. Fit for frames in several buffers, so that jumbo frames do not keep it off the NIC.
 #[xdp(frags)]
+#[inline(always)]
 pub(crate) fn xdp_guard(ctx: XdpContext) -> u32 {
     let frame = Received::new(ctx);
     #[cfg(feature = "fifty-look-ups")]

@@ -160,6 +160,12 @@ impl Packet for Skb {
         // SAFETY: as in `bytes`; `mark` is one of the fields that a classifier may write.
         unsafe { (*self.skb).mark = mark };
     }
+
+    #[inline(always)]
+    fn set_priority(&mut self, priority: u32) {
+        // SAFETY: as in `set_mark`.
+        unsafe { (*self.skb).priority = priority };
+    }
 }
 
 /// A field as the kernel's `__be16` or `__be32`: its bytes in memory order, zero-extended.

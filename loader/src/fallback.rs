@@ -2,12 +2,11 @@
 //!
 //! The stack is always right: everything that the programs leave to it must come out the same, only slower.
 
-use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::net::Ipv4Addr;
 use std::process::{Command, Stdio};
 
-use abi::{Class, TUNNEL_MARK};
+use abi::{Class, SOURCE_CHECKED, TUNNEL_MARK};
 
 use crate::bounded::{RunError, run};
 use crate::classes::{Rule, WIRESERVER};
@@ -46,15 +45,24 @@ impl Installed {
     }
 }
 
+/// What the table has to say.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// The NIC.
+    pub nic: &'a str,
+    /// The destination classes, longest prefix first.
+    pub rules: &'a [Rule],
+    /// Whether pods are kept from the wireserver's secrets.
+    pub block_wireserver: bool,
+    /// Whether there are pods in a tunnel mode.
+    pub tunnels: bool,
+}
+
 /// Installs our table, replacing an earlier one in the same transaction. Without the check of sources where the kernel
 /// cannot do it.
-pub fn install(
-    nic: &str,
-    rules: &[Rule],
-    block_wireserver: bool,
-) -> Result<Installed, FallbackError> {
-    let rest = table(nic, rules, block_wireserver);
-    let checks_sources = match run_nft(&format!("{rest}{SOURCES}")) {
+pub fn install(wanted: &Wanted<'_>) -> Result<Installed, FallbackError> {
+    let rest = table(wanted);
+    let checks_sources = match run_nft(&format!("{rest}{}", sources())) {
         Ok(()) => true,
         Err(FallbackError::Refused(_)) => {
             run_nft(&rest)?;
@@ -120,14 +128,34 @@ fn run_nft(script: &str) -> Result<(), FallbackError> {
 }
 
 /// The source check of `from_pod`, for as long as somebody has taken that away: the route to the source must lead over the
-/// veth that the packet came by. Fast packets never get here.
-const SOURCES: &str = "table ip azure-vnet {
-  chain sources {
+/// veth that the packet came by. Fast packets never get here, and what `from_pod` has checked is not checked again, because a
+/// look-up of a route costs more than everything else here.
+fn sources() -> String {
+    let (major, minor) = (SOURCE_CHECKED >> 16, SOURCE_CHECKED & 0xffff);
+    format!(
+        "table ip azure-vnet {{
+  chain sources {{
     type filter hook prerouting priority raw; policy accept;
+    meta priority {major:x}:{minor:x} accept
     iifname \"azv*\" fib saddr . iif oif missing counter drop
-  }
+  }}
+}}
+"
+    )
 }
-";
+
+/// Takes the mark off answers of translated flows, which must find back to the pod that asked, not to the fabric. Only while
+/// there are pods in a tunnel mode: a chain costs every packet that takes the stack.
+fn tunnels() -> String {
+    let not_tunnel = !TUNNEL_MARK;
+    format!(
+        "
+  chain tunnels {{
+    type filter hook prerouting priority dstnat + 5; policy accept;
+    meta mark & {TUNNEL_MARK} == {TUNNEL_MARK} ct status dnat,snat meta mark set meta mark & {not_tunnel}
+  }}"
+    )
+}
 
 /// The table as an nft script. What connection tracking does not believe it does not translate either, so it is dropped
 /// rather than sent to the Internet with the pod's address. A TCP connection that it has not seen begin would get another
@@ -136,62 +164,73 @@ const SOURCES: &str = "table ip azure-vnet {
 /// `iifname "azv*"` needs no set of pods to be kept; postrouting sees the input interface since Linux 5.7. Masquerading
 /// comes before `srcnat`, where iptables has its rules: the first chain that translates decides, and another's would give
 /// ports that may be those of a binding.
-fn table(nic: &str, rules: &[Rule], block_wireserver: bool) -> String {
-    let from_pod_to_wire = format!("iifname \"azv*\" oifname \"{nic}\" ip daddr != @no_masquerade");
-    let ranges: Vec<String> = not_masqueraded(rules)
+///
+/// Every packet that takes the stack goes through `refused` and `sources`, so what most packets are comes first there.
+fn table(wanted: &Wanted<'_>) -> String {
+    let from_pod_to_wire = format!(
+        "iifname \"azv*\" oifname \"{}\" ip daddr != @no_masquerade",
+        wanted.nic
+    );
+    let ranges: Vec<String> = not_masqueraded(wanted.rules)
         .into_iter()
         .map(|(first, last)| format!("{first}-{last}"))
         .collect();
-    let (first, last) = (KERNEL_PORTS.first, KERNEL_PORTS.last);
-    let mut script =
-        String::from("table ip azure-vnet\ndelete table ip azure-vnet\ntable ip azure-vnet {\n");
     let elements = if ranges.is_empty() {
         String::new()
     } else {
         format!("elements = {{ {} }};", ranges.join(", "))
     };
-    let refused = refused(rules, block_wireserver).join("\n    ");
-    // The answer of a translated flow must find back to the pod that asked, not to the fabric.
-    let not_tunnel = !TUNNEL_MARK;
-    // Writing to a String cannot fail.
-    let _infallible = write!(
-        script,
-        "  set no_masquerade {{ type ipv4_addr; flags interval; {elements} }}
+    let (first, last) = (KERNEL_PORTS.first, KERNEL_PORTS.last);
+    let refused = refused(wanted).join("\n    ");
+    let tunnels = if wanted.tunnels {
+        tunnels()
+    } else {
+        String::new()
+    };
+    format!(
+        "table ip azure-vnet
+delete table ip azure-vnet
+table ip azure-vnet {{
+  set no_masquerade {{ type ipv4_addr; flags interval; {elements} }}
+  chain to_primary {{
+    meta l4proto {{ tcp, udp }} masquerade to :{first}-{last} random
+    masquerade
+  }}
   chain postrouting {{
     type nat hook postrouting priority srcnat - 5; policy accept;
-    {from_pod_to_wire} meta l4proto {{ tcp, udp }} masquerade to :{first}-{last} random
-    {from_pod_to_wire} masquerade
+    {from_pod_to_wire} goto to_primary
+  }}
+  chain untranslated {{
+    ct state invalid counter drop
+    ct state new tcp flags & syn == 0 counter drop
   }}
   chain refused {{
     type filter hook postrouting priority filter; policy accept;
     {refused}
-    {from_pod_to_wire} ct state invalid counter drop
-    {from_pod_to_wire} ct state new tcp flags & syn == 0 counter drop
-  }}
-  chain prerouting {{
-    type filter hook prerouting priority dstnat + 5; policy accept;
-    meta mark & {TUNNEL_MARK} == {TUNNEL_MARK} ct status dnat,snat meta mark set meta mark & {not_tunnel}
-  }}
+    ct state established,related accept
+    {from_pod_to_wire} goto untranslated
+  }}{tunnels}
 }}
 "
-    );
-    script
+    )
 }
 
 /// What pods are refused without our programs, too. At postrouting, because a packet whose source route goes over the node
 /// gets its next destination only behind the forward hook.
-fn refused(rules: &[Rule], block_wireserver: bool) -> Vec<String> {
+fn refused(wanted: &Wanted<'_>) -> Vec<String> {
     let protected = format!("{WIRESERVER} tcp dport {{ 80, 32526 }}");
-    let denied = rules
+    let denied = wanted
+        .rules
         .iter()
         .filter(|rule| rule.class == Class::Deny)
         .map(|rule| rule.prefix.to_string());
-    let destinations = block_wireserver
+    let destinations = wanted
+        .block_wireserver
         .then_some(protected)
         .into_iter()
         .chain(denied);
     destinations
-        .map(|to| format!("iifname \"azv*\" ip daddr {to} counter drop"))
+        .map(|to| format!("ip daddr {to} iifname \"azv*\" counter drop"))
         .collect()
 }
 

@@ -1,5 +1,6 @@
 //! Who keeps the kernel's fallback? A task of its own: nft may wait for seconds on the kernel, or for ever, and nobody else waits with it.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use tracing::warn;
 
 use crate::alive::Task;
 use crate::daemon::Daemon;
-use crate::fallback;
+use crate::fallback::{self, Wanted};
 use crate::repairs::Repair;
 use crate::trouble::Topic;
 
@@ -27,12 +28,21 @@ pub(crate) struct Nft {
     /// … and how many of those are done.
     done: watch::Sender<u64>,
     doubt: Notify,
+    /// Whether there are pods in a tunnel mode, or will be in a moment.
+    tunnels: Cell<bool>,
 }
 
 impl Nft {
     /// The table shall be installed anew.
     pub(crate) fn want(&self) {
         self.wanted.send_modify(|wanted| *wanted += 1);
+    }
+
+    /// The table shall be one for a node with or without pods in a tunnel mode.
+    pub(crate) fn want_tunnels(&self, tunnels: bool) {
+        if self.tunnels.replace(tunnels) != tunnels {
+            self.want();
+        }
     }
 
     /// Somebody may have removed or changed it.
@@ -82,11 +92,17 @@ impl Daemon {
         let wanted = *self.nft.wanted.borrow();
         let nic = self.node.borrow().nic.nic.clone();
         let rules = self.rules.borrow().clone();
-        let block = self.configuration.borrow().config.block_wireserver;
-        let wrong = match self
-            .run_nft(move || fallback::install(&nic, &rules, block))
-            .await
-        {
+        let block_wireserver = self.configuration.borrow().config.block_wireserver;
+        let tunnels = self.nft.tunnels.get();
+        let install = move || {
+            fallback::install(&Wanted {
+                nic: &nic,
+                rules: &rules,
+                block_wireserver,
+                tunnels,
+            })
+        };
+        let wrong = match self.run_nft(install).await {
             Some(Ok(installed)) => {
                 let wrong = "the kernel has no CONFIG_NFT_FIB_IPV4: it does not check pods' sources while somebody has removed from_pod";
                 let unchecked = !installed.checks_sources;

@@ -49,7 +49,9 @@ impl Daemon {
     /// nobody takes it away again before they do.
     pub(crate) async fn register_tunnelled(&self, endpoint: &Endpoint) -> anyhow::Result<()> {
         let _tunnels = self.tunnels.lock().await;
+        self.nft.want_tunnels(true);
         self.open_tunnel().await?;
+        self.nft.settled().await;
         Ok(self.registry.borrow_mut().register(&self.pins, endpoint)?)
     }
 
@@ -62,6 +64,7 @@ impl Daemon {
     async fn try_follow_tunnels(&self) -> anyhow::Result<()> {
         let _tunnels = self.tunnels.lock().await;
         let wanted = self.registry.borrow().has_tunnels()?;
+        self.nft.want_tunnels(wanted);
         if wanted {
             self.open_tunnel().await?;
         } else {

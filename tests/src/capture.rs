@@ -11,9 +11,10 @@ use anyhow::{Context as _, Result};
 use nix::libc;
 use nix::net::if_::if_nametoindex;
 use nix::poll::PollFlags;
+use nix::sys::socket::sockopt::Priority;
 use nix::sys::socket::{
     AddressFamily, LinkAddr, MsgFlags, SockFlag, SockType, SockaddrLike as _, bind, recv, send,
-    socket,
+    setsockopt, socket,
 };
 
 use crate::namespace::Namespace;
@@ -196,6 +197,12 @@ impl Namespace {
 pub struct Sender(OwnedFd);
 
 impl Sender {
+    /// Gives its frames this `skb->priority`.
+    pub fn with_priority(self, priority: u32) -> Result<Self> {
+        setsockopt(&self.0, Priority, &i32::try_from(priority)?).context("set SO_PRIORITY")?;
+        Ok(self)
+    }
+
     /// Sends a frame, Ethernet header included.
     pub fn send(&self, frame: &[u8]) -> Result<()> {
         let sent = send(self.0.as_raw_fd(), frame, MsgFlags::empty()).context("send the frame")?;

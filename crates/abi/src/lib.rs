@@ -56,6 +56,11 @@ pub mod proto {
 /// Taken by none of those whom the mark of fast packets avoids (see the loader's settings).
 pub const TUNNEL_MARK: u32 = 0x20;
 
+/// `skb->priority` of what `from_pod` leaves to the kernel of a pod's IPv4 packets: their source is checked, so the nft table `azure-vnet`,
+/// which checks it where the programs are gone, need not look their route up. A veth clears the field of what comes out of a pod
+/// (`____dev_forward_skb`), and `ip_forward` writes another one, so nobody else makes it or sees it.
+pub const SOURCE_CHECKED: u32 = 0x617a_0001;
+
 /// Most entries of `pods` and `veths`: 250 pods of a node, with room for twice that and stale ones.
 pub const MAX_PODS: u32 = 1024;
 /// Most prefixes in `dst4`.

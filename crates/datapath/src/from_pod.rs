@@ -1,8 +1,8 @@
 //! Host veth, ingress: what a pod sends.
 
 use abi::{
-    Class, Config, ConfigFlags, DropReason, EndpointFlags, IfIndex, Path, Pod, Port, TUNNEL_MARK,
-    Veth, proto,
+    Class, Config, ConfigFlags, DropReason, EndpointFlags, IfIndex, Path, Pod, Port,
+    SOURCE_CHECKED, TUNNEL_MARK, Veth, proto,
 };
 
 use crate::flow::{Seen, Side, side};
@@ -75,14 +75,12 @@ fn frame<P: Packet, T: Tables>(
             if ip.src != veth.addr {
                 return Err(DropReason::SourceAddress);
             }
-            ipv4(
-                packet,
-                tables,
-                veth,
-                &ip,
-                ethernet.dst == veth.host_mac,
-                now,
-            )
+            let to_us = ethernet.dst == veth.host_mac;
+            let decision = ipv4(packet, tables, veth, &ip, to_us, now);
+            if let Ok((Verdict::Stack, _)) = decision {
+                packet.set_priority(SOURCE_CHECKED);
+            }
+            decision
         }
         _ => Err(DropReason::EtherType),
     }

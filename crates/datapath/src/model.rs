@@ -19,6 +19,8 @@ pub struct Frame {
     pub bytes: Vec<u8>,
     /// The skb's mark.
     pub mark: u32,
+    /// The skb's priority.
+    pub priority: u32,
     /// Payload bytes per segment; 0 for a single packet.
     pub gso_size: u32,
     /// The frame has a VLAN tag.
@@ -26,11 +28,12 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// A single packet without a mark.
+    /// A single packet without a mark or a priority.
     pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
         Self {
             bytes: bytes.into(),
             mark: 0,
+            priority: 0,
             gso_size: 0,
             vlan_tag: false,
         }
@@ -87,6 +90,10 @@ impl Packet for Frame {
 
     fn set_mark(&mut self, mark: u32) {
         self.mark = mark;
+    }
+
+    fn set_priority(&mut self, priority: u32) {
+        self.priority = priority;
     }
 }
 

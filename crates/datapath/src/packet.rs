@@ -41,6 +41,9 @@ pub trait Packet: Bytes {
 
     /// Sets the skb's mark.
     fn set_mark(&mut self, mark: u32);
+
+    /// Sets the skb's priority.
+    fn set_priority(&mut self, priority: u32);
 }
 
 /// What a changed field is to the checksum that covers it.

@@ -31,10 +31,9 @@ fn any_frame() -> impl Strategy<Value = Frame> {
     let bytes = prop_oneof![prop::collection::vec(any::<u8>(), 0..200), shaped];
     (bytes, any::<u32>(), prop_oneof![Just(0), any::<u32>()]).prop_map(|(bytes, mark, gso_size)| {
         Frame {
-            bytes,
             mark,
             gso_size: gso_size % 70_000,
-            vlan_tag: false,
+            ..Frame::new(bytes)
         }
     })
 }

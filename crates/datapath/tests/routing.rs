@@ -3,7 +3,7 @@
 
 mod support;
 
-use abi::{Class, DropReason, FlowFlags, Ip4, Path, Port, proto};
+use abi::{Class, DropReason, FlowFlags, Ip4, Path, Port, SOURCE_CHECKED, proto};
 use datapath::model::Frame;
 use datapath::{Seconds, Verdict, flow_key, to_pod, to_wire};
 use support::*;
@@ -373,4 +373,23 @@ fn a_question_and_its_answer_are_forgotten_sooner_than_a_conversation() {
     assert!(!expires(30) && expires(31));
     to_wire(&mut udp(mine, remote), &node, || Seconds(NOW.0 + 3));
     assert!(!expires(180) && expires(181));
+}
+
+#[test]
+fn what_the_kernel_gets_of_a_pods_ipv4_says_that_its_source_is_checked() {
+    let node = node(1000);
+    let service = udp((A, 4000), (SERVICE, 80));
+    let mut options = tcp((A, 4000), (VNET, 80), SYN);
+    options.bytes[14] = 0x46;
+    for frame in [service, options] {
+        let (verdict, left) = from_a_pod(&node, &frame);
+        assert_eq!((verdict, left.priority), (Verdict::Stack, SOURCE_CHECKED));
+    }
+    for fast in [
+        tcp((A, 4000), (B, 80), SYN),
+        tcp((A, 4000), (VNET, 80), SYN),
+    ] {
+        let (verdict, left) = from_a_pod(&node, &fast);
+        assert!(verdict != Verdict::Stack && left.priority == 0);
+    }
 }

@@ -101,6 +101,7 @@ pub struct Ran {
 /// Size of `struct __sk_buff`, and the offsets of the fields that a test run may set (`linux/bpf.h`).
 const SKB: usize = 192;
 const MARK: usize = 8;
+const PRIORITY: usize = 32;
 const IFINDEX: usize = 40;
 const GSO_SEGS: usize = 164;
 const GSO_SIZE: usize = 176;
@@ -116,6 +117,7 @@ pub fn test_run(
 ) -> Result<Ran, ProgramError> {
     let mut ctx_in = [0; SKB];
     put(&mut ctx_in, MARK, frame.mark);
+    put(&mut ctx_in, PRIORITY, frame.priority);
     put(&mut ctx_in, IFINDEX, ifindex.get());
     put(&mut ctx_in, GSO_SIZE, frame.gso_size);
     put(&mut ctx_in, GSO_SEGS, u32::from(frame.gso_size > 0));
@@ -131,17 +133,22 @@ pub fn test_run(
     };
     let ran = program.test_run(options)?;
     bytes.truncate(ran.data_size_out as usize);
-    let mark = ctx_out.get(MARK..).and_then(|rest| rest.first_chunk());
     Ok(Ran {
         code: ran.return_value,
         frame: Frame {
             bytes,
-            mark: mark.map_or(0, |mark| u32::from_ne_bytes(*mark)),
+            mark: field(&ctx_out, MARK),
+            priority: field(&ctx_out, PRIORITY),
             gso_size: frame.gso_size,
             vlan_tag: false,
         },
         time: ran.duration,
     })
+}
+
+fn field(ctx: &[u8; SKB], at: usize) -> u32 {
+    let field = ctx.get(at..).and_then(<[u8]>::first_chunk);
+    field.map_or(0, |field| u32::from_ne_bytes(*field))
 }
 
 fn put(ctx: &mut [u8; SKB], at: usize, value: u32) {

@@ -57,10 +57,9 @@ impl Shaper {
             0
         };
         Frame {
-            bytes,
             mark,
             gso_size,
-            vlan_tag: false,
+            ..Frame::new(bytes)
         }
     }
 

@@ -1,5 +1,5 @@
 //! The agreement test: the BPF programs in the kernel (`BPF_PROG_TEST_RUN`) and the same decisions on the host give the
-//! same verdicts, bytes, marks, counters and table entries, on random and on shaped frames.
+//! same verdicts, bytes, marks, priorities, counters and table entries, on random and on shaped frames.
 //!
 //! It also prints what every program and verdict costs. Needs root; runs in a network namespace of its own.
 #![cfg(test)]
@@ -75,8 +75,9 @@ fn agree_on(
             ours.verdict
         );
         assert_eq!(
-            theirs.frame.mark, ours.frame.mark,
-            "mark of frame {done}: {:?}\n{frame:02x?}",
+            (theirs.frame.mark, theirs.frame.priority),
+            (ours.frame.mark, ours.frame.priority),
+            "mark and priority of frame {done}: {:?}\n{frame:02x?}",
             ours.verdict
         );
         assert_eq!(
