@@ -58,6 +58,10 @@ fn advance(state: BindingState, kind: Kind, sender: Sender) -> BindingState {
     if flags.opens() && sender == Sender::Pod {
         return BindingState::New;
     }
+    // The answer to the pod's SYN, after a FIN of the connection before it.
+    if flags.syn() && (state, sender) == (BindingState::FinFromRemote, Sender::Remote) {
+        return BindingState::Established;
+    }
     // Whoever still talks after RST did not believe it: it was forged, or out of the window (RFC 5961).
     let state = if state == BindingState::Reset {
         BindingState::Established

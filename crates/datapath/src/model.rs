@@ -143,7 +143,7 @@ pub struct Memory {
     pub fragments: RefCell<BTreeMap<FragmentKey, Fragment>>,
     /// Bindings that would use a port of a socket of the node.
     pub node_ports: BTreeSet<BindingKey>,
-    /// A binding that another CPU adds just before this one does.
+    /// A binding that another CPU adds just before this one does, or takes over just after it.
     pub rival: Cell<Option<Binding>>,
     /// Capacity of `flows`.
     pub flow_limit: usize,
@@ -255,7 +255,8 @@ impl Tables for Memory {
     }
 
     fn take_over_binding(&self, key: &BindingKey, binding: Binding) -> bool {
-        self.bindings.borrow_mut().insert(*key, binding);
+        let last = self.rival.take().unwrap_or(binding);
+        self.bindings.borrow_mut().insert(*key, last);
         true
     }
 

@@ -116,7 +116,8 @@ impl<'a> Search<'a> {
     /// Whether a connection that begins may have the port of the flow's own `binding`, which one before it had: `datapath: stack` sends
     /// it through the kernel, and one that is over has no part of the pod's share any more. A SYN that is sent again begins nothing. A full
     /// table does not matter: the binding itself says whose the packets are. While tables move to those of another build, which counts as
-    /// lost flows, nothing of that matters: what goes here may have been copied, and would be found there. So it is while flows are really lost.
+    /// lost flows, nothing of that matters: what goes here may have been copied, and would be found there. So it is after a flow is really lost,
+    /// until the loader has seen the full table.
     #[inline(always)]
     pub(crate) fn may_reopen(
         &self,
@@ -126,7 +127,8 @@ impl<'a> Search<'a> {
     ) -> bool {
         let state = binding.state();
         state == BindingState::New
-            || tables.lost_flows() != config.flows_lost
+            || (tables.lost_flows() != config.flows_lost
+                && !config.flags.contains(ConfigFlags::FLOWS_FULL))
             || !config.flags.contains(ConfigFlags::STACK)
                 && (!state.is_over() || self.may_open(tables, config))
     }
@@ -179,7 +181,9 @@ impl<'a> Search<'a> {
             if let Some(old) = tables.binding(&key)
                 && is_reusable(tables, &old, self.proto, now)
             {
-                // Another CPU may have taken it over meanwhile, for another flow.
+                // Another CPU may have taken it over meanwhile, for another flow. One that takes it over after this look, having looked
+                // before, has it, too: the kernel has no compare-and-swap of values. Then this SYN's answer is the other pod's, whose
+                // RST frees the port, and the SYN that is sent again finds it taken.
                 let is_own = tables.take_over_binding(&key, binding)
                     && tables.binding(&key).is_some_and(|now| self.owns(&now));
                 return is_own.then_some(key);

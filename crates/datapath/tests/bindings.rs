@@ -144,6 +144,28 @@ fn two_packets_of_one_flow_on_two_cpus_get_one_binding() {
 }
 
 #[test]
+fn a_port_that_two_cpus_take_over_at_once_is_one_flows() {
+    let node = node(1);
+    let closed = |node: &Memory| {
+        from_a_pod(node, &tcp((A, 40_000), (INTERNET, 443), SYN));
+        from_a_pod(node, &tcp((A, 40_000), (INTERNET, 443), RST));
+        *node.bindings.borrow().values().next().unwrap()
+    };
+    let rival = closed(&node);
+    node.rival.set(Some(rival));
+    let syn = tcp((A, 40_001), (INTERNET, 443), SYN);
+    let later = Seconds(NOW.0 + 2);
+    assert_eq!(send(&node, VETH_A, &syn, later).0, Verdict::Stack);
+    assert_eq!(node.bindings.borrow().values().next(), Some(&rival));
+    node.flows.borrow_mut().clear();
+    assert_eq!(
+        send(&node, VETH_A, &syn, later).0,
+        Verdict::Wire(NIC),
+        "nobody is faster"
+    );
+}
+
+#[test]
 fn a_lost_binding_is_made_again_with_the_same_port_in_mid_flow() {
     let node = node(1000);
     for first in [
@@ -319,6 +341,17 @@ fn a_connection_that_the_pod_accepts_owes_nothing_to_one_that_it_opened_on_the_s
         receive(&node, &tcp(remote, mine, FIN | ACK), NOW);
         assert_eq!(sends(&node, FIN | ACK), Some(mine));
     }
+    // The table has no room for it, so the kernel has it.
+    closed(&node);
+    let mut full = node.clone();
+    full.flows.borrow_mut().clear();
+    full.flow_limit = 0;
+    assert_eq!(
+        receive(&full, &tcp(remote, mine, SYN), NOW).0,
+        Verdict::Stack
+    );
+    assert_eq!(sends(&full, SYN | ACK), None);
+    assert_eq!(sends(&full, ACK), None, "and keeps it");
     // The same through a NodePort, whose translation only the kernel knows, and then one of the pod's own, which the kernel has, too.
     let nat = closed(&node);
     datapath::to_pod(&mut tcp(remote, mine, SYN), &node, VETH_A, || NOW);

@@ -5,7 +5,7 @@ mod support;
 
 use abi::{Binding, BindingState, ConfigFlags, Port, proto};
 use datapath::model::Memory;
-use datapath::{Seconds, Verdict, binding_expired};
+use datapath::{Seconds, Verdict, binding_expired, to_pod};
 use proptest::prelude::*;
 use support::*;
 
@@ -90,6 +90,19 @@ fn a_free_port_is_preferred_to_a_closed_connections() {
 }
 
 #[test]
+fn a_late_fin_of_a_connection_does_not_shorten_the_next_one_on_its_port() {
+    let node = node(1);
+    let nat = (PRIMARY, open(&node, 40_000));
+    from_a_pod(&node, &tcp((A, 40_000), (INTERNET, 443), RST));
+    open(&node, 40_000);
+    for flags in [FIN | ACK, SYN | ACK] {
+        receive(&node, &tcp((INTERNET, 443), nat, flags), NOW);
+    }
+    let binding = *node.bindings.borrow().values().next().unwrap();
+    assert_eq!(binding.state(), BindingState::Established);
+}
+
+#[test]
 fn a_port_that_the_pod_uses_again_is_a_new_connection() {
     let node = node(1);
     let nat_port = open(&node, 40_000);
@@ -120,6 +133,8 @@ enum Event {
     Sent(u16, u8),
     /// The server sends to the port that it heard of last.
     Received(u8),
+    /// The server opens a connection to one of the four ports: to the pod's own address, or through a translation of the kernel's.
+    Opened(u16, bool),
     Wait(u32),
     /// Whether new flows take the stack: a full table, or the setting.
     Full(ConfigFlags, bool),
@@ -128,30 +143,31 @@ enum Event {
 }
 
 fn event() -> impl Strategy<Value = Event> {
-    let flags = || prop::sample::select(vec![SYN, ACK, FIN | ACK, RST]);
+    let flags = || prop::sample::select(vec![SYN, SYN | ACK, ACK, FIN | ACK, RST]);
     let full = prop::sample::select(vec![ConfigFlags::FLOWS_FULL, ConfigFlags::STACK]);
     prop_oneof![
         6 => (0_u16..4, flags()).prop_map(|(port, flags)| Event::Sent(port, flags)),
         4 => prop::sample::select(vec![SYN | ACK, ACK, FIN | ACK, RST]).prop_map(Event::Received),
+        2 => (0_u16..4, any::<bool>()).prop_map(|(port, own)| Event::Opened(port, own)),
         1 => (0_u32..200).prop_map(Event::Wait),
         1 => (full, any::<bool>()).prop_map(|(flag, is_full)| Event::Full(flag, is_full)),
         1 => (0_u16..4).prop_map(Event::Share),
     ]
 }
 
-/// By which port a segment leaves; `None`: the kernel's to choose.
-fn leaves_by(node: &Memory, port: u16, flags: u8, now: Seconds) -> Option<u16> {
+/// As whose a segment leaves; `None`: the kernel's to choose.
+fn leaves_by(node: &Memory, port: u16, flags: u8, now: Seconds) -> Option<End> {
     let frame = tcp((A, 40_000 + port), (INTERNET, 443), flags);
     let (verdict, sent) = send(node, VETH_A, &frame, now);
-    (verdict != Verdict::Stack).then(|| ends(&sent).0.1)
+    (verdict != Verdict::Stack).then(|| ends(&sent).0)
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
 
-    /// The remote end knows a connection by the port that its SYN came from.
+    /// The remote end knows a connection by the end that its SYN came from, or went to.
     #[test]
-    fn what_follows_a_syn_leaves_by_the_port_of_the_syn(
+    fn what_follows_a_syn_or_its_answer_leaves_as_that_did(
         events in prop::collection::vec(event(), 0..60),
         // Where nothing can be remembered, a SYN that is sent again may not find its binding behind a candidate that became free.
         (room, ports) in prop_oneof![Just((0, 1)), (1_u16..6).prop_map(|ports| (usize::MAX, ports))],
@@ -163,14 +179,22 @@ proptest! {
             match event {
                 Event::Sent(port, flags) => {
                     let left = leaves_by(&node, port, flags, now);
-                    heard = left.unwrap_or(heard);
-                    if flags == SYN {
+                    heard = left.filter(|end| end.0 == PRIMARY).map_or(heard, |end| end.1);
+                    if flags & SYN != 0 {
                         let next = leaves_by(&node.clone(), port, ACK, now);
                         prop_assert_eq!(left, next, "{:?}", event);
                     }
                 }
                 Event::Received(flags) => {
                     receive(&node, &tcp((INTERNET, 443), (PRIMARY, heard), flags), now);
+                }
+                Event::Opened(port, own) => {
+                    let mut syn = tcp((INTERNET, 443), (A, 40_000 + port), SYN);
+                    if own {
+                        receive(&node, &syn, now);
+                    } else {
+                        to_pod(&mut syn, &node, VETH_A, || now);
+                    }
                 }
                 Event::Wait(seconds) => now.0 += seconds,
                 Event::Full(flag, is_full) => {

@@ -77,6 +77,11 @@ fn a_port_of_a_closed_connection_is_used_again_only_within_the_share() {
         let moving = moving.clone();
         assert_eq!(from_a_pod(&moving, &syn(40_000)).0, Verdict::Wire(NIC));
     }
+    // A pod that fills the table gets nothing by it.
+    let mut full = node.clone();
+    full.lost.set(1);
+    full.config.as_mut().unwrap().flags = ConfigFlags::STACK.with(ConfigFlags::FLOWS_FULL);
+    assert_eq!(from_a_pod(&full, &syn(40_000)).0, Verdict::Stack);
     assert_eq!(from_a_pod(&node, &syn(40_000)).0, Verdict::Stack);
     assert_eq!(open(&node), 2);
     let next = tcp((A, 40_000), (INTERNET, 443), ACK);

@@ -11,6 +11,8 @@ use datapath::model::{Frame, Memory};
 use datapath::{Seconds, Verdict, flow_key, from_pod, from_wire, to_pod, to_wire};
 use nix::sched::{CloneFlags, unshare};
 
+use crate::packets::{SYN, tcp};
+
 pub(crate) const NIC: IfIndex = IfIndex::new(2);
 /// The host veth that frames come from: it must exist for a test run.
 pub(crate) const VETH: IfIndex = IfIndex::new(3);
@@ -166,8 +168,9 @@ impl World {
             (Ip4::new([203, 0, 113, 0]), 24, Class::Snat),
         ];
         let mut world = Self { memory };
-        world.add_flows();
         world.add_bindings();
+        world.add_closed_bindings();
+        world.add_flows();
         world
     }
 
@@ -216,6 +219,22 @@ impl World {
                 );
             }
         }
+    }
+
+    /// Bindings of connections that are over, on ports whose next flows are the stack's, somebody's outside, and nobody's.
+    fn add_closed_bindings(&mut self) {
+        for port in [40_000, 40_001, 8080] {
+            self.decide(program::FROM_POD, &tcp(POD, port, INTERNET, 443, SYN));
+        }
+        let memory = &mut self.memory;
+        for binding in memory.bindings.get_mut().values_mut() {
+            if binding.state() == BindingState::New {
+                binding.see(BindingState::Closed, NOW.0);
+            }
+        }
+        memory.flows.get_mut().clear();
+        memory.open.get_mut().clear();
+        memory.stats.get_mut().clear();
     }
 
     /// What the loader changes while packets come: a class, and who has a pod's address. The epoch tells the programs.
