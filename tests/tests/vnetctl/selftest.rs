@@ -130,6 +130,32 @@ fn every_plug_in_of_the_conflist_is_called_and_without_portmap_there_are_no_host
     Ok(())
 }
 
+/// An ADD that fails half-way, and a DEL that cannot work: the plug-in of the site's takes ours away.
+#[test]
+fn what_is_left_of_a_pod_whose_add_failed_half_way_is_told() -> Result {
+    let site = r#"{"type": "site"}"#;
+    let conflist =
+        format!(r#"{{"cniVersion": "1.0.0", "name": "azure", "plugins": [{OURS}, {site}]}}"#);
+    let lab = Lab::new().nodes(1).conflist(&conflist).build()?;
+    let node = lab.node(1);
+    let script = "#!/bin/sh\numount /opt/cni/bin/azure-vnet\nexit 1\n";
+    node.write("/opt/cni/bin/site", script)?;
+    node.exec(&["chmod", "+x", "/opt/cni/bin/site"])?;
+    node.start_loader()?;
+    node.exec(&["vnetctl", "status", "--wait", "--brief"])?;
+    let told = json(node, "selftest")?;
+    let paths = told["paths"].as_array().unwrap();
+    let saw = |path: &str| {
+        let step = paths.iter().find(|one| one["path"] == path).unwrap();
+        (step["ok"] == true, step["saw"].as_str().unwrap())
+    };
+    assert!(!saw("ADD of pod a").0, "{told:#}");
+    let (ok, why) = saw("nothing is left of them");
+    assert!(!ok && why.contains("is still in the maps"), "{told:#}");
+    assert_eq!(paths.len(), 6, "no path of half a pod is tried: {told:#}");
+    Ok(())
+}
+
 #[test]
 fn a_path_that_is_broken_is_named() -> Result {
     let broken = ["node to pod a, UDP", "pod a to the node, UDP"];

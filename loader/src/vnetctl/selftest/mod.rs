@@ -112,7 +112,7 @@ impl Selftest {
         };
         self.step("ADD of pod a", || one.add());
         self.step("ADD of pod b", || other.add());
-        if one.address().is_ok() && other.address().is_ok() {
+        if one.is_added() && other.is_added() {
             match Pinned::open() {
                 Ok(pinned) => self.paths(&pinned, &one, &other),
                 Err(error) => self.step("the maps are pinned", || Err(error)),

@@ -38,7 +38,7 @@ pub(super) struct TestPod {
     bin: PathBuf,
     network: Network,
     published: Option<Published>,
-    /// Of ADD, as a runtime keeps it.
+    /// Of ADD, as a runtime keeps it: of all plug-ins.
     result: Option<Value>,
     address: Option<Ipv4Addr>,
 }
@@ -118,16 +118,24 @@ impl TestPod {
             .with_context(|| format!("{} has no address", self.name))
     }
 
+    /// Whether every plug-in's ADD worked; the pod has an address as soon as one has given it one.
+    pub(super) const fn is_added(&self) -> bool {
+        self.result.is_some()
+    }
+
     pub(super) fn add(&mut self) -> Result<String> {
-        let call = |plugin: &str, conf: &Value| self.call("ADD", plugin, conf);
-        let result = self.network.add(self.published, call)?;
-        let address = ["/ips/0/address", "/ip4/ip"]
-            .iter()
-            .find_map(|at| result.pointer(at)?.as_str());
-        let address = address.and_then(|text| text.split('/').next()?.parse().ok());
-        let address =
-            address.with_context(|| format!("ADD answered without an address: {result}"))?;
-        (self.address, self.result) = (Some(address), Some(result));
+        let mut address = None;
+        let result = self.network.add(self.published, |plugin, conf| {
+            let result = self.call("ADD", plugin, conf)?;
+            address = address.or_else(|| address_in(&result));
+            Ok(result)
+        });
+        // Also if a later plug-in fails: by it, what is left is found.
+        self.address = address;
+        let result = result?;
+        let address = address_in(&result)
+            .with_context(|| format!("ADD answered without an address: {result}"))?;
+        self.result = Some(result);
         Ok(address.to_string())
     }
 
@@ -166,4 +174,12 @@ impl TestPod {
             Ok(String::from_utf8_lossy(&done.stdout).into_owned())
         })
     }
+}
+
+/// The pod's, in the result of an ADD.
+fn address_in(result: &Value) -> Option<Ipv4Addr> {
+    let address = ["/ips/0/address", "/ip4/ip"]
+        .iter()
+        .find_map(|at| result.pointer(at)?.as_str());
+    address?.split('/').next()?.parse().ok()
 }
