@@ -20,6 +20,8 @@ const SECRET: [&str; 12] = [
 /// Names of the fields that say what the field beside them is called, and of that one.
 const NAMES: [&str; 2] = ["key", "name"];
 const VALUES: [&str; 2] = ["value", "values"];
+const PEM_BEGIN: &str = "-----BEGIN ";
+const PEM_END: &str = "-----END ";
 const INSTEAD: &str = "<redacted>";
 /// What is not part of a key that is not quoted.
 const AROUND_KEYS: &[char] = &[
@@ -79,16 +81,16 @@ fn scrub(value: &mut Value) {
 }
 
 fn lines(text: &str) -> String {
-    let mut in_pem = false;
+    let mut in_pem = begins_in_pem(text);
     // How far the key of a secret is indented: what is deeper is its value, too.
     let mut secret: Option<usize> = None;
     // And the name of one, whose value stands beside it, or an argument, whose value is the next item.
     let (mut named, mut flag): (Option<usize>, Option<usize>) = (None, None);
     let clean = text.split('\n').map(|line| {
         // A key in PEM has lines of its own.
-        in_pem |= line.contains("-----BEGIN ");
-        if in_pem {
-            in_pem = !line.contains("-----END ");
+        let (begin, end) = (line.rfind(PEM_BEGIN), line.rfind(PEM_END));
+        if in_pem || begin.is_some() {
+            in_pem = (in_pem && end.is_none()) || begin > end;
             return INSTEAD.to_owned();
         }
         if line.trim().is_empty() {
@@ -116,6 +118,13 @@ fn lines(text: &str) -> String {
         })
     });
     clean.collect::<Vec<_>>().join("\n")
+}
+
+/// Whether the text is the end of a longer one, and the cut was in a key: that has an end here, and no beginning.
+fn begins_in_pem(text: &str) -> bool {
+    let begin = text.find(PEM_BEGIN);
+    text.find(PEM_END)
+        .is_some_and(|end| begin.is_none_or(|begin| end < begin))
 }
 
 /// Where the text of a line begins; in YAML, a key in a list begins behind the `- `.

@@ -125,16 +125,27 @@ fn read(mut paths: Vec<PathBuf>) -> Vec<Entry> {
 fn file(path: &Path) -> Entry {
     let end = || {
         let mut file = File::open(path)?;
-        let length = file.metadata()?.len();
-        file.seek(SeekFrom::Start(length.saturating_sub(MOST)))?;
+        let before = file.metadata()?.len().saturating_sub(MOST);
+        file.seek(SeekFrom::Start(before))?;
         let mut bytes = Vec::new();
         file.take(MOST).read_to_end(&mut bytes)?;
-        std::io::Result::Ok(String::from_utf8_lossy(&bytes).into_owned())
+        std::io::Result::Ok(whole_lines(&bytes, before > 0))
     };
     Entry {
         name: format!("files{}", path.display()),
         text: end().unwrap_or_else(|error| format!("not to be had: {error}\n")),
     }
+}
+
+/// What is left of a line that was cut may be half a secret, whose name is gone.
+fn whole_lines(bytes: &[u8], is_cut: bool) -> String {
+    let half = if is_cut {
+        let newline = bytes.iter().position(|byte| *byte == b'\n');
+        newline.map_or(bytes.len(), |at| at + 1)
+    } else {
+        0
+    };
+    String::from_utf8_lossy(bytes.get(half..).unwrap_or_default()).into_owned()
 }
 
 /// What a program says, or why it does not. `timeout` ends one that hangs.
@@ -145,10 +156,9 @@ fn command(line: &str) -> Entry {
     let text = match run {
         Ok(done) => {
             let of = |bytes: &[u8]| {
-                let start = bytes
-                    .len()
-                    .saturating_sub(usize::try_from(MOST).unwrap_or(usize::MAX));
-                String::from_utf8_lossy(bytes.get(start..).unwrap_or_default()).into_owned()
+                let most = usize::try_from(MOST).unwrap_or(usize::MAX);
+                let before = bytes.len().saturating_sub(most);
+                whole_lines(bytes.get(before..).unwrap_or_default(), before > 0)
             };
             let ended = if done.status.success() {
                 String::new()
@@ -163,5 +173,31 @@ fn command(line: &str) -> Entry {
     Entry {
         name: format!("commands/{name}"),
         text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_too_long_begins_with_a_whole_line() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let most = usize::try_from(MOST).unwrap();
+        let long = "x".repeat(most - "et\"}\nkept\n".len());
+        // The cut is in the first line's value.
+        let text = format!("{{\"token\":\"s3cret\"}}\nkept\n{long}");
+        fs::write(file.path(), &text).unwrap();
+        assert!(text[text.len() - most..].starts_with("et\"}"));
+        assert_eq!(super::file(file.path()).text, format!("kept\n{long}"));
+        fs::write(file.path(), "short\nkept").unwrap();
+        assert_eq!(super::file(file.path()).text, "short\nkept");
+    }
+
+    #[test]
+    fn an_output_that_is_too_long_begins_with_a_whole_line() {
+        assert_eq!(whole_lines(b"ret\"}\nkept\nend", true), "kept\nend");
+        assert_eq!(whole_lines(b"one endless line", true), "");
+        assert_eq!(whole_lines(b"a\nb", false), "a\nb");
     }
 }

@@ -151,3 +151,18 @@ fn a_key_in_pem_goes() {
         "{clean}"
     );
 }
+
+#[test]
+fn a_key_in_pem_whose_beginning_is_cut_off_goes() {
+    let text = "MIIE\nabc=\n-----END RSA PRIVATE KEY-----\nb\n";
+    let gone = format!("{INSTEAD}\n{INSTEAD}\n{INSTEAD}\nb\n");
+    assert_eq!(redact(text), gone);
+    let (begin, end) = ("-----BEGIN X-----", "-----END X-----");
+    let next = format!("MIIE\n{end}{begin}\nabc\n{end}\nb");
+    assert_eq!(
+        redact(&next),
+        format!("{INSTEAD}\n{INSTEAD}\n{INSTEAD}\n{INSTEAD}\nb")
+    );
+    let log = serde_json::json!({"msg": text}).to_string();
+    assert!(!redact(&log).contains("MIIE"), "{}", redact(&log));
+}
