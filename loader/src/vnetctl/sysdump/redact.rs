@@ -1,6 +1,10 @@
 //! What is taken out of a dump: the values of whatever is called a secret.
 
+mod beside;
+
 use serde_json::Value;
+
+use beside::beside;
 
 /// A key that has one of these in it has a secret as its value.
 const SECRET: [&str; 12] = [
@@ -25,8 +29,10 @@ const PEM_END: &str = "-----END ";
 const INSTEAD: &str = "<redacted>";
 /// What is not part of a key that is not quoted.
 const AROUND_KEYS: &[char] = &[
-    ' ', '\t', '"', '\'', ';', ',', '&', '?', '/', '(', '[', '{', '}', ']', ')',
+    ' ', '\t', '"', '\'', '\\', ';', ',', '&', '?', '/', '(', '[', '{', '}', ']', ')',
 ];
+/// What is around keys and values; what quotes JSON has a `\` before each quote.
+const QUOTES: &[char] = &[' ', '"', '\'', '\\'];
 /// What ends a value in a URL. Elsewhere, nothing but its line does: a password may have anything in it.
 const URL_ENDS: &[char] = &[' ', '\t', '"', '\'', '<', '>', '&', '#'];
 
@@ -41,10 +47,10 @@ fn json(text: &str) -> Option<String> {
     serde_json::to_string_pretty(&value).ok()
 }
 
-/// A line of a log.
+/// A line of a log, or what a field of it quotes.
 fn json_line(line: &str) -> Option<String> {
     let mut value: Value = serde_json::from_str(line).ok()?;
-    value.is_object().then(|| scrub(&mut value))?;
+    (value.is_object() || value.is_array()).then(|| scrub(&mut value))?;
     serde_json::to_string(&value).ok()
 }
 
@@ -75,7 +81,7 @@ fn scrub(value: &mut Value) {
                 is_flags = is_flag;
             }
         }
-        Value::String(text) => *text = lines(text),
+        Value::String(text) => *text = json_line(text).unwrap_or_else(|| lines(text)),
         Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }
@@ -84,9 +90,10 @@ fn lines(text: &str) -> String {
     let mut in_pem = begins_in_pem(text);
     // How far the key of a secret is indented: what is deeper is its value, too.
     let mut secret: Option<usize> = None;
-    // And the name of one, whose value stands beside it, or an argument, whose value is the next item.
-    let (mut named, mut flag): (Option<usize>, Option<usize>) = (None, None);
-    let clean = text.split('\n').map(|line| {
+    // And an argument, whose value is the next item.
+    let mut flag: Option<usize> = None;
+    let lines: Vec<&str> = text.split('\n').collect();
+    let clean = lines.iter().zip(beside(&lines)).map(|(line, is_beside)| {
         // A key in PEM has lines of its own.
         let (begin, end) = (line.rfind(PEM_BEGIN), line.rfind(PEM_END));
         if in_pem || begin.is_some() {
@@ -94,26 +101,21 @@ fn lines(text: &str) -> String {
             return INSTEAD.to_owned();
         }
         if line.trim().is_empty() {
-            return line.to_owned();
+            return (*line).to_owned();
         }
-        if secret.is_some_and(|key| indentation(line, false) > key || is_item(line, key)) {
+        if secret.is_some_and(|key| is_below(line, key)) {
             return INSTEAD.to_owned();
         }
         secret = None;
-        if let Some(key) = flag.take().filter(|key| is_item(line, *key)) {
-            // What is below it is deeper than its dash.
+        if let Some(key) = flag.take().filter(|key| is_below(line, *key)) {
+            // What is below it is deeper than its dash or quote.
             secret = Some(key + 1);
             return INSTEAD.to_owned();
         }
         json_line(line).unwrap_or_else(|| {
-            let at = indentation(line, true);
-            let is_beside = named.is_some_and(|name| name == at);
             let plain = plain(&without_userinfo(line), is_beside);
-            secret = plain.ends_secret.then_some(at);
-            flag = plain.ends_flag.then(|| indentation(line, false));
-            if plain.names_secret || named.is_some_and(|name| at <= name) {
-                named = plain.names_secret.then_some(at);
-            }
+            secret = plain.ends_secret.then(|| indentation(line, true));
+            flag = ends_flag(line).then(|| indentation(line, false));
             plain.clean
         })
     });
@@ -134,8 +136,34 @@ fn indentation(line: &str, is_key: bool) -> usize {
 }
 
 /// YAML lets the items of a list stand right below their key.
-fn is_item(line: &str, key: usize) -> bool {
-    indentation(line, false) == key && line.trim_start().starts_with("- ")
+fn is_below(line: &str, key: usize) -> bool {
+    let at = indentation(line, false);
+    at > key || (at == key && is_item(line))
+}
+
+/// An item of a list: in YAML, or a string in JSON that is no key.
+fn is_item(line: &str) -> bool {
+    let mut text = line.trim().chars();
+    match text.next() {
+        Some('-') => text.next() == Some(' '),
+        Some(quote @ ('"' | '\'')) => {
+            let mut is_escaped = false;
+            let ends = |c| {
+                let ends = c == quote && !is_escaped;
+                is_escaped = c == '\\' && !is_escaped;
+                ends
+            };
+            text.position(ends).is_none() || !text.as_str().trim_start().starts_with(':')
+        }
+        _ => false,
+    }
+}
+
+/// Whether a line is an item, or ends with one, that is an argument whose value is the next item.
+fn ends_flag(line: &str) -> bool {
+    let text = line.trim_end();
+    let is_flag = is_secret_flag(last_word(text.trim_end_matches(',')));
+    is_flag && (is_item(text) || text.ends_with(','))
 }
 
 /// A line that is no JSON.
@@ -143,46 +171,34 @@ struct Plain {
     clean: String,
     /// A secret goes on in the next line, if that is indented.
     ends_secret: bool,
-    /// It is an item of a list: an argument whose value is the next one.
-    ends_flag: bool,
-    /// Its last name is that of a secret.
-    names_secret: bool,
 }
 
-/// `TOKEN=abc`, `password: a b c`, `--token abc`, `"name": "TOKEN", "value": "abc"`. `is_beside`: the name of a secret stands above.
+/// `TOKEN=abc`, `password: a b c`, `--token abc`, `"name": "TOKEN", "value": "abc"`. `is_beside`: its values are a secret's.
 fn plain(line: &str, is_beside: bool) -> Plain {
     let mut told = Plain {
         clean: String::new(),
         ends_secret: false,
-        ends_flag: line.trim_start().starts_with("- ") && is_secret_flag(last_word(line)),
-        names_secret: is_beside,
     };
     let mut rest = line;
     while let Some((at, separator)) = rest.char_indices().find(|(at, c)| {
-        let before = rest.get(..*at).unwrap_or_default();
-        [':', '='].contains(c) || ([' ', ','].contains(c) && is_secret_flag(last_word(before)))
+        let (before, after) = rest.split_at(*at);
+        // Behind the last `,` of a line is no value: that is in the next one.
+        let has_value = || after.trim_end() != ",";
+        [':', '='].contains(c)
+            || ([' ', ','].contains(c) && is_secret_flag(last_word(before)) && has_value())
     }) {
         let (before, after) = rest.split_at(at);
         told.clean += before;
-        let key = told.clean.trim_end_matches([' ', '"', '\'']);
-        let key = key.rsplit(AROUND_KEYS).next().unwrap_or_default();
-        let is_value = told.names_secret && is_one_of(key, &VALUES);
+        let key = key_before(&told.clean);
+        let is_value = is_beside && is_one_of(key, &VALUES);
         let is_secret = is_value || is_secret(key) || [' ', ','].contains(&separator);
-        let (is_name, is_url) = (
-            is_one_of(key, &NAMES),
-            last_word(&told.clean).contains("://"),
-        );
+        let is_url = last_word(&told.clean).contains("://");
         told.clean.push(separator);
         rest = after.get(separator.len_utf8()..).unwrap_or_default();
-        if is_name {
-            let name = rest.trim_start_matches([' ', '"', '\'']);
-            let name = name.split(AROUND_KEYS).next().unwrap_or_default();
-            told.names_secret = self::is_secret(name);
-        }
         if !is_secret {
             continue;
         }
-        let value = rest.trim_start_matches([' ', '"', '\'']);
+        let value = rest.trim_start_matches(QUOTES);
         told.clean += rest.get(..rest.len() - value.len()).unwrap_or_default();
         told.clean += INSTEAD;
         if !is_url {
@@ -198,6 +214,12 @@ fn plain(line: &str, is_beside: bool) -> Plain {
     told
 }
 
+/// The key in front of a `:` or `=`.
+fn key_before(text: &str) -> &str {
+    let text = text.trim_end_matches(QUOTES);
+    text.rsplit(AROUND_KEYS).next().unwrap_or_default()
+}
+
 fn last_word(text: &str) -> &str {
     let start = text.rfind([' ', '\t', ',', '[']).map_or(0, |at| at + 1);
     text.get(start..).unwrap_or_default()
@@ -205,7 +227,7 @@ fn last_word(text: &str) -> &str {
 
 /// `--token`, `"-token"`: an argument whose value comes next.
 fn is_secret_flag(word: &str) -> bool {
-    let word = word.trim_matches(['"', '\'']);
+    let word = word.trim_matches(QUOTES);
     word.strip_prefix('-')
         .is_some_and(|name| !name.contains(['=', ' ']) && is_secret(name))
 }

@@ -72,6 +72,10 @@ fn secrets_go_and_the_rest_stays() {
         ),
         ("- --token\n- abc\n- kept", "- --token\n<redacted>\n- kept"),
         (
+            "- \"--token\"\n- \"abc\"\n- kept",
+            "- \"--token\"\n<redacted>\n- kept",
+        ),
+        (
             "default/token-service 10.240.1.10",
             "default/token-service 10.240.1.10",
         ),
@@ -165,4 +169,84 @@ fn a_key_in_pem_whose_beginning_is_cut_off_goes() {
     );
     let log = serde_json::json!({"msg": text}).to_string();
     assert!(!redact(&log).contains("MIIE"), "{}", redact(&log));
+}
+
+#[test]
+fn a_value_above_its_name_goes_and_its_neighbours_stay() {
+    for (text, clean) in [
+        (
+            "- value: kept\n  name: X\n- value: abc\n  name: TOKEN\n- value: kept\n  name: Y",
+            "- value: kept\n  name: X\n- value: <redacted>\n  name: TOKEN\n- value: kept\n  name: Y",
+        ),
+        (
+            "- value: |\n    abc\n  of:\n    name: x\n\n  name: TOKEN\nvalue: kept",
+            "- value: <redacted>\n<redacted>\n  of:\n    name: x\n\n  name: TOKEN\nvalue: kept",
+        ),
+        (
+            "- name: TOKEN\n  of:\n    name: x\n  value: abc",
+            "- name: TOKEN\n  of:\n    name: x\n  value: <redacted>",
+        ),
+        (
+            "{\n \"value\": \"abc\",\n \"name\": \"TOKEN\"\n},\n{\n \"value\": \"kept\"\n",
+            "{\n \"value\": \"<redacted>\n \"name\": \"TOKEN\"\n},\n{\n \"value\": \"kept\"\n",
+        ),
+        (
+            "x {\"value\":\"abc\",\"name\":\"TOKEN\"}",
+            "x {\"value\":\"<redacted>",
+        ),
+    ] {
+        assert_eq!(redact(text), clean);
+    }
+}
+
+#[test]
+fn an_argument_of_json_that_is_broken_goes() {
+    for (text, clean) in [
+        (
+            "{\n \"args\": [\n  \"--token\",\n  \"abc\",\n  \"kept\"\n ],\n \"x\": 1,,\n}",
+            "{\n \"args\": [\n  \"--token\",\n<redacted>\n  \"kept\"\n ],\n \"x\": 1,,\n}",
+        ),
+        (
+            "  \"--token\"\n\n  \"a\\\":b\"\n  \"kept\"",
+            "  \"--token\"\n\n<redacted>\n  \"kept\"",
+        ),
+        (
+            "args: [\"-v\", \"--token\",\n  \"abc\"]\nkept: 1",
+            "args: [\"-v\", \"--token\",\n<redacted>\nkept: 1",
+        ),
+        (
+            " \"token\":\n \"abc\",\n \"kept\" : 1",
+            " \"token\":<redacted>\n<redacted>\n \"kept\" : 1",
+        ),
+        (
+            " \"token\": \"abc\",\n \"kept\": 1",
+            " \"token\": \"<redacted>\n \"kept\": 1",
+        ),
+    ] {
+        assert_eq!(redact(text), clean);
+    }
+}
+
+#[test]
+fn json_that_a_log_quotes_is_json() {
+    let quoted =
+        json!({"args": ["--token", "abc", "kept"], "env": [{"value": "abc", "name": "TOKEN"}]});
+    for quoted in [
+        quoted.to_string(),
+        serde_json::to_string_pretty(&quoted).unwrap(),
+    ] {
+        let log = json!({"msg": quoted}).to_string();
+        let told: Value = serde_json::from_str(&redact(&log)).unwrap();
+        let told: Value = serde_json::from_str(told["msg"].as_str().unwrap()).unwrap();
+        assert_eq!(
+            told,
+            json!({"args": ["--token", INSTEAD, "kept"], "env": [{"value": INSTEAD, "name": "TOKEN"}]})
+        );
+        let broken = json!({"msg": format!("{quoted},")}).to_string();
+        assert!(!redact(&broken).contains("abc"), "{}", redact(&broken));
+        let line = format!("level=info msg={}", json!(quoted));
+        assert!(!redact(&line).contains("abc"), "{}", redact(&line));
+    }
+    let numbers = json!({"msg": "0123", "args": "[ 1, 2 ]"}).to_string();
+    assert!(redact(&numbers).contains("0123"));
 }
