@@ -4,7 +4,7 @@
 use std::sync::atomic::AtomicBool;
 use std::thread;
 
-use lab::{Lab, Node, Pod, Stop};
+use lab::{Lab, Namespace, Node, Stop};
 
 const PORT: u16 = 9000;
 /// During an upgrade, new connections get ports of the kernel's, which has 4,535 for each of these, for two minutes each.
@@ -52,9 +52,10 @@ fn under_load(rounds: u32, load: Load, round: impl Fn(&Node)) {
     let [talker, sender, caller, idler] =
         ["talker", "sender", "caller", "idler"].map(|name| node.add_pod(name).unwrap());
     let far = lab.node(2).add_pod("far").unwrap();
-    for pod in [&talker, &caller, &far] {
+    let ends: [&Namespace; 4] = [&talker, &far, &caller, lab.inet()];
+    for end in ends {
         // A probe for a loss at the tail is sent again, too, when a busy receiver takes its time.
-        pod.sysctl("net.ipv4.tcp_early_retrans", "0").unwrap();
+        end.sysctl("net.ipv4.tcp_early_retrans", "0").unwrap();
     }
     let _echo = far.serve_echo(80).unwrap();
     let _close = far.serve_connect_close(PORT).unwrap();
@@ -124,8 +125,8 @@ fn under_load(rounds: u32, load: Load, round: impl Fn(&Node)) {
             );
         }
     });
-    for (pod, calls) in [(&talker, false), (&caller, true), (&far, false)] {
-        nothing_is_sent_again(pod, load.alone && !(calls && load.kernels_ports));
+    for (end, calls) in ends.into_iter().zip([false, false, true, true]) {
+        nothing_is_sent_again(end, load.alone && !(calls && load.kernels_ports));
     }
     for (stream, way) in streams.into_iter().zip(["VNet", "Internet"]) {
         let report = stream.finish().unwrap();
@@ -147,10 +148,10 @@ fn under_load(rounds: u32, load: Load, round: impl Fn(&Node)) {
 }
 
 /// What a call sends again while tables move met a port of the kernel's that the server remembers (ADR 0015): told, not judged.
-fn nothing_is_sent_again(pod: &Pod, is_judged: bool) {
-    let again = pod.tcp_counter("RetransSegs").unwrap();
-    println!("{}: {again} segments sent again", pod.name());
-    assert!(again == 0 || !is_judged, "TCP of {}", pod.name());
+fn nothing_is_sent_again(end: &Namespace, is_judged: bool) {
+    let again = end.tcp_counter("RetransSegs").unwrap();
+    println!("{}: {again} segments sent again", end.name());
+    assert!(again == 0 || !is_judged, "TCP of {}", end.name());
 }
 
 fn restart(node: &Node) {
