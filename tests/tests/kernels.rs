@@ -4,6 +4,7 @@
 use std::fs;
 use std::time::Duration;
 
+use hooks::{Hook, Pins};
 use lab::{Lab, Node, Pod, eventually};
 use serde_json::Value;
 
@@ -158,6 +159,10 @@ fn a_deleted_qdisc_of_the_nic_is_repaired_by_a_restart() {
     node.loader().terminate().unwrap();
     lose_the_qdisc(node);
     assert_eq!(filters(node, "eth0"), "", "whatever was there is gone");
+    for hook in [Hook::TO_WIRE, Hook::FROM_WIRE] {
+        let runs = node.run(|| Ok(hooks::runs(&Pins::default(), hook, "eth0")));
+        assert_eq!(runs.unwrap(), has_tcx(), "links survive: {}", hook.program);
+    }
     node.ping(lab.inet().addr()).unwrap();
     node.start_loader().unwrap();
     assert_eq!(running(node, "eth0"), ["to_wire", "from_wire"]);
