@@ -1,7 +1,7 @@
 //! Ports and bindings of real traffic: whose port a connection gets, and what happens when a binding is lost.
 #![cfg(test)]
 
-use std::io::{ErrorKind, Read as _, Write as _};
+use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::{Ipv4Addr, Shutdown, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
@@ -48,7 +48,7 @@ impl Connection {
     }
 
     /// Sends a word and gets it back.
-    fn echo(&mut self, word: &str) -> std::io::Result<()> {
+    fn echo(&mut self, word: &str) -> io::Result<()> {
         self.stream.write_all(format!("{word}\n").as_bytes())?;
         assert_eq!(line(&mut self.stream)?.trim(), word);
         Ok(())
@@ -61,7 +61,7 @@ impl Connection {
     }
 }
 
-fn line(stream: &mut TcpStream) -> std::io::Result<String> {
+fn line(stream: &mut TcpStream) -> io::Result<String> {
     let mut line = Vec::new();
     while line.last() != Some(&b'\n') {
         let mut byte = [0];
@@ -205,7 +205,9 @@ fn a_program_of_the_node_that_takes_a_pods_port_to_the_same_server_gets_no_answe
     let pod = node.add_pod("web").unwrap();
     let mut of_pod = Connection::open(&pod, 1500, server).unwrap();
     assert_eq!(of_pod.seen, 1500);
-    Connection::open(node, 1500, server).unwrap_err();
+    let why = Connection::open(node, 1500, server).unwrap_err();
+    let kind = why.downcast_ref().map(io::Error::kind);
+    assert_eq!(kind, Some(ErrorKind::TimedOut), "{why:?}");
     of_pod.echo("undisturbed").unwrap();
     Connection::open(node, 0, server)
         .unwrap()
