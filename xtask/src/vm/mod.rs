@@ -1,20 +1,19 @@
 //! `cargo xtask vm`: the same programs on other kernels, each in a virtual machine.
 
+mod boot;
 mod checks;
 mod kernel;
 mod machine;
 mod packages;
 
-use crate::setup::find_program;
 use crate::{build, command, setup, workspace};
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use checks::{CHECKS, Results};
 use kernel::Kernel;
 use machine::Accelerator;
 use packages::Apt;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -32,6 +31,8 @@ and prints a table in Markdown. A check that fails makes the exit status 1.
 
 Kernels are Debian's cloud kernels, of whatever suite has them; they are kept in target/vm/KERNEL (remove that folder to
 get a newer package). What the kernel and the checks printed is there, too: console.log, output.log.
+
+A guest that dies before it runs a check is booted once more, and that is told.
 
 Takes 3 to 5 minutes a kernel in software emulation (where there is no KVM) on two cores; the first time also a
 minute for packages. Tests of speed are left out, because emulation says nothing about them.";
@@ -81,7 +82,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let mut failed = Vec::new();
     for kernel in &kernels {
         let started = Instant::now();
-        let results = boot(kernel, &lines, accelerator)?;
+        let results = boot::boot(kernel, &lines, accelerator)?;
         if !results.passed() {
             failed.push(kernel.version.clone());
         }
@@ -138,47 +139,6 @@ fn test_programs() -> Result<BTreeMap<String, PathBuf>> {
         Some((name.to_owned(), PathBuf::from(file)))
     });
     Ok(programs.collect())
-}
-
-/// Runs all checks on one kernel, and tells as they end.
-fn boot(kernel: &Kernel, lines: &str, accelerator: Accelerator) -> Result<Results> {
-    let busybox = find_program("busybox").context("busybox is not there")?;
-    let initramfs = kernel
-        .initramfs(lines, &busybox)
-        .context("make the initramfs")?;
-    println!("\nvm: Linux {} ({})", kernel.version, accelerator.name());
-    let mut results = Results::default();
-    let mut output = String::new();
-    let limit = Duration::from_secs(checks::limit());
-    let ran = machine::run(kernel, &initramfs, accelerator, limit, |line| {
-        output += line;
-        output.push('\n');
-        if let Some(outcome) = results.line(line) {
-            let mark = if outcome.passed { "ok  " } else { "FAIL" };
-            println!("{mark} {:<10} {}", outcome.name, outcome.tally);
-            if !outcome.passed {
-                println!("{}", outcome.output.join("\n"));
-            }
-        }
-    });
-    fs::write(kernel.folder().join("output.log"), &output).context("write output.log")?;
-    if !results.up {
-        let hint = "if it hangs with kvm, try `--accelerator tcg`";
-        let console = kernel.folder().join("console.log");
-        let how = ran
-            .err()
-            .map_or_else(String::new, |error| format!(": {error:#}"));
-        bail!(
-            "the VM did not come up{how}; {} has the kernel's words; {hint}\n{output}",
-            console.display()
-        );
-    }
-    if let Err(error) = ran {
-        println!("FAIL {error:#}");
-    } else if !results.done {
-        println!("FAIL the VM ended before its checks did; see console.log");
-    }
-    Ok(results)
 }
 
 /// One kernel's line of the table.
