@@ -42,24 +42,43 @@ pub struct Swept {
 }
 
 impl Swept {
+    /// What it left in `flows` and `snat`. `None`: there was no sweep.
+    pub fn left(&self) -> Option<(u32, u32)> {
+        (self.flows_capacity.max(self.bindings_capacity) > 0).then_some((self.flows, self.bindings))
+    }
+
+    /// As much of a time as is free of the fuller table.
+    pub fn free_of(&self, time: Duration) -> Duration {
+        let tables = [
+            (self.flows, self.flows_capacity),
+            (self.bindings, self.bindings_capacity),
+        ];
+        let free = |(left, capacity): (u32, u32)| {
+            (time * capacity.saturating_sub(left)).checked_div(capacity)
+        };
+        let least = tables.into_iter().filter_map(free).min();
+        least.unwrap_or(time)
+    }
+
     /// When a table will be so full that sweeps must come in haste, should as much come as has come `since` the sweep that left `before`
-    /// in it. `None`: never. In haste already: zero.
-    pub fn until_filling(&self, before: (u32, u32), since: Duration) -> Option<Duration> {
+    /// in it: of a first one nobody knows when that came. `None`: never. In haste already: zero.
+    pub fn until_filling(&self, before: Option<(u32, u32)>, since: Duration) -> Option<Duration> {
         let flows = (
             self.flows,
             self.flows_removed,
             self.flows_capacity,
-            before.0,
+            before.map(|before| before.0),
         );
         let bindings = (
             self.bindings,
             self.bindings_removed,
             self.bindings_capacity,
-            before.1,
+            before.map(|before| before.1),
         );
-        let until = |(left, removed, capacity, before): (u32, u32, u32, u32)| {
+        let until = |(left, removed, capacity, before): (u32, u32, u32, Option<u32>)| {
             let room = mark(capacity).saturating_sub(left);
-            let come = left.saturating_add(removed).saturating_sub(before);
+            let come = left.saturating_add(removed);
+            let come = before.map_or(0, |before| come.saturating_sub(before));
             match (capacity, room) {
                 (0, _) => None,
                 (_, 0) => Some(Duration::ZERO),
@@ -268,7 +287,8 @@ mod tests {
             bindings_capacity: 2048,
             ..Swept::default()
         };
-        let until = |swept: Swept, flows, bindings| swept.until_filling((flows, bindings), TEN);
+        let until =
+            |swept: Swept, flows, bindings| swept.until_filling(Some((flows, bindings)), TEN);
         assert_eq!(until(at(100, 0, 100), 100, 100), None, "nothing comes");
         let haste = Some(Duration::ZERO);
         assert_eq!(until(at(768, 0, 0), 768, 0), haste);
@@ -280,10 +300,12 @@ mod tests {
         let soon = until(at(200, 800, 100), 0, 100);
         assert_eq!(soon, Some(Duration::from_millis(5680)));
         assert_eq!(
-            Swept::default().until_filling((0, 0), TEN),
+            Swept::default().until_filling(Some((0, 0)), TEN),
             None,
             "nothing was swept yet"
         );
+        let first = |flows| at(flows, 100, 100).until_filling(None, Duration::from_millis(1));
+        assert_eq!((first(100), first(768)), (None, haste));
     }
 
     #[test]
