@@ -1,34 +1,26 @@
 //! `vnetctl uninstall`: the node as it was before. Refuses while pods live, unless it is told to take them away, too.
 
+mod silence;
 mod unit;
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
 use std::io::ErrorKind;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use abi::pins::{BPFFS, DIRECTORY};
-use anyhow::{Context as _, ensure};
-use nix::errno::Errno;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-use rpc::{Request, RunDirectory, azure, lock_within};
+use anyhow::Context as _;
+use rpc::{RunDirectory, azure};
 use serde::Serialize;
 
-use super::doctor::{Conflist, Node};
+use super::doctor::Node;
 use super::endpoints;
 use super::output::{Output, table};
-use crate::leaks::{Holding, State, holdings};
+use crate::leaks::{Holding, LeakError, State, holdings};
 use crate::nic::{ifname, is_host_veth};
 use crate::{fallback, links, podname, tunnel};
-use unit::Unit;
-
-/// How long the loader may take to end.
-const PATIENCE: Duration = Duration::from_secs(20);
-/// How long it may take to hear what is coming.
-const ANSWER: Duration = Duration::from_secs(5);
+use silence::Silence;
 
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -68,8 +60,21 @@ pub(super) fn run(output: Output, arguments: &Arguments) -> anyhow::Result<()> {
     })
 }
 
+/// Why it is not for now.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error(
+        "uninstall: {} pods live on this node ({}); drain it first, or cut them off with --force",
+        .0.len(),
+        .0.join(", ")
+    )]
+    Living(Vec<String>),
+    #[error(transparent)]
+    Unknown(#[from] LeakError),
+}
+
 /// The addresses that somebody has; an error while pods live, unless they are to be cut off.
-fn held(node: &Node, force: bool) -> anyhow::Result<Vec<Holding>> {
+fn held(node: &Node, force: bool) -> Result<Vec<Holding>, Refusal> {
     let held = match holdings(&node.run) {
         Err(_unseen) if force => Vec::new(),
         seen => seen?,
@@ -79,14 +84,10 @@ fn held(node: &Node, force: bool) -> anyhow::Result<Vec<Holding>> {
         .filter(|one| one.state != State::Leaked)
         .collect();
     let living = living(node, &held);
-    let names: Vec<&str> = living.values().map(String::as_str).collect();
-    ensure!(
-        living.is_empty() || force,
-        "uninstall: {} pods live on this node ({}); drain it first, or cut them off with --force",
-        living.len(),
-        names.join(", ")
-    );
-    Ok(held)
+    if living.is_empty() || force {
+        return Ok(held);
+    }
+    Err(Refusal::Living(living.into_values().collect()))
 }
 
 /// Pods that a lease, a record or a host veth tells of. Of a lease, nothing may tell whether its pod lives: then it may.
@@ -146,55 +147,19 @@ fn veths(node: &Node) -> Vec<HostVeth> {
         .collect()
 }
 
-/// First whatever would bring anything back: the runtime's reason to call us, then the loader.
+/// First whatever would bring anything back.
 fn uninstall(before: &Node, force: bool) -> anyhow::Result<Vec<String>> {
-    let mut removed = Vec::new();
-    if before.loader.is_some() {
-        // An earlier one does not know the question, and puts no conflist back.
-        let _whatever = rpc::call(&before.run.socket(), &Request::Leave, ANSWER);
-    }
-    let ours = before
-        .conflists
-        .iter()
-        .filter(|conflist| conflist.is_ours());
-    let ours: Vec<&Conflist> = ours.collect();
-    for conflist in &ours {
-        remove(&conflist.path, &mut removed)?;
-    }
-    let unit = Unit::disable()?;
-    // Until the end, so that no loader starts meanwhile.
-    let lock = stop(before)?;
-    // A runtime had read the conflist, and the loader has served it until now. Only from here on can no ADD succeed.
-    let node = Node::look();
-    let held = match held(&node, force) {
-        Ok(held) => held,
-        Err(why) => {
-            drop(lock);
-            let back = put_back(&ours, &unit, before.loader)?;
-            return Err(why.context(format!("a pod came meanwhile; {back}")));
-        }
-    };
+    let Silence {
+        node,
+        held,
+        mut removed,
+        _lock,
+    } = Silence::over(before, force)?;
     if let Some(pid) = before.loader {
         removed.push(format!("the process {pid} of azure-vnet-loader"));
     }
     removed.extend(take_away(&node, held.iter().any(|one| one.is_taken_over))?);
     Ok(removed)
-}
-
-/// What was taken away until a pod was found, and what the operator has to do yet.
-fn put_back(conflists: &[&Conflist], unit: &Unit, loader: Option<i32>) -> anyhow::Result<String> {
-    for conflist in conflists {
-        rpc::replace(&conflist.path, conflist.text.as_bytes())?;
-    }
-    let is_started = unit.restore()?;
-    Ok(match loader {
-        Some(pid) if !is_started => {
-            format!(
-                "the conflist is back, but the loader, process {pid}, has ended: start it again"
-            )
-        }
-        _ => "the conflist is back, and the loader as it was".to_owned(),
-    })
 }
 
 /// Everything else, once nobody can add anything. `azures`: Azure's plug-ins have pods here, and need what they wrote about them.
@@ -237,31 +202,6 @@ fn give_back(
             Ok(())
         }
     }
-}
-
-/// As systemd would. Ends when nobody holds the loader's lock, and holds it then.
-fn stop(node: &Node) -> anyhow::Result<Option<File>> {
-    if let Some(pid) = node.loader {
-        match kill(Pid::from_raw(pid), Signal::SIGTERM) {
-            Ok(()) | Err(Errno::ESRCH) => {}
-            Err(error) => {
-                return Err(error).with_context(|| format!("end the loader, process {pid}"));
-            }
-        }
-    }
-    let path = node.run.root().join("loader.lock");
-    let lock = match File::open(&path) {
-        Err(absent) if absent.kind() == ErrorKind::NotFound => return Ok(None),
-        opened => opened.with_context(|| format!("open {}", path.display()))?,
-    };
-    let ended = lock_within(&lock, PATIENCE).context("wait for the loader's end")?;
-    ensure!(
-        ended,
-        "the loader, which holds {}, has not ended after {} s: end it, and try again",
-        path.display(),
-        PATIENCE.as_secs()
-    );
-    Ok(Some(lock))
 }
 
 /// Pods' host veths, whose programs go with them, and the way out of the tunnel modes.

@@ -7,6 +7,8 @@ use std::process::{Command, Output, Stdio};
 use anyhow::{Context as _, ensure};
 
 const UNIT: &str = "azure-vnet-loader";
+/// What `is-active` says of one that runs, or will before long.
+const UP: [&str; 3] = ["active", "activating", "reloading"];
 
 /// What it was before it was disabled.
 pub(super) struct Unit {
@@ -15,41 +17,52 @@ pub(super) struct Unit {
 }
 
 impl Unit {
-    /// It may be enabled without running, or between two starts. Without systemd nobody starts it anew.
-    pub(super) fn disable() -> anyhow::Result<Self> {
+    /// It may be enabled without running, or between two starts.
+    pub(super) fn look() -> Self {
         let is = |what: &str| systemctl(&[what]).is_ok_and(|told| told.status.success());
-        let unit = Self {
+        // One that is on its way up fails, and says so.
+        let active = systemctl(&["is-active"]).map(|told| told.stdout);
+        let active = active.map(|told| String::from_utf8_lossy(&told).trim().to_owned());
+        Self {
             was_enabled: is("is-enabled"),
-            was_active: is("is-active"),
-        };
+            was_active: active.is_ok_and(|told| UP.contains(&told.as_str())),
+        }
+    }
+
+    /// Without systemd nobody starts it anew.
+    pub(super) fn disable() -> anyhow::Result<()> {
+        let is_there = || systemctl(&["cat"]).is_ok_and(|told| told.status.success());
         let runs = Path::new("/run/systemd/system").exists();
         match systemctl(&["disable", "--now"]) {
             Ok(done) if runs && !done.status.success() => {
-                ensure!(!is("cat"), "systemctl disable --now {UNIT}: {}", why(&done));
+                ensure!(
+                    !is_there(),
+                    "systemctl disable --now {UNIT}: {}",
+                    why(&done)
+                );
             }
             Err(error) if runs => return Err(error).context("run systemctl"),
             Ok(_) | Err(_) => {}
         }
-        Ok(unit)
+        Ok(())
     }
 
-    /// As it was, and whether the loader is on its way up.
-    pub(super) fn restore(&self) -> anyhow::Result<bool> {
-        let Self {
-            was_enabled,
-            was_active,
-        } = *self;
-        for (was, verb) in [(was_enabled, "enable"), (was_active, "start")] {
-            if was {
-                let done = systemctl(&[verb]).context("run systemctl")?;
-                ensure!(
-                    done.status.success(),
-                    "systemctl {verb} {UNIT}: {}",
-                    why(&done)
-                );
-            }
-        }
-        Ok(was_active)
+    /// Makes it what it was. Whether the loader is on its way up, and what went wrong.
+    pub(super) fn restore(&self) -> (bool, Vec<String>) {
+        let mut failed = Vec::new();
+        let mut again = |was: bool, verb: &str| {
+            let done = was.then(|| systemctl(&[verb]));
+            let wrong = match &done {
+                Some(Ok(done)) if !done.status.success() => why(done),
+                Some(Err(error)) => error.to_string(),
+                Some(Ok(_)) | None => return was,
+            };
+            failed.push(format!("systemctl {verb} {UNIT}: {wrong}"));
+            false
+        };
+        again(self.was_enabled, "enable");
+        let is_started = again(self.was_active, "start");
+        (is_started, failed)
     }
 }
 
