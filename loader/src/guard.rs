@@ -12,7 +12,7 @@ use abi::pins::program::XDP_GUARD;
 use aya::maps::lpm_trie::Key;
 use hooks::{Abi, AttachError, Outcome, Pins};
 use ipnet::Ipv4Net;
-use rpc::{GuardView, RunDirectory, StateError, read_json, write_json};
+use rpc::{GuardView, RunDirectory, read_json, write_json};
 use tracing::{debug, error, info, warn};
 
 use crate::config::{Config, Xdp};
@@ -77,8 +77,6 @@ enum GuardError {
     Attach(#[from] AttachError),
     #[error("ask {nic} for its offloads: {source}")]
     Offloads { nic: String, source: io::Error },
-    #[error(transparent)]
-    State(#[from] StateError),
 }
 
 /// Attaches the guard, or puts the pinned program behind its link, which does nothing when it is there already. Nothing
@@ -90,7 +88,10 @@ fn attach(pins: &Pins, run: &RunDirectory, nic: &str) -> Result<Vec<String>, Gua
             source,
         })
     };
-    let (outcome, lost) = cost(run, enabled, || Ok(hooks::attach_guard(pins, nic)?))?;
+    let replace = || Ok(hooks::replace_guard(pins, nic)?);
+    let (outcome, lost) = cost(run, enabled, replace, || {
+        Ok(hooks::attach_guard(pins, nic)?)
+    })?;
     if outcome == Outcome::Replaced {
         debug!(interface = nic, program = XDP_GUARD, "attached as before");
     } else {
@@ -102,25 +103,28 @@ fn attach(pins: &Pins, run: &RunDirectory, nic: &str) -> Result<Vec<String>, Gua
     Ok(lost)
 }
 
-/// The offloads that were on and are not, since the guard was attached: now, or by an earlier start.
+/// The offloads that were on and are not, since the guard was attached: now, or by an earlier start. What is remembered of it decides
+/// nothing but what is told.
 fn cost(
     run: &RunDirectory,
     enabled: impl Fn() -> Result<Vec<&'static str>, GuardError>,
-    attach: impl FnOnce() -> Result<Outcome, GuardError>,
+    replace: impl FnOnce() -> Result<bool, GuardError>,
+    attach: impl FnOnce() -> Result<(), GuardError>,
 ) -> Result<(Outcome, Vec<String>), GuardError> {
     let before: Vec<String> = enabled()?.into_iter().map(str::to_owned).collect();
     let earlier = remembered(run);
-    // Killed before it has measured, it leaves all that the guard may have cost by then.
-    let possible: BTreeSet<_> = earlier.iter().chain(&before).collect();
-    write_json(&memory(run), &possible)?;
-    let outcome = attach()?;
-    let mut lost = match outcome {
-        Outcome::Replaced => earlier,
-        Outcome::Attached => before,
+    let (outcome, mut lost) = if replace()? {
+        (Outcome::Replaced, earlier)
+    } else {
+        // Killed before it has measured, or unable to, it leaves all that the guard may have cost by then …
+        remember(run, &before);
+        // … but one that is not attached costs nothing more.
+        attach().inspect_err(|_| remember(run, &earlier))?;
+        (Outcome::Attached, before)
     };
     let after = enabled()?;
     lost.retain(|name| !after.contains(&name.as_str()));
-    write_json(&memory(run), &lost)?;
+    remember(run, &lost);
     Ok((outcome, lost))
 }
 
@@ -136,6 +140,15 @@ fn detach(pins: &Pins, run: &RunDirectory, nic: &str) -> Result<(), GuardError> 
 /// The offloads that were lost, or may have been, when the guard was attached: a later start cannot see the difference any more.
 fn remembered(run: &RunDirectory) -> Vec<String> {
     read_json(&memory(run)).unwrap_or_default()
+}
+
+/// Written when it changes: this is done at every event of the NIC.
+fn remember(run: &RunDirectory, lost: &[String]) {
+    if remembered(run) != lost
+        && let Err(error) = write_json(&memory(run), &lost)
+    {
+        warn!(%error, "what the guard costs is forgotten at the next start");
+    }
 }
 
 fn memory(run: &RunDirectory) -> PathBuf {
@@ -182,8 +195,10 @@ impl Registry {
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
 
     use super::*;
+    use crate::keepsakes::Stamp;
 
     const LRO: &str = "large-receive-offload";
 
@@ -201,44 +216,114 @@ mod tests {
             }
         }
 
-        /// What a guard costs that is attached with this outcome.
-        fn cost(&self, outcome: Result<Outcome, GuardError>) -> Result<Vec<String>, GuardError> {
+        fn run(&self) -> RunDirectory {
+            RunDirectory::at(self.run.path())
+        }
+
+        /// What a guard costs that is there, or not yet and attached so.
+        fn cost(
+            &self,
+            is_there: bool,
+            attached: impl FnOnce() -> Result<(), GuardError>,
+        ) -> Result<Vec<String>, GuardError> {
             let attach = || {
+                attached()?;
                 self.offloads.set(&["scatter-gather"]);
-                outcome
+                Ok(())
             };
             let enabled = || Ok(self.offloads.get().to_vec());
-            let cost = cost(&RunDirectory::at(self.run.path()), enabled, attach);
+            let cost = cost(&self.run(), enabled, || Ok(is_there), attach);
             cost.map(|(_, lost)| lost)
+        }
+
+        fn attached(&self) -> Vec<String> {
+            self.cost(false, || Ok(())).unwrap()
+        }
+
+        fn replaced(&self) -> Vec<String> {
+            self.cost(true, || unreachable!()).unwrap()
         }
     }
 
-    fn killed() -> Result<Outcome, GuardError> {
-        let (nic, source) = (String::new(), io::ErrorKind::Interrupted.into());
-        Err(GuardError::Offloads { nic, source })
+    fn refused() -> GuardError {
+        let (nic, source) = (String::new(), io::ErrorKind::ResourceBusy.into());
+        GuardError::Offloads { nic, source }
     }
 
     #[test]
     fn a_lost_offload_is_named_by_this_start_and_by_later_ones_until_it_is_back() {
         let nic = Nic::new();
-        assert_eq!(nic.cost(Ok(Outcome::Attached)).unwrap(), [LRO]);
+        assert_eq!(nic.attached(), [LRO]);
         for _ in 0..2 {
-            assert_eq!(nic.cost(Ok(Outcome::Replaced)).unwrap(), [LRO]);
+            assert_eq!(nic.replaced(), [LRO]);
         }
         nic.offloads.set(&["scatter-gather", LRO]);
-        assert_eq!(nic.cost(Ok(Outcome::Attached)).unwrap(), [LRO], "a new NIC");
-        let back = || Ok(vec!["scatter-gather", LRO]);
-        let run = RunDirectory::at(nic.run.path());
-        let (_, lost) = cost(&run, back, || Ok(Outcome::Replaced)).unwrap();
-        assert_eq!(lost, Vec::<String>::new());
+        assert_eq!(nic.attached(), [LRO], "a new NIC");
+        nic.offloads.set(&["scatter-gather", LRO]);
+        assert_eq!(nic.replaced(), Vec::<String>::new());
     }
 
     #[test]
     fn a_start_that_was_killed_before_it_measured_leaves_the_loss_to_the_next_to_name() {
         let nic = Nic::new();
-        nic.cost(killed()).unwrap_err();
-        assert_eq!(nic.cost(Ok(Outcome::Replaced)).unwrap(), [LRO]);
-        assert_eq!(nic.cost(Ok(Outcome::Replaced)).unwrap(), [LRO]);
+        let killed = AssertUnwindSafe(|| {
+            let enabled = || Ok(nic.offloads.get().to_vec());
+            cost(&nic.run(), enabled, || Ok(false), || panic!("killed"))
+        });
+        catch_unwind(killed).unwrap_err();
+        nic.offloads.set(&["scatter-gather"]);
+        assert_eq!(nic.replaced(), [LRO]);
+        assert_eq!(nic.replaced(), [LRO]);
+    }
+
+    #[test]
+    fn a_guard_that_could_not_be_attached_costs_nothing_that_the_operator_turns_off() {
+        let nic = Nic::new();
+        nic.cost(false, || Err(refused())).unwrap_err();
+        nic.offloads.set(&["scatter-gather"]);
+        assert_eq!(nic.replaced(), Vec::<String>::new());
+
+        let nic = Nic::new();
+        assert_eq!(nic.attached(), [LRO]);
+        let replace = || Err(refused());
+        nic.offloads.set(&["scatter-gather", "rx-checksumming"]);
+        let enabled = || Ok(nic.offloads.get().to_vec());
+        cost(&nic.run(), enabled, replace, || unreachable!()).unwrap_err();
+        nic.cost(false, || Err(refused())).unwrap_err();
+        nic.offloads.set(&["scatter-gather"]);
+        assert_eq!(nic.replaced(), [LRO], "what an earlier start found");
+    }
+
+    #[test]
+    fn a_loss_that_could_not_be_measured_is_named_by_the_next_look() {
+        let nic = Nic::new();
+        let looks = Cell::new(0);
+        let enabled = || match looks.replace(looks.get() + 1) {
+            0 => Ok(nic.offloads.get().to_vec()),
+            _ => Err(refused()),
+        };
+        let attach = || {
+            nic.offloads.set(&["scatter-gather"]);
+            Ok(())
+        };
+        cost(&nic.run(), enabled, || Ok(false), attach).unwrap_err();
+        assert_eq!(nic.replaced(), [LRO]);
+    }
+
+    #[test]
+    fn a_full_disk_does_not_keep_the_guard_off_nor_its_cost_secret() {
+        let nic = Nic::new();
+        fs::create_dir(memory(&nic.run())).unwrap();
+        assert_eq!(nic.attached(), [LRO]);
+    }
+
+    #[test]
+    fn what_is_known_is_not_written_again() {
+        let nic = Nic::new();
+        assert_eq!(nic.attached(), [LRO]);
+        let stamp = Stamp::of(&memory(&nic.run())).unwrap();
+        assert_eq!(nic.replaced(), [LRO]);
+        assert_eq!(Stamp::of(&memory(&nic.run())).unwrap(), stamp);
     }
 
     #[test]

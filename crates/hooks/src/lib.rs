@@ -30,4 +30,4 @@ pub use pins::Pins;
 pub use raw::RawMap;
 pub use sys::wait_for_programs;
 pub use ticks::ticks;
-pub use xdp::{attach_guard, detach_guard, has_guard};
+pub use xdp::{attach_guard, detach_guard, has_guard, replace_guard};

@@ -11,21 +11,21 @@ use aya_obj::programs::XdpAttachType;
 use nix::errno::Errno;
 
 use crate::link::{replace, unpin};
-use crate::{AttachError, Outcome, Pins};
+use crate::{AttachError, Pins};
 
-/// Attaches the pinned guard to `ifname`, or replaces, in one atomic step, the one that an earlier start attached; the
-/// same one again is no work for the driver. It outlives this process.
-pub fn attach_guard(pins: &Pins, ifname: &str) -> Result<Outcome, AttachError> {
-    let path = pins.program(XDP_GUARD);
-    let mut program = Xdp::from_pin(&path, XdpAttachType::Interface)
-        .map_err(|source| AttachError::Open { path, source })?;
-    let pin = pins.link(ifname, XDP_GUARD);
-    if replace(&pin, |link: XdpLink| {
+/// Puts the pinned guard behind the link by which an earlier start attached it to `ifname`, in one atomic step; the same one again is
+/// no work for the driver. `false`: there is no such link.
+pub fn replace_guard(pins: &Pins, ifname: &str) -> Result<bool, AttachError> {
+    let mut program = pinned(pins)?;
+    replace(&pins.link(ifname, XDP_GUARD), |link: XdpLink| {
         let id = program.attach_to_link(link)?;
         program.take_link(id)
-    })? {
-        return Ok(Outcome::Replaced);
-    }
+    })
+}
+
+/// Attaches the pinned guard to `ifname`, which has no link of it. It outlives this process.
+pub fn attach_guard(pins: &Pins, ifname: &str) -> Result<(), AttachError> {
+    let mut program = pinned(pins)?;
     let id = program
         .attach(ifname, XdpMode::Driver)
         .map_err(|error| refused(ifname, explain(&error)))?;
@@ -33,8 +33,15 @@ pub fn attach_guard(pins: &Pins, ifname: &str) -> Result<Outcome, AttachError> {
         .take_link(id)
         .map_err(|error| refused(ifname, error))?;
     let link: FdLink = link.try_into().map_err(|error| refused(ifname, error))?;
-    link.pin(&pin).map_err(|error| refused(ifname, error))?;
-    Ok(Outcome::Attached)
+    link.pin(pins.link(ifname, XDP_GUARD))
+        .map_err(|error| refused(ifname, error))?;
+    Ok(())
+}
+
+fn pinned(pins: &Pins) -> Result<Xdp, AttachError> {
+    let path = pins.program(XDP_GUARD);
+    Xdp::from_pin(&path, XdpAttachType::Interface)
+        .map_err(|source| AttachError::Open { path, source })
 }
 
 /// Whether the guard was attached to `ifname` and not taken off since.
