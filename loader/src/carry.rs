@@ -111,14 +111,19 @@ impl Carry {
         let places = plans
             .iter()
             .map(|plan| (plan.pin.clone(), pins.map(plan.name)));
-        Ok(Self {
+        let places = places.filter(|(pin, place)| pin != place).collect();
+        Ok(Self::of(pins, places, moves))
+    }
+
+    fn of(pins: &Pins, places: Vec<(PathBuf, PathBuf)>, moves: Vec<Move>) -> Self {
+        Self {
             pins: pins.clone(),
-            places: places.filter(|(pin, place)| pin != place).collect(),
+            places,
             moves,
             claimed: None,
             known: HashSet::new(),
             since: None,
-        })
+        }
     }
 
     /// Copies what the loader alone writes, and counters.
@@ -244,9 +249,9 @@ impl Carry {
     }
 
     /// What the copies have too much, unless programs may write there: an upgrade that was cut short goes on, or is taken back.
-    fn remove_missing(&self) -> Result<(), CarryError> {
-        let is_unused = |one: &&Move| one.role == Role::Table && !one.resumed;
-        for one in self.moves.iter().filter(is_unused) {
+    fn remove_missing(&mut self) -> Result<(), CarryError> {
+        let is_unused = |one: &&mut Move| one.role == Role::Table && !one.resumed;
+        for one in self.moves.iter_mut().filter(is_unused) {
             one.remove_missing().map_err(CarryError::of(one.name))?;
         }
         Ok(())

@@ -41,7 +41,11 @@ pub struct RawMap {
 impl RawMap {
     /// Opens the map that is pinned there.
     pub fn open(pin: &Path) -> Result<Self, MapError> {
-        let map = MapData::from_pin(pin)?;
+        Self::new(MapData::from_pin(pin)?)
+    }
+
+    /// Takes this map.
+    pub fn new(map: MapData) -> Result<Self, MapError> {
         let info = map.info()?;
         let size = |size: u32| usize::try_from(size).unwrap_or(usize::MAX);
         let (key, mut value) = (size(info.key_size()), size(info.value_size()));

@@ -1,6 +1,6 @@
 //! One map's entries on their way into a map of another layout: what is copied, what goes again, and how its bytes are arranged there.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::path::PathBuf;
@@ -26,17 +26,33 @@ pub(super) struct Move {
     pub(super) copies: Copies,
 }
 
-/// What a walk after the first one finds changed: hashes of the new map's keys, and of the old one's values.
+/// What a walk after the first one finds changed, by hashes of the old map's keys and values: most entries of a walk are as they were, and
+/// need not be arranged anew to see that.
 #[derive(Debug, Default)]
 pub(super) struct Copies {
     hasher: RandomState,
-    /// Of each key, the value, and the last walk that found it.
-    entries: HashMap<u64, (u64, u32)>,
+    /// By keys.
+    entries: HashMap<u64, Copied>,
     walk: u32,
 }
 
+#[derive(Debug)]
+struct Copied {
+    value: u64,
+    /// The new map's key.
+    place: u64,
+    /// The last walk that found it.
+    found: u32,
+}
+
+/// An entry that is new or changed.
+struct Change {
+    key: u64,
+    value: u64,
+}
+
 impl Copies {
-    /// How many entries were copied.
+    /// How many entries were copied and not removed again.
     pub(super) fn len(&self) -> usize {
         self.entries.len()
     }
@@ -45,23 +61,43 @@ impl Copies {
         self.walk += 1;
     }
 
-    /// Whether the walk finds this for the first time.
-    fn is_new(&mut self, key: &[u8], value: &[u8]) -> bool {
+    /// What the walk finds. `None`: it was copied as it is.
+    fn change(&mut self, key: &[u8], value: &[u8]) -> Option<Change> {
         let [key, value] = [key, value].map(|bytes| self.hasher.hash_one(bytes));
-        let before = self.entries.insert(key, (value, self.walk));
-        before.is_none_or(|(before, _)| before != value)
+        if let Some(copied) = self.entries.get_mut(&key) {
+            copied.found = self.walk;
+            if copied.value == value {
+                return None;
+            }
+        }
+        Some(Change { key, value })
     }
 
-    /// Whether any key was copied that the last walk did not find.
-    fn misses_some(&self) -> bool {
-        let mut entries = self.entries.values();
-        entries.any(|(_, found)| *found != self.walk)
+    /// That it is copied, to this key of the new map.
+    fn note(&mut self, Change { key, value }: Change, place: &[u8]) {
+        let (place, found) = (self.hasher.hash_one(place), self.walk);
+        let copied = Copied {
+            value,
+            place,
+            found,
+        };
+        self.entries.insert(key, copied);
     }
 
-    /// Whether this one was.
-    fn misses(&self, key: &[u8]) -> bool {
-        let copied = self.entries.get(&self.hasher.hash_one(key));
-        copied.is_some_and(|(_, found)| *found != self.walk)
+    /// Forgets what was copied and the last walk did not find. Hashes of its keys in the new map, unless others have them, too.
+    fn take_missing(&mut self) -> HashSet<u64> {
+        let walk = self.walk;
+        let missing = self
+            .entries
+            .extract_if(|_, copied| copied.found != walk)
+            .map(|(_, copied)| copied.place);
+        let mut missing: HashSet<u64> = missing.collect();
+        if !missing.is_empty() {
+            for copied in self.entries.values() {
+                missing.remove(&copied.place);
+            }
+        }
+        missing
     }
 }
 
@@ -79,10 +115,11 @@ impl Move {
         } = self;
         copies.begin_walk();
         from.each(|key, value| {
-            let (key, value) = way.entry(key, value, to);
-            if !copies.is_new(&key, &value) {
+            let Some(change) = copies.change(key, value) else {
                 return Ok(());
-            }
+            };
+            let (key, value) = way.entry(key, value, to);
+            copies.note(change, &key);
             if *role != Role::Table {
                 return to.put(&key, &value);
             }
@@ -103,18 +140,19 @@ impl Move {
 
     /// Removes from the new map what is gone from the old one since it was copied: a connection whose binding was given up has the
     /// kernel's port. Only while no program writes the new map.
-    pub(super) fn remove_missing(&self) -> io::Result<()> {
-        if !self.copies.misses_some() {
+    pub(super) fn remove_missing(&mut self) -> io::Result<()> {
+        let missing = self.copies.take_missing();
+        if missing.is_empty() {
             return Ok(());
         }
-        let mut missing = Vec::new();
+        let mut keys = Vec::new();
         self.to.each(|key, _| {
-            if self.copies.misses(key) {
-                missing.push(key.to_vec());
+            if missing.contains(&self.copies.hasher.hash_one(key)) {
+                keys.push(key.to_vec());
             }
             Ok(())
         })?;
-        missing.iter().try_for_each(|key| self.to.remove(key))
+        keys.iter().try_for_each(|key| self.to.remove(key))
     }
 }
 
@@ -155,6 +193,14 @@ impl Way {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use aya::maps::MapData;
+    use aya_obj::generated::bpf_map_type;
+
+    use hooks::Pins;
+
+    use super::super::Carry;
     use super::*;
 
     #[test]
@@ -171,16 +217,104 @@ mod tests {
     #[test]
     fn what_changes_between_walks_is_copied_again_and_what_is_gone_is_missed() {
         let mut copies = Copies::default();
+        let is_new = |copies: &mut Copies, [key, value]: [&str; 2], place: &str| {
+            let change = copies.change(key.as_bytes(), value.as_bytes());
+            let is_new = change.is_some();
+            if let Some(change) = change {
+                copies.note(change, place.as_bytes());
+            }
+            is_new
+        };
         copies.begin_walk();
-        assert!(copies.is_new(b"stays", b"1") && copies.is_new(b"changes", b"1"));
-        assert!(copies.is_new(b"goes", b"1") && !copies.misses_some());
-        copies.begin_walk();
-        assert!(!copies.is_new(b"stays", b"1") && copies.is_new(b"changes", b"2"));
-        assert!(copies.is_new(b"comes", b"1") && copies.misses_some());
-        for (key, is_missed) in [("goes", true), ("stays", false), ("changes", false)] {
-            assert_eq!(copies.misses(key.as_bytes()), is_missed, "{key}");
+        for key in ["stays", "changes", "goes", "goes, but its twin"] {
+            let place = key.strip_prefix("goes, but ").unwrap_or(key);
+            assert!(is_new(&mut copies, [key, "1"], place), "{key}");
         }
-        assert!(!copies.misses(b"never copied"), "somebody else's");
+        assert!(is_new(&mut copies, ["stays, the twin", "1"], "its twin"));
+        assert!(copies.take_missing().is_empty());
+        copies.begin_walk();
+        assert!(!is_new(&mut copies, ["stays", "1"], "stays"));
+        assert!(!is_new(&mut copies, ["stays, the twin", "1"], "its twin"));
+        assert!(is_new(&mut copies, ["changes", "2"], "changes"));
+        assert!(is_new(&mut copies, ["comes", "1"], "comes"));
+        let goes = copies.hasher.hash_one("goes".as_bytes());
+        assert_eq!(copies.take_missing(), HashSet::from([goes]));
+        assert_eq!((copies.len(), copies.take_missing().len()), (4, 0));
+        assert!(is_new(&mut copies, ["goes", "1"], "goes"), "it is back");
+    }
+
+    /// A map of the kernel that nobody else sees.
+    fn map(key: u32, value: u32) -> RawMap {
+        let hash = bpf_map_type::BPF_MAP_TYPE_HASH as u32;
+        let shape = aya_obj::Map::new_from_params(hash, key, value, 16, 0);
+        RawMap::new(MapData::create(shape, "carried", None).unwrap()).unwrap()
+    }
+
+    fn entries(map: &RawMap) -> BTreeMap<Vec<u8>, Vec<u8>> {
+        let mut entries = BTreeMap::new();
+        let read = map.each(|key, value| {
+            entries.insert(key.to_vec(), value.to_vec());
+            Ok(())
+        });
+        read.unwrap();
+        entries
+    }
+
+    /// Maps are root's, and so is this test: others have nothing to try it on.
+    #[test]
+    fn what_is_gone_from_the_old_map_goes_from_the_new_one_unless_programs_may_have_written_it() {
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        for resumed in [false, true] {
+            // Keys of four bytes go to the end of eight.
+            let mut layout = Layout::FIRST;
+            layout.key[0] = Piece::new(0, 4, 4);
+            layout.value[0] = Piece::new(0, 0, 1);
+            let one = Move {
+                name: "flows",
+                role: Role::Table,
+                way: Way::Forward(layout),
+                from: map(4, 1),
+                source: PathBuf::new(),
+                to: map(8, 1),
+                resumed,
+                copies: Copies::default(),
+            };
+            let new = |key: [u8; 4]| [[0; 4], key].concat();
+            let mut carry = Carry::of(&Pins::default(), Vec::new(), vec![one]);
+            for key in [*b"stay", *b"gone"] {
+                carry.moves[0].from.put(&key, b"1").unwrap();
+            }
+            // A program's, where an earlier start had begun.
+            carry.moves[0].to.put(&new(*b"else"), b"1").unwrap();
+            carry.tables().unwrap();
+            assert_eq!(entries(&carry.moves[0].to).len(), 3);
+            // What is as it was is not arranged again: it would go elsewhere.
+            let nowhere = Way::Forward(Layout::FIRST);
+            let way = std::mem::replace(&mut carry.moves[0].way, nowhere);
+            carry.tables().unwrap();
+            assert_eq!(entries(&carry.moves[0].to).len(), 3);
+            carry.moves[0].way = way;
+
+            carry.moves[0].from.remove(b"gone").unwrap();
+            carry.moves[0].from.put(b"come", b"1").unwrap();
+            carry.tables().unwrap();
+            carry.remove_missing().unwrap();
+            let found = entries(&carry.moves[0].to);
+            let is_there = |key| found.contains_key(&new(key));
+            assert!(
+                [*b"stay", *b"come", *b"else"].into_iter().all(is_there),
+                "{found:?}"
+            );
+            assert_eq!(is_there(*b"gone"), resumed, "resumed: {resumed}");
+
+            // Its connection is there again: so is its entry.
+            carry.moves[0].from.put(b"gone", b"1").unwrap();
+            carry.tables().unwrap();
+            assert_eq!(entries(&carry.moves[0].to).len(), 4);
+            assert_eq!(carry.moves[0].copies.len(), 3);
+        }
     }
 
     #[test]
