@@ -1,14 +1,15 @@
 //! How is another program run that may hang? By `timeout`, which ends it.
 
+use std::ffi::OsStr;
 use std::io;
 use std::process::{Command, Stdio};
 
 /// Seconds that a program may take.
 const PATIENCE: &str = "5";
 /// What `timeout` ends with when it had to end the program …
-const HANGS: i32 = 124;
+pub(crate) const HANGS: i32 = 124;
 /// … and when there is none.
-const NOT_FOUND: i32 = 127;
+pub(crate) const NOT_FOUND: i32 = 127;
 
 /// A program does not do what it was to do.
 #[derive(Debug, thiserror::Error)]
@@ -39,9 +40,15 @@ pub enum RunError {
 
 /// A program that is ended when it hangs.
 pub(crate) fn bounded(program: &str) -> Command {
-    let mut command = Command::new("timeout");
-    command.args(["--kill-after=1", PATIENCE, program]);
+    let mut command = within(PATIENCE, program);
     command.stdin(Stdio::null());
+    command
+}
+
+/// The same after so many seconds.
+pub(crate) fn within(seconds: &str, program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new("timeout");
+    command.args(["--kill-after=1", seconds]).arg(program);
     command
 }
 

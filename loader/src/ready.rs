@@ -7,7 +7,7 @@ use hooks::Hook;
 use crate::daemon::Daemon;
 use crate::metrics::Addresses;
 
-/// Four times what anything may take that waits for others.
+/// Twice what anything may take that waits for others: a plug-in that frees an address, a minute.
 const STUCK: Duration = Duration::from_mins(2);
 
 impl Daemon {
