@@ -2,12 +2,15 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::process::{Command, Stdio};
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{Command, ExitStatus, Stdio};
+
+use nix::libc;
 
 /// Seconds that a program may take.
 const PATIENCE: &str = "5";
 /// What `timeout` ends with when it had to end the program …
-pub(crate) const HANGS: i32 = 124;
+const HANGS: i32 = 124;
 /// … and when there is none.
 pub(crate) const NOT_FOUND: i32 = 127;
 
@@ -52,6 +55,11 @@ pub(crate) fn within(seconds: &str, program: impl AsRef<OsStr>) -> Command {
     command
 }
 
+/// Whether such a program had to be ended. One that does not listen is killed, and `timeout` with it.
+pub(crate) fn hangs(ended: ExitStatus) -> bool {
+    ended.code() == Some(HANGS) || ended.signal() == Some(libc::SIGKILL)
+}
+
 /// What such a program prints.
 pub(crate) fn run(program: &'static str, arguments: &[&str]) -> Result<String, RunError> {
     let start = |source| RunError::Start { program, source };
@@ -59,7 +67,7 @@ pub(crate) fn run(program: &'static str, arguments: &[&str]) -> Result<String, R
     match done.status.code() {
         Some(0) => Ok(String::from_utf8_lossy(&done.stdout).into_owned()),
         Some(NOT_FOUND) => Err(start(io::ErrorKind::NotFound.into())),
-        Some(HANGS) => Err(RunError::Hangs { program }),
+        _ if hangs(done.status) => Err(RunError::Hangs { program }),
         _ => {
             let why = String::from_utf8_lossy(&done.stderr).trim().to_owned();
             Err(RunError::Failed { program, why })

@@ -34,6 +34,8 @@ pub enum FallbackError {
 pub struct Installed {
     /// Whether the kernel checks the sources of pods' packets, too.
     pub checks_sources: bool,
+    /// Whether it is one for a node with pods in a tunnel mode.
+    pub tunnels: bool,
     /// The table as nft shows it: what it must look like until the next time.
     listing: String,
 }
@@ -72,6 +74,7 @@ pub fn install(wanted: &Wanted<'_>) -> Result<Installed, FallbackError> {
     };
     Ok(Installed {
         checks_sources,
+        tunnels: wanted.tunnels,
         listing: list().map_err(FallbackError::NoNft)?,
     })
 }

@@ -17,8 +17,8 @@ use crate::trouble::Topic;
 
 /// What takes nft longer is told.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// So long an ADD waits for rules that it needs, and a start.
-const OTHERS_WAIT: Duration = Duration::from_secs(5);
+/// So long an ADD waits for rules that it needs, and a start: twice that is less than the plug-in waits for us.
+const OTHERS_WAIT: Duration = Duration::from_secs(2);
 
 /// What is asked of the task.
 #[derive(Debug, Default)]
@@ -114,7 +114,8 @@ impl Daemon {
             None => Some("nft was not run to its end".to_owned()),
         };
         let wrong = wrong.map(|why| {
-            format!("the kernel does not masquerade what the programs leave to it as the configuration says: {why}")
+            let back = if tunnels { ", and leads no answer of a Service back to a pod in a tunnel mode" } else { "" };
+            format!("the kernel does not masquerade what the programs leave to it as the configuration says{back}: {why}")
         });
         self.judge(Topic::Fallback, wrong);
         self.nft.done.send_replace(wanted);

@@ -45,13 +45,18 @@ pub enum TunnelError {
 }
 
 impl Daemon {
-    /// Puts a pod in a tunnel mode into the maps. First the way out, which `from_pod` uses as soon as the maps say so; and
+    /// Puts a pod in a tunnel mode into the maps. First the rules for what comes back, and the way out, which `from_pod` uses as soon as the maps say so; and
     /// nobody takes it away again before they do.
     pub(crate) async fn register_tunnelled(&self, endpoint: &Endpoint) -> anyhow::Result<()> {
+        self.nft.want_tunnels(true);
+        // Where nft fails or takes too long, the pod is there all the same, and the trouble is told.
+        if !self.fallback.borrow().tunnels {
+            self.nft.settled().await;
+        }
         let _tunnels = self.tunnels.lock().await;
+        // Who found no such pod meanwhile wants none of it.
         self.nft.want_tunnels(true);
         self.open_tunnel().await?;
-        self.nft.settled().await;
         Ok(self.registry.borrow_mut().register(&self.pins, endpoint)?)
     }
 

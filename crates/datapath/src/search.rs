@@ -117,7 +117,7 @@ impl<'a> Search<'a> {
     /// it through the kernel, and one that is over has no part of the pod's share any more. A SYN that is sent again begins nothing. A full
     /// table does not matter: the binding itself says whose the packets are. While tables move to those of another build, which counts as
     /// lost flows, nothing of that matters: what goes here may have been copied, and would be found there. So it is after a flow is really lost,
-    /// until the loader has seen the full table.
+    /// until the loader has seen the full table; of a node whose table counts as full, moving tables are no exception.
     #[inline(always)]
     pub(crate) fn may_reopen(
         &self,

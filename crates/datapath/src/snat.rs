@@ -61,11 +61,7 @@ fn flow<P: Packet, T: Tables>(
     // What a connection begins with owes nothing to one before it on the same ports. Its end does: a flow may have been learnt meanwhile.
     let begins = begins_tcp(transport) && matches!(&found, Some((_, old)) if old.state().is_over());
     if found.is_none() || begins {
-        let side = match known_side(tables, &seen, now) {
-            // The pod answers somebody's SYN, of which nothing could be remembered.
-            Side::Unknown if begins && !opens && is_full(tables, config) => Side::Stack,
-            side @ (Side::Unknown | Side::Stack | Side::Inbound) => side,
-        };
+        let side = known_side(tables, &seen, now);
         if (side == Side::Stack || (side == Side::Inbound && !opens))
             && let Some((key, binding)) = found.take()
         {
@@ -80,6 +76,16 @@ fn flow<P: Packet, T: Tables>(
                 }
                 if found.is_none() {
                     found = search.all(tables, opens);
+                }
+                // The pod answers somebody's SYN, of which nothing could be remembered.
+                if begins_tcp(transport)
+                    && !opens
+                    && is_full(tables, config)
+                    && let Some((key, old)) = found
+                    && old.state().is_over()
+                {
+                    search.give_up(tables, &key, &old);
+                    return Ok(STACK);
                 }
             }
         }

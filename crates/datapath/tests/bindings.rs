@@ -3,7 +3,7 @@
 
 mod support;
 
-use abi::{FlowFlags, Ip4, Slot};
+use abi::{Binding, BindingState, FlowFlags, Ip4, Port, Slot};
 use datapath::model::Memory;
 use datapath::{Seconds, Verdict};
 use support::*;
@@ -341,17 +341,27 @@ fn a_connection_that_the_pod_accepts_owes_nothing_to_one_that_it_opened_on_the_s
         receive(&node, &tcp(remote, mine, FIN | ACK), NOW);
         assert_eq!(sends(&node, FIN | ACK), Some(mine));
     }
-    // The table has no room for it, so the kernel has it.
-    closed(&node);
-    let mut full = node.clone();
-    full.flows.borrow_mut().clear();
-    full.flow_limit = 0;
-    assert_eq!(
-        receive(&full, &tcp(remote, mine, SYN), NOW).0,
-        Verdict::Stack
-    );
-    assert_eq!(sends(&full, SYN | ACK), None);
-    assert_eq!(sends(&full, ACK), None, "and keeps it");
+    // The table has no room for it, so the kernel has it; also where the port was not the first that was looked at.
+    for other_pods in [false, true] {
+        let mut full = support::node(1000);
+        if other_pods {
+            let made = Binding::new(
+                B,
+                Port::from_u16(40_000),
+                11,
+                BindingState::Established,
+                NOW.0,
+            );
+            full.rival.set(Some(made));
+        }
+        let nat = open(&full, 40_000);
+        assert!(sends(&full, RST).is_some());
+        full.flows.borrow_mut().clear();
+        full.flow_limit = 0;
+        receive(&full, &tcp(remote, mine, SYN), NOW);
+        assert_eq!(sends(&full, SYN | ACK), None, "{nat:?}");
+        assert_eq!(sends(&full, ACK), None, "and keeps it");
+    }
     // The same through a NodePort, whose translation only the kernel knows, and then one of the pod's own, which the kernel has, too.
     let nat = closed(&node);
     datapath::to_pod(&mut tcp(remote, mine, SYN), &node, VETH_A, || NOW);

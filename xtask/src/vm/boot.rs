@@ -34,6 +34,8 @@ pub(super) fn boot(kernel: &Kernel, lines: &str, accelerator: Accelerator) -> Re
     println!("\nvm: Linux {} ({})", kernel.version, accelerator.name());
     let console = kernel.folder().join("console.log");
     let first = kernel.folder().join("console.first.log");
+    // Of an earlier run.
+    drop(fs::remove_file(&first));
     let booted = and_once_more(
         || boot_once(kernel, &initramfs, accelerator),
         || {
