@@ -135,6 +135,17 @@ impl Loader {
             .count())
     }
 
+    /// Processor time that it has had: `utime` and `stime` of `man 5 proc_pid_stat`, in hundredths of a second for who reads them.
+    pub fn cpu(&self) -> Result<Duration> {
+        let path = format!("/proc/{}/stat", self.pid()?);
+        let stat = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+        // The name may hold anything but is the last thing in brackets; the state behind it is field 3.
+        let (_, fields) = stat.rsplit_once(") ").context("no process")?;
+        let times = fields.split(' ').skip(11).take(2);
+        let ticks: u64 = times.map(str::parse::<u64>).sum::<Result<_, _>>()?;
+        Ok(Duration::from_millis(ticks * 10))
+    }
+
     /// What it wrote to stderr, earlier loaders of the node included.
     pub fn log(&self) -> String {
         let now = lock(&self.running).as_ref().map(|process| process.log());
