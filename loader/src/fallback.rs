@@ -147,7 +147,7 @@ fn sources() -> String {
     )
 }
 
-/// Takes the mark off answers of translated flows, which must find back to the pod that asked, not to the fabric. Only while
+/// Takes the mark off answers of translated flows, which must find back to the pod that asked, not to the fabric. Only where
 /// there are pods in a tunnel mode: a chain costs every packet that takes the stack.
 fn tunnels() -> String {
     let not_tunnel = !TUNNEL_MARK;

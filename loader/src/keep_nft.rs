@@ -28,7 +28,7 @@ pub(crate) struct Nft {
     /// … and how many of those are done.
     done: watch::Sender<u64>,
     doubt: Notify,
-    /// Whether there are pods in a tunnel mode, or will be in a moment.
+    /// Whether there were pods in a tunnel mode since the loader started, or will be in a moment.
     tunnels: Cell<bool>,
 }
 
@@ -38,9 +38,10 @@ impl Nft {
         self.wanted.send_modify(|wanted| *wanted += 1);
     }
 
-    /// The table shall be one for a node with or without pods in a tunnel mode.
-    pub(crate) fn want_tunnels(&self, tunnels: bool) {
-        if self.tunnels.replace(tunnels) != tunnels {
+    /// The table shall be one for a node with pods in a tunnel mode. It stays one until the next start: a table that loses its chain while
+    /// such a pod comes would be wrong for as long as nft takes.
+    pub(crate) fn want_tunnels(&self) {
+        if !self.tunnels.replace(true) {
             self.want();
         }
     }

@@ -3,6 +3,7 @@
 use std::io::{ErrorKind, Write as _};
 use std::path::Path;
 use std::process::Stdio;
+use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
@@ -10,7 +11,7 @@ use serde_json::Value;
 use crate::bounded::{NOT_FOUND, hangs, within};
 
 /// Seconds that a plug-in may take. Ours ends by itself before that, unless it is stopped or the kernel keeps it.
-const PATIENCE: &str = "60";
+const PATIENCE: u64 = 60;
 
 /// Runs the plug-in `name` of the folder `bin`. What it printed; its own message when it fails.
 pub(crate) fn call<'a>(
@@ -23,13 +24,13 @@ pub(crate) fn call<'a>(
 }
 
 fn call_within<'a>(
-    seconds: &str,
+    seconds: u64,
     bin: &Path,
     name: &str,
     environment: impl IntoIterator<Item = (&'a str, &'a str)>,
     conf: &Value,
 ) -> Result<Value> {
-    let plugin = bin.join(name);
+    let (plugin, began) = (bin.join(name), Instant::now());
     let mut child = within(seconds, &plugin)
         .env_clear()
         .env("CNI_PATH", bin)
@@ -61,7 +62,7 @@ fn call_within<'a>(
         done.status.code(),
     ) {
         (Some(why), _) => bail!("{plugin}: {why}"),
-        (None, _) if hangs(done.status) => {
+        (None, _) if hangs(done.status, began.elapsed(), seconds) => {
             bail!("{plugin}: it hangs, and was ended after {seconds} s")
         }
         (None, Some(NOT_FOUND)) => {
@@ -81,7 +82,7 @@ mod tests {
         let path = directory.path().join("script");
         std::fs::write(&path, script).unwrap();
         let environment = [("BASH_ENV", path.to_str().unwrap())];
-        call_within("1", Path::new("/bin"), "bash", environment, &Value::Null)
+        call_within(1, Path::new("/bin"), "bash", environment, &Value::Null)
     }
 
     #[test]
@@ -94,6 +95,9 @@ mod tests {
             why.to_string(),
             "/bin/bash: it hangs, and was ended after 1 s"
         );
+        // Somebody else's doing.
+        let why = call("kill -9 $$").unwrap_err().to_string();
+        assert!(why.contains("signal: 9"), "{why}");
     }
 
     #[test]

@@ -48,14 +48,12 @@ impl Daemon {
     /// Puts a pod in a tunnel mode into the maps. First the rules for what comes back, and the way out, which `from_pod` uses as soon as the maps say so; and
     /// nobody takes it away again before they do.
     pub(crate) async fn register_tunnelled(&self, endpoint: &Endpoint) -> anyhow::Result<()> {
-        self.nft.want_tunnels(true);
+        self.nft.want_tunnels();
         // Where nft fails or takes too long, the pod is there all the same, and the trouble is told.
         if !self.fallback.borrow().tunnels {
             self.nft.settled().await;
         }
         let _tunnels = self.tunnels.lock().await;
-        // Who found no such pod meanwhile wants none of it.
-        self.nft.want_tunnels(true);
         self.open_tunnel().await?;
         Ok(self.registry.borrow_mut().register(&self.pins, endpoint)?)
     }
@@ -69,8 +67,8 @@ impl Daemon {
     async fn try_follow_tunnels(&self) -> anyhow::Result<()> {
         let _tunnels = self.tunnels.lock().await;
         let wanted = self.registry.borrow().has_tunnels()?;
-        self.nft.want_tunnels(wanted);
         if wanted {
+            self.nft.want_tunnels();
             self.open_tunnel().await?;
         } else {
             close().await?;

@@ -146,6 +146,19 @@ impl Loader {
         Ok(Duration::from_millis(ticks * 10))
     }
 
+    /// Whether a program runs that it has started.
+    pub fn runs_others(&self) -> Result<bool> {
+        let tasks = format!("/proc/{}/task", self.pid()?);
+        for task in fs::read_dir(&tasks).with_context(|| format!("list {tasks}"))? {
+            // A thread that has ended meanwhile waits for nobody.
+            if fs::read_to_string(task?.path().join("children")).is_ok_and(|them| !them.is_empty())
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// What it wrote to stderr, earlier loaders of the node included.
     pub fn log(&self) -> String {
         let now = lock(&self.running).as_ref().map(|process| process.log());

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use hooks::Pins;
-use lab::{Lab, Namespace, Node, Pod, Proxy, Ratio, Service, eventually, pass};
+use lab::{Lab, Loader, Namespace, Node, Pod, Proxy, Ratio, Service, eventually, pass};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
@@ -41,7 +41,10 @@ fn rate(client: &Namespace, server: Ipv4Addr) -> anyhow::Result<f64> {
 fn take_programs_away(node: &Node, pod: &Pod) -> anyhow::Result<()> {
     node.loader().signal(Signal::SIGSTOP)?;
     node.exec(&["tc", "qdisc", "del", "dev", pod.host_veth()?, "clsact"])?;
-    node.run(|| Ok(hooks::remove(&Pins::default(), "eth0")?))
+    node.run(|| Ok(hooks::remove(&Pins::default(), "eth0")?))?;
+    // As long as the other side waits.
+    pass(REST);
+    Ok(())
 }
 
 /// The rules that check and masquerade where the programs are gone.
@@ -59,13 +62,15 @@ fn put_programs_back(node: &Node) -> anyhow::Result<()> {
         (attached(node) == 4 && rules.is_ok()).then_some(())
     });
     back.context("the programs or the rules do not come back")?;
-    let cpu = || node.loader().cpu().unwrap_or_default();
-    let rests = eventually(Duration::from_secs(20), || {
-        let before = cpu();
-        pass(REST);
-        (cpu() == before).then_some(())
-    });
-    rests.context("the loader does not come to rest")
+    let rests = eventually(Duration::from_secs(20), || rests(node.loader()).transpose());
+    rests.context("the loader does not come to rest")?
+}
+
+/// Whether the loader neither does anything for a while, nor waits for what somebody else does.
+fn rests(loader: &Loader) -> anyhow::Result<Option<()>> {
+    let before = loader.cpu()?;
+    pass(REST);
+    Ok((loader.cpu()? == before && !loader.runs_others()?).then_some(()))
 }
 
 fn attached(node: &Node) -> usize {
