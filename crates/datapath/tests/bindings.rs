@@ -144,28 +144,6 @@ fn two_packets_of_one_flow_on_two_cpus_get_one_binding() {
 }
 
 #[test]
-fn a_port_that_two_cpus_take_over_at_once_is_one_flows() {
-    let node = node(1);
-    let closed = |node: &Memory| {
-        from_a_pod(node, &tcp((A, 40_000), (INTERNET, 443), SYN));
-        from_a_pod(node, &tcp((A, 40_000), (INTERNET, 443), RST));
-        *node.bindings.borrow().values().next().unwrap()
-    };
-    let rival = closed(&node);
-    node.rival.set(Some(rival));
-    let syn = tcp((A, 40_001), (INTERNET, 443), SYN);
-    let later = Seconds(NOW.0 + 2);
-    assert_eq!(send(&node, VETH_A, &syn, later).0, Verdict::Stack);
-    assert_eq!(node.bindings.borrow().values().next(), Some(&rival));
-    node.flows.borrow_mut().clear();
-    assert_eq!(
-        send(&node, VETH_A, &syn, later).0,
-        Verdict::Wire(NIC),
-        "nobody is faster"
-    );
-}
-
-#[test]
 fn a_lost_binding_is_made_again_with_the_same_port_in_mid_flow() {
     let node = node(1000);
     for first in [

@@ -90,6 +90,28 @@ fn a_free_port_is_preferred_to_a_closed_connections() {
 }
 
 #[test]
+fn a_port_that_two_cpus_take_over_at_once_is_one_flows() {
+    let node = node(1);
+    let closed = |node: &Memory| {
+        from_a_pod(node, &tcp((A, 40_000), (INTERNET, 443), SYN));
+        from_a_pod(node, &tcp((A, 40_000), (INTERNET, 443), RST));
+        *node.bindings.borrow().values().next().unwrap()
+    };
+    let rival = closed(&node);
+    node.rival.set(Some(rival));
+    let syn = tcp((A, 40_001), (INTERNET, 443), SYN);
+    let later = Seconds(NOW.0 + 2);
+    assert_eq!(send(&node, VETH_A, &syn, later).0, Verdict::Stack);
+    assert_eq!(node.bindings.borrow().values().next(), Some(&rival));
+    node.flows.borrow_mut().clear();
+    assert_eq!(
+        send(&node, VETH_A, &syn, later).0,
+        Verdict::Wire(NIC),
+        "nobody is faster"
+    );
+}
+
+#[test]
 fn a_late_fin_of_a_connection_does_not_shorten_the_next_one_on_its_port() {
     let node = node(1);
     let nat = (PRIMARY, open(&node, 40_000));
